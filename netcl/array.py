@@ -1,0 +1,193 @@
+"""Storage and Array: which elements of which buffer an array is made of. No arithmetic.
+
+A Storage can move (an optimizer gathers parameters into one flat buffer); every Array over it follows, because an
+Array holds the Storage and never its buffer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+from netcl.backends.base import Backend, Buffer, Device, Span, View
+from netcl.dtypes import DType
+from netcl.errors import ShapeError
+
+
+class Storage:
+    """A run of ``size`` elements on one device, starting at element ``offset`` of a buffer."""
+
+    __slots__ = ("backend", "buffer", "dtype", "offset", "size", "__weakref__")
+
+    def __init__(self, backend: Backend, buffer: Buffer, offset: int, size: int) -> None:
+        self.backend = backend
+        self.buffer = buffer
+        self.offset = offset
+        self.size = size
+        self.dtype = buffer.dtype
+
+    @classmethod
+    def empty(cls, backend: Backend, size: int, dtype: DType) -> Storage:
+        return cls(backend, backend.alloc(size, dtype), 0, size)
+
+    def span(self) -> Span:
+        return Span(self.buffer, self.offset, self.size)
+
+    def move(self, buffer: Buffer, offset: int) -> None:
+        """Copy the contents to ``buffer`` at ``offset`` and live there from now on. Enqueues; does not block."""
+        backend, old = self.backend, self.span()
+        self.buffer, self.offset = buffer, offset
+        backend.fill(self.span(), 0)
+        backend.axpy(1, old, self.span())
+
+
+def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides, in elements."""
+    strides = []
+    step = 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= max(extent, 1)
+    return tuple(reversed(strides))
+
+
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The common shape of arrays of these shapes.
+
+    Raises
+    ------
+    ShapeError
+        If two extents differ and neither is 1.
+
+    Examples
+    --------
+    >>> from netcl.array import broadcast_shapes
+    >>> broadcast_shapes((3, 1), (4,))
+    (3, 4)
+    """
+    if len(shapes) == 2 and shapes[0] == shapes[1]:
+        return shapes[0]
+    rank = max(map(len, shapes), default=0)
+    result = [1] * rank
+    for shape in shapes:
+        for axis, extent in enumerate(shape, rank - len(shape)):
+            if extent == 1 or extent == result[axis]:
+                continue
+            if result[axis] != 1:
+                raise ShapeError(
+                    f"shapes {' and '.join(map(str, shapes))} do not broadcast: axis {axis - rank} has extents "
+                    f"{result[axis]} and {extent}; they must be equal or 1"
+                )
+            result[axis] = extent
+    return tuple(result)
+
+
+class Array:
+    """A strided view of a storage, with the fields that autograd needs. The base of Tensor.
+
+    Attributes
+    ----------
+    storage : Storage
+    shape, strides : tuple of int
+        Strides count elements and may be 0 (broadcast) or negative.
+    offset : int
+        First element, counted from the start of the storage.
+    requires_grad : bool
+        Whether ``backward`` leaves a gradient in ``grad``.
+    grad : Array or None
+    grad_home : Storage or None
+        Where ``backward`` is to put a new gradient; an optimizer sets it to a piece of its gradient arena.
+    node : object or None
+        What the tape recorded as the origin of this array.
+    """
+
+    __slots__ = ("storage", "shape", "strides", "offset", "requires_grad", "grad", "grad_home", "node", "__weakref__")
+
+    storage: Storage
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    requires_grad: bool
+    grad: Self | None
+    grad_home: Storage | None
+    node: Any
+
+    def __init__(
+        self, storage: Storage, shape: tuple[int, ...], strides: tuple[int, ...] | None = None, offset: int = 0
+    ) -> None:
+        self.storage = storage
+        self.shape = shape
+        self.strides = contiguous_strides(shape) if strides is None else strides
+        self.offset = offset
+        self.requires_grad = False
+        self.grad = None
+        self.grad_home = None
+        self.node = None
+
+    def empty_like(self, shape: tuple[int, ...] | None = None, dtype: DType | None = None) -> Self:
+        """A new contiguous array on the same device, of the same class, with unspecified contents."""
+        shape = self.shape if shape is None else shape
+        storage = Storage.empty(self.storage.backend, math.prod(shape), dtype or self.storage.dtype)
+        return type(self)(storage, shape)
+
+    def restride(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Self:
+        """Another view of the same storage. Not recorded by the tape: use ``netcl.functional`` for that."""
+        return type(self)(self.storage, shape, strides, offset)
+
+    def view(self) -> View:
+        """Where this array is now, for the backend."""
+        storage = self.storage
+        return View(storage.buffer, storage.offset + self.offset, self.shape, self.strides)
+
+    def span(self) -> Span:
+        """The elements of a contiguous array as a flat run.
+
+        Raises
+        ------
+        ShapeError
+            If the array is not contiguous.
+        """
+        if not self.is_contiguous:
+            raise ShapeError(
+                f"an array of shape {self.shape} and strides {self.strides} is not one run of memory; "
+                "make it contiguous with netcl.asarray(x, copy=True)"
+            )
+        return Span(self.storage.buffer, self.storage.offset + self.offset, self.size)
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in row-major order without gaps."""
+        step = 1
+        for extent, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if extent == 0:
+                return True
+            if extent != 1 and stride != step:
+                return False
+            step *= extent
+        return True
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that holds this array."""
+        return self.storage.backend
+
+    @property
+    def device(self) -> Device:
+        """The device that holds this array."""
+        return self.storage.backend.device
+
+    @property
+    def dtype(self) -> DType:
+        """The data type of the elements."""
+        return self.storage.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)

@@ -1,0 +1,335 @@
+"""The seam: what a backend must offer, in two Protocols and a few plain types.
+
+The optimizers see :class:`UpdateOperations` alone; Tensor and autograd see :class:`ArrayOperations`. Everything a call
+touches is owned by the caller, nothing is returned but what is said, and nothing waits for the device except the calls
+marked **blocks**. Calls on one backend take effect in the order in which they are made.
+
+This file imports neither NumPy nor pyopencl.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from netcl.dtypes import DType
+from netcl.expression import Expression
+
+HostArray: TypeAlias = Any
+"""A ``numpy.ndarray`` of a buffer's storage dtype (bfloat16 travels as the uint16 of its bits)."""
+
+Scalar: TypeAlias = "bool | int | float | complex"
+
+CHUNK = 1024
+"""Elements that share one entry of a row map. Tensors in an arena are padded to whole chunks."""
+
+HEADER = ("multiplier", "skip", "norm", "norm_scale", "norm_root", "nonfinite", "loss_scale", "reserved")
+"""What the header of a step block holds, one value each: the factor on every gradient; nonzero to change nothing; the
+total norm before clipping and its two factors (``norm_scale * norm_root`` cannot overflow in wider arithmetic);
+nonzero if the norm is NaN or infinite."""
+
+COUNTERS = ("step", "bias_correction1", "bias_correction2", "reserved")
+"""What a counter row says of the *coming* step: its number (from 1) and ``-expm1(step * log_beta)`` for both betas."""
+
+ROW = ("active", "sign")
+"""The first columns of every hyper-parameter row: 0 leaves the row's chunks untouched; -1 maximizes, 1 minimizes."""
+
+ADAM_COLUMNS = (
+    *ROW, "lr", "beta1", "one_minus_beta1", "beta2", "one_minus_beta2", "eps", "l2", "decay", "log_beta1", "log_beta2",
+)  # fmt: skip
+"""The hyper-parameter row that ``fused_adam`` reads: ``l2`` is added to the gradient, ``decay`` to the update."""
+
+
+@runtime_checkable
+class Buffer(Protocol):
+    """A flat one-dimensional piece of device memory. Freed when nothing refers to it any more."""
+
+    @property
+    def dtype(self) -> DType: ...
+
+    @property
+    def size(self) -> int:
+        """Elements, not bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """``size`` adjacent elements of a buffer, from element ``offset`` on."""
+
+    buffer: Buffer
+    offset: int
+    size: int
+
+    @property
+    def dtype(self) -> DType:
+        return self.buffer.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A strided array in a buffer; offset and strides count elements. Stride 0 broadcasts, strides may be negative."""
+
+    buffer: Buffer
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def dtype(self) -> DType:
+        return self.buffer.dtype
+
+
+@dataclass(slots=True)
+class StepBlock:
+    """The small device memory that tells a step what to do. All spans are of the compute dtype, so a step reads no host.
+
+    Attributes
+    ----------
+    header : Span
+        :data:`HEADER`.
+    columns : tuple of str
+        Names of the hyper-parameter columns: :data:`ROW`, then the rule's own. A rule whose columns include
+        ``log_beta1`` (``log_beta2``) has its bias corrections kept.
+    hyper : Span
+        ``rows * len(columns)`` values, written by the host when a hyper-parameter changes.
+    counters : tuple of two Spans
+        ``rows * len(COUNTERS)`` values each. ``counters[slot]`` describes the coming step; the step writes the one
+        after it to the other slot, and the caller flips ``slot`` when the step has been enqueued.
+    rows : int
+        How many rows there are: one for each group and step count.
+    bound : dict
+        For the backend: launches whose arguments are set already. Lives and dies with the block.
+    """
+
+    header: Span
+    columns: tuple[str, ...] = ROW
+    hyper: Span | None = None
+    counters: tuple[Span, Span] | None = None
+    rows: int = 0
+    slot: int = 0
+    bound: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a backend runs on.
+
+    Attributes
+    ----------
+    backend : str
+        ``"numpy"``, ``"opencl"`` or a plug-in's name.
+    index : int
+        Position among the backend's devices; ``str(device)`` is ``"opencl:1"``, or the bare name for NumPy.
+    name, platform, driver : str
+        As the runtime reports them.
+    kind : {"cpu", "gpu", "accelerator"}
+    memory : int
+        Bytes; 0 if unknown.
+    float16, float64 : bool
+        Whether the device has native arithmetic of that width. float16 storage works on every device.
+    shares_host_memory : bool
+        Whether the host can map a buffer without a copy.
+    """
+
+    backend: str
+    index: int = 0
+    name: str = ""
+    platform: str = ""
+    driver: str = ""
+    kind: str = "cpu"
+    memory: int = 0
+    float16: bool = False
+    float64: bool = True
+    shares_host_memory: bool = False
+
+    def __str__(self) -> str:
+        return self.backend if self.backend == "numpy" else f"{self.backend}:{self.index}"
+
+
+class UpdateOperations(Protocol):
+    """What optimizers, clipping and loss scaling are written against.
+
+    Every operand is flat. ``a`` is a Python number or a one-element span, read on the device. float16 and bfloat16
+    operands are widened to float32 and rounded to nearest even on the store.
+    """
+
+    def alloc(self, n: int, dtype: DType) -> Buffer:
+        """A buffer of ``n`` elements with unspecified contents. ``n = 0`` is legal."""
+        ...
+
+    def upload(self, host: HostArray, out: Span) -> None:
+        """Host to device. The backend copies ``host`` or keeps it alive until it has been read."""
+        ...
+
+    def download(self, x: Span) -> HostArray:
+        """Device to host: a new one-dimensional array. **Blocks**, and raises what was deferred."""
+        ...
+
+    def synchronize(self) -> None:
+        """Return when every call made so far has taken effect. **Blocks**, and raises what was deferred."""
+        ...
+
+    def fill(self, x: Span, a: Scalar) -> None:
+        """x ← a. Zeroing goes here and never through ``scale``: 0·NaN is NaN."""
+        ...
+
+    def scale(self, a: Scalar | Span, x: Span) -> None:
+        """x ← a·x."""
+        ...
+
+    def axpy(self, a: Scalar | Span, x: Span, y: Span) -> None:
+        """y ← a·x + y."""
+        ...
+
+    def norm_partials(self, n: int) -> int:
+        """How many records ``norm_reduce`` writes for ``n`` elements: a function of ``n`` and the device alone."""
+        ...
+
+    def norm_reduce(
+        self,
+        x: Span,
+        partials: Span,
+        ord: float,
+        *,
+        multiplier: Span | None = None,
+        rows: Span | None = None,
+        block: StepBlock | None = None,
+    ) -> None:
+        """Fixed-order partial results of a p-norm, without atomics: the same input gives the same bits.
+
+        Writes ``norm_partials(x.size)`` records of two values (``scale``, ``sum``) with ``sum = Σ (|x|/scale)^p``; for
+        ``ord = inf`` the scale is the maximum and the sum only carries NaN. No finite input overflows or underflows.
+        ``multiplier`` (one element) is applied to x before the power. With ``rows`` and ``block``, chunks of inactive
+        rows count as zero.
+        """
+        ...
+
+    def prepare_step(
+        self, block: StepBlock, partials: Span | None = None, *, ord: float = 2.0, max_norm: float = float("inf")
+    ) -> None:
+        """One work-group that decides a step on the device.
+
+        From ``partials`` (all records of one step, adjacent; ``None`` leaves the norm alone and the multiplier 1) it
+        writes norm, ``nonfinite`` and ``multiplier = min(1, max_norm / norm)``: 1 for a zero or non-finite norm. If the
+        block has rows it renews the bias corrections of the coming step in ``counters[slot]`` and writes the step after
+        it to the other slot: advanced for active rows, copied for the others or when ``skip`` is set.
+        """
+        ...
+
+    def fused_adam(
+        self,
+        p: Span,
+        g: Span,
+        exp_avg: Span,
+        exp_avg_sq: Span,
+        max_exp_avg_sq: Span | None,
+        block: StepBlock,
+        rows: Span,
+        *,
+        advance: bool,
+    ) -> None:
+        """One pass of Adam in any variant. Columns: :data:`ADAM_COLUMNS`; with ``max_exp_avg_sq``, AMSGrad.
+
+        Per element, with g scaled by multiplier·sign: g ← g + l2·p; m ← β1·m + (1-β1)·g; v ← β2·v + (1-β2)·g²;
+        p ← p - lr·((m/c1) / (sqrt(v/c2) + eps) + decay·p). ``rows`` holds one uint16 per chunk of ``p``. If ``skip`` is
+        set no byte changes. ``advance`` says that no ``prepare_step`` came before, so that this call writes the other
+        counter slot; of several calls in one step exactly one may.
+        """
+        ...
+
+    def fused_update(
+        self, rule: Expression, p: Span, g: Span, state: Sequence[Span], block: StepBlock, rows: Span, *, advance: bool
+    ) -> None:
+        """One pass of any other elementwise rule; ``rows`` and ``advance`` as in ``fused_adam``.
+
+        The expression's inputs are (p, g, *state), its outputs (p, *state); its ``hyper`` leaves name columns of the
+        block or :data:`COUNTERS`. The gradient reaches it scaled by multiplier·sign.
+        """
+        ...
+
+
+class ArrayOperations(Protocol):
+    """What Tensor and autograd are written against. Outputs never overlap inputs unless they are the same view.
+
+    Inputs of one call broadcast only through strides of 0: their shapes are already equal.
+    """
+
+    def map(
+        self, expression: Expression, inputs: Sequence[View], outputs: Sequence[View], scalars: Sequence[Scalar] = ()
+    ) -> None:
+        """outputs ← expression(inputs), element by element. Casting, copying and broadcasting are maps too."""
+        ...
+
+    def reduce(
+        self,
+        op: str,
+        expression: Expression,
+        inputs: Sequence[View],
+        axes: tuple[int, ...],
+        out: View,
+        scalars: Sequence[Scalar] = (),
+    ) -> None:
+        """out ← op over ``axes`` of expression(inputs), in a fixed order.
+
+        ``op`` is sum, prod, max, min, any or all. ``axes`` are sorted and not negative; ``out`` has the shape of the
+        axes that remain. max and min propagate NaN. Over no elements: the identity of sum, prod, any, all. Sums of
+        float32 are pairwise or wider, accumulated in float32 or more.
+        """
+        ...
+
+    def arg_reduce(self, op: str, x: View, axis: int, out: View) -> None:
+        """out (int64) ← index of the first maximum (``op="argmax"``) or minimum along ``axis``; a NaN wins."""
+        ...
+
+    def contract(self, a: View, b: View, out: View) -> None:
+        """out[b, m, n] ← Σ_k a[b, m, k]·b[b, k, n], any strides, accumulated in float32 or wider."""
+        ...
+
+    def gather(self, x: View, indices: View, out: View) -> None:
+        """out[o, c, i] ← x[o, indices[o, c, i], i]; ``indices`` is int32 or int64, usually broadcast over o and i.
+
+        Negative indices count from the end. One out of range is reported at the next call that blocks.
+        """
+        ...
+
+    def scatter_add(self, updates: View, indices: View, out: View) -> None:
+        """out[o, indices[o, c, i], i] += updates[o, c, i], summed in the order of c; indices as in ``gather``."""
+        ...
+
+    def softmax(self, x: View, out: View, *, log: bool) -> None:
+        """out ← softmax (or its logarithm) over the last axis of a two-dimensional view."""
+        ...
+
+    def softmax_cross_entropy(
+        self, logits: View, labels: View, loss: View, gradient: View | None, label_smoothing: float, ignore_index: int
+    ) -> None:
+        """Per row r of ``logits`` (rows, classes): loss[r], and gradient[r, :] = ∂loss[r]/∂logits[r, :], in one pass.
+
+        loss = (1-ε)·(lse - logits[label]) + ε·(lse - mean(logits)); both are zero where the label is ``ignore_index``.
+        A label out of range is reported at the next call that blocks.
+        """
+        ...
+
+    def random_bits(self, out: View, seed: int, offset: int) -> None:
+        """Fill a contiguous uint32 view with Philox4x32-10, the same bits on every backend.
+
+        Word j comes from counter ``(offset + j) // 4``, lane ``(offset + j) % 4``, key ``seed``.
+        """
+        ...
+
+
+class Backend(UpdateOperations, ArrayOperations, Protocol):
+    """A device that netcl can compute on.
+
+    A plug-in registers a factory ``factory(selector: str) -> Backend`` under the entry-point group
+    ``netcl.backends``; ``selector`` is what follows the colon in ``"name:selector"``, or empty.
+    """
+
+    @property
+    def device(self) -> Device: ...
+
+    def supports(self, dtype: DType) -> bool:
+        """Whether arrays of this dtype can be computed with (not merely stored)."""
+        ...

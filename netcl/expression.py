@@ -1,0 +1,360 @@
+"""Elementwise arithmetic, written once as Python and carried as data.
+
+A function over :class:`Node` objects is called once (traced); what it returns is an :class:`Expression`, which the
+OpenCL backend sets into a kernel and the reference backend evaluates over arrays. Update rules and the operations of
+the tape are both written this way, so neither knows a backend.
+
+>>> from netcl import expression as ex
+>>> from netcl.dtypes import float32
+>>> e = ex.trace(lambda x, a: ex.maximum(x, 0.0) * a, inputs=(float32,), scalars=(float32,))
+>>> e.key
+'float32;float32;float32|multiply(maximum(i0:float32,0.0:float32),s0:float32)'
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from netcl.dtypes import DType, bool_, complex64, float32, float64, int64, promote, promote_scalar
+from netcl.errors import TraceError
+
+Number: TypeAlias = bool | int | float | complex
+
+# How the result dtype of an operator follows from its operands: "same" as the promoted operands, "real" (the real
+# counterpart of a complex operand), "float" (only floating operands are legal), "integer", "bool" (a comparison).
+OPERATORS: MappingProxyType[str, tuple[int, str]] = MappingProxyType(
+    {
+        "add": (2, "same"), "subtract": (2, "same"), "multiply": (2, "same"), "divide": (2, "float"),
+        "floor_divide": (2, "same"), "remainder": (2, "same"), "pow": (2, "same"), "atan2": (2, "float"),
+        "maximum": (2, "same"), "minimum": (2, "same"), "hypot": (2, "float"), "copysign": (2, "float"),
+        "nextafter": (2, "float"), "logaddexp": (2, "float"),
+        "negative": (1, "same"), "positive": (1, "same"), "abs": (1, "real"), "sign": (1, "same"),
+        "square": (1, "same"), "sqrt": (1, "float"), "rsqrt": (1, "float"), "reciprocal": (1, "float"),
+        "exp": (1, "float"), "expm1": (1, "float"), "log": (1, "float"), "log1p": (1, "float"), "log2": (1, "float"),
+        "log10": (1, "float"), "sin": (1, "float"), "cos": (1, "float"), "tan": (1, "float"), "asin": (1, "float"),
+        "acos": (1, "float"), "atan": (1, "float"), "sinh": (1, "float"), "cosh": (1, "float"), "tanh": (1, "float"),
+        "asinh": (1, "float"), "acosh": (1, "float"), "atanh": (1, "float"), "erf": (1, "float"),
+        "floor": (1, "same"), "ceil": (1, "same"), "trunc": (1, "same"), "round": (1, "same"),
+        "equal": (2, "bool"), "not_equal": (2, "bool"), "less": (2, "bool"), "less_equal": (2, "bool"),
+        "greater": (2, "bool"), "greater_equal": (2, "bool"),
+        "isnan": (1, "bool"), "isinf": (1, "bool"), "isfinite": (1, "bool"), "signbit": (1, "bool"),
+        "logical_and": (2, "bool"), "logical_or": (2, "bool"), "logical_xor": (2, "bool"), "logical_not": (1, "bool"),
+        "bitwise_and": (2, "same"), "bitwise_or": (2, "same"), "bitwise_xor": (2, "same"),
+        "bitwise_invert": (1, "same"), "bitwise_left_shift": (2, "same"), "bitwise_right_shift": (2, "same"),
+        "where": (3, "where"), "cast": (1, "cast"),
+    }
+)  # fmt: skip
+"""Every operator a backend implements, with its arity and how its result dtype follows."""
+
+LEAVES = ("input", "scalar", "constant", "hyper")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One value in an expression. Arithmetic on it makes new nodes; nothing is computed.
+
+    Attributes
+    ----------
+    op : str
+        A name of :data:`OPERATORS`, or a leaf: ``input`` and ``scalar`` (``value`` is the position), ``constant``
+        (``value`` is the number), ``hyper`` (``value`` is a hyper-parameter's name).
+    args : tuple of Node
+        The operands.
+    dtype : DType
+        The compute dtype: never one of the 16-bit floats, which are widened when they are loaded.
+    """
+
+    op: str
+    args: tuple[Node, ...]
+    dtype: DType
+    value: Number | str | None = None
+
+    def __bool__(self) -> bool:
+        raise TraceError(
+            f"a traced value has no truth value, so Python's if, and, or, while and == chains cannot branch on it "
+            f"{_caller()}; use where(condition, a, b)"
+        )
+
+    def __iter__(self) -> Iterator[Node]:
+        raise TraceError(f"a traced value is one element and cannot be iterated over {_caller()}")
+
+    def __float__(self) -> float:
+        raise TraceError(f"a traced value has no number yet {_caller()}; use the functions of netcl.expression")
+
+    __int__ = __index__ = __float__  # type: ignore[assignment]
+
+    def __add__(self, other: Operand) -> Node:
+        return apply("add", self, other)
+
+    def __radd__(self, other: Operand) -> Node:
+        return apply("add", other, self)
+
+    def __sub__(self, other: Operand) -> Node:
+        return apply("subtract", self, other)
+
+    def __rsub__(self, other: Operand) -> Node:
+        return apply("subtract", other, self)
+
+    def __mul__(self, other: Operand) -> Node:
+        return apply("multiply", self, other)
+
+    def __rmul__(self, other: Operand) -> Node:
+        return apply("multiply", other, self)
+
+    def __truediv__(self, other: Operand) -> Node:
+        return apply("divide", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Node:
+        return apply("divide", other, self)
+
+    def __pow__(self, other: Operand) -> Node:
+        if other == 2 and not isinstance(other, Node):
+            return apply("square", self)
+        return apply("pow", self, other)
+
+    def __rpow__(self, other: Operand) -> Node:
+        return apply("pow", other, self)
+
+    def __neg__(self) -> Node:
+        return apply("negative", self)
+
+    def __abs__(self) -> Node:
+        return apply("abs", self)
+
+    def __lt__(self, other: Operand) -> Node:
+        return apply("less", self, other)
+
+    def __le__(self, other: Operand) -> Node:
+        return apply("less_equal", self, other)
+
+    def __gt__(self, other: Operand) -> Node:
+        return apply("greater", self, other)
+
+    def __ge__(self, other: Operand) -> Node:
+        return apply("greater_equal", self, other)
+
+    def __and__(self, other: Operand) -> Node:
+        return apply("logical_and" if self.dtype is bool_ else "bitwise_and", self, other)
+
+    def __or__(self, other: Operand) -> Node:
+        return apply("logical_or" if self.dtype is bool_ else "bitwise_or", self, other)
+
+    def __invert__(self) -> Node:
+        return apply("logical_not" if self.dtype is bool_ else "bitwise_invert", self)
+
+
+Operand: TypeAlias = Node | bool | int | float | complex
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A traced function: what each output is, in terms of the inputs.
+
+    Attributes
+    ----------
+    inputs, scalars, stored : tuple of DType
+        The storage dtype of each array operand, of each scalar given at the call, and of each output.
+    outputs : tuple of Node
+    key : str
+        Two expressions with the same key compute the same thing; kernels are cached under it.
+    name : str
+        For messages and profiles only.
+    """
+
+    inputs: tuple[DType, ...]
+    scalars: tuple[DType, ...]
+    outputs: tuple[Node, ...] = field(compare=False)
+    stored: tuple[DType, ...]
+    key: str
+    name: str = field(default="map", compare=False)
+
+
+def _caller() -> str:
+    for frame in inspect.stack()[2:]:
+        if frame.filename != __file__:
+            line = frame.code_context[0].strip() if frame.code_context else "?"
+            return f"(in {frame.function}, line {frame.lineno}: {line!r})"
+    return ""
+
+
+def constant(value: Number, dtype: DType) -> Node:
+    """A number that is part of the expression itself."""
+    if dtype.kind == "f":
+        value = float(value)  # type: ignore[arg-type]
+    return Node("constant", (), dtype, value)
+
+
+def _as_nodes(op: str, operands: Sequence[Operand]) -> list[Node]:
+    nodes = [operand for operand in operands if isinstance(operand, Node)]
+    for operand in operands:
+        if not isinstance(operand, Node | bool | int | float | complex):
+            raise TraceError(
+                f"{op} takes traced values and Python numbers, got {type(operand).__name__} {_caller()}; "
+                "pass arrays as inputs of the traced function"
+            )
+    # A number takes the dtype of the values it meets; in where(), of the other branch and not of the condition.
+    partners = [node for node in nodes if node.dtype is not bool_] or nodes
+    if not partners:
+        raise TraceError(f"{op} needs at least one traced value {_caller()}")
+    dtype = partners[0].dtype
+    for node in partners[1:]:
+        dtype = promote(dtype, node.dtype)
+    result = []
+    for position, operand in enumerate(operands):
+        if isinstance(operand, Node):
+            result.append(operand)
+        elif op == "where" and position == 0:
+            result.append(constant(bool(operand), bool_))
+        else:
+            result.append(constant(operand, promote_scalar(dtype, operand)))
+    return result
+
+
+def cast(x: Node, dtype: DType) -> Node:
+    """``x`` converted to ``dtype`` (its compute dtype: float16 gives float32)."""
+    dtype = dtype.compute
+    if x.dtype is dtype:
+        return x
+    if x.op == "constant" and not isinstance(x.value, complex) and dtype.kind == "f":
+        return constant(x.value, dtype)  # type: ignore[arg-type]
+    return Node("cast", (x,), dtype)
+
+
+def apply(op: str, *operands: Operand) -> Node:
+    """The node that applies operator ``op``, with its operands promoted to a common dtype."""
+    arity, rule = OPERATORS[op]
+    if len(operands) != arity:
+        raise TraceError(f"{op} takes {arity} operand(s), got {len(operands)} {_caller()}")
+    nodes = _as_nodes(op, operands)
+    if rule == "where":
+        condition, *branches = nodes
+        common = promote(branches[0].dtype, branches[1].dtype)
+        args = (cast(condition, bool_), *(cast(branch, common) for branch in branches))
+        return Node(op, args, common)
+    common = nodes[0].dtype
+    for node in nodes[1:]:
+        common = promote(common, node.dtype)
+    if op.startswith("logical_"):
+        common = bool_
+    if rule == "float" and common.kind not in "fc":
+        common = float32
+    args = tuple(cast(node, common) for node in nodes)
+    if rule == "bool":
+        return Node(op, args, bool_)
+    if rule == "real" and common.kind == "c":
+        return Node(op, args, float32 if common is complex64 else float64)
+    return Node(op, args, common)
+
+
+def _unary(op: str) -> Callable[[Operand], Node]:
+    def function(x: Operand, /) -> Node:
+        return apply(op, x)
+
+    function.__name__ = function.__qualname__ = op
+    return function
+
+
+def _binary(op: str) -> Callable[[Operand, Operand], Node]:
+    def function(x1: Operand, x2: Operand, /) -> Node:
+        return apply(op, x1, x2)
+
+    function.__name__ = function.__qualname__ = op
+    return function
+
+
+sqrt, rsqrt, square, exp, expm1, log, log1p = map(
+    _unary, ("sqrt", "rsqrt", "square", "exp", "expm1", "log", "log1p")
+)
+tanh, sin, cos, erf, sign = map(_unary, ("tanh", "sin", "cos", "erf", "sign"))
+isnan, isfinite, logical_not = map(_unary, ("isnan", "isfinite", "logical_not"))
+maximum, minimum, equal, not_equal, logical_and, logical_or = map(
+    _binary, ("maximum", "minimum", "equal", "not_equal", "logical_and", "logical_or")
+)
+
+
+def where(condition: Operand, x1: Operand, x2: Operand, /) -> Node:
+    """``x1`` where ``condition`` holds, else ``x2``; both are evaluated."""
+    return apply("where", condition, x1, x2)
+
+
+def _text(node: Node, seen: dict[int, str]) -> str:
+    known = seen.get(id(node))
+    if known is not None:
+        return known
+    if node.op in LEAVES:
+        prefix = {"input": "i", "scalar": "s", "constant": "", "hyper": "h."}[node.op]
+        text = f"{prefix}{node.value}:{node.dtype}"
+    elif node.op == "cast":
+        text = f"cast({_text(node.args[0], seen)},{node.dtype})"
+    else:
+        text = f"{node.op}({','.join(_text(arg, seen) for arg in node.args)})"
+    # A value used twice is written out once, so that keys stay linear in the size of the graph.
+    seen[id(node)] = text if node.op in LEAVES else f"#{len(seen)}"
+    return text
+
+
+def trace(
+    function: Callable[..., Operand | Sequence[Operand]],
+    inputs: Sequence[DType],
+    scalars: Sequence[DType] = (),
+    stored: Sequence[DType] | None = None,
+) -> Expression:
+    """Call ``function`` once with nodes and return what it computes.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one node per input, then one per scalar; returns a node or a sequence of them.
+    inputs, scalars : sequence of DType
+        Storage dtypes of the array operands and of the scalars given at the call.
+    stored : sequence of DType, optional
+        Storage dtypes of the outputs; by default what the nodes have.
+
+    Returns
+    -------
+    Expression
+
+    Raises
+    ------
+    TraceError
+        If the function branches on a value or calls what is not an operator; the message names the line.
+    """
+    nodes = [Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs)]
+    nodes += [Node("scalar", (), dtype.compute, i) for i, dtype in enumerate(scalars)]
+    returned = function(*nodes)
+    outputs = tuple(returned) if isinstance(returned, tuple | list) else (returned,)
+    name = getattr(function, "__name__", "map")
+    return build(outputs, inputs, scalars, stored, name="map" if name == "<lambda>" else name)
+
+
+def build(
+    outputs: Sequence[Operand],
+    inputs: Sequence[DType],
+    scalars: Sequence[DType] = (),
+    stored: Sequence[DType] | None = None,
+    name: str = "map",
+) -> Expression:
+    """The :class:`Expression` with these output nodes. See :func:`trace` for the parameters."""
+    nodes: list[Node] = []
+    for output in outputs:
+        if not isinstance(output, Node):
+            if not isinstance(output, bool | int | float):
+                raise TraceError(f"a traced function must return traced values, {name} returned {output!r}")
+            output = constant(output, inputs[0].compute if inputs else _default_dtype(output))
+        nodes.append(output)
+    kept = tuple(stored) if stored is not None else tuple(node.dtype for node in nodes)
+    nodes = [cast(node, dtype) for node, dtype in zip(nodes, kept, strict=True)]
+    seen: dict[int, str] = {}
+    head = ";".join(",".join(map(str, dtypes)) for dtypes in (inputs, scalars, kept))
+    key = f"{head}|{','.join(_text(node, seen) for node in nodes)}"
+    return Expression(tuple(inputs), tuple(scalars), tuple(nodes), kept, key, name)
+
+
+def _default_dtype(value: Number) -> DType:
+    if isinstance(value, bool):
+        return bool_
+    return int64 if isinstance(value, int) else float32
