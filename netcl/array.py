@@ -15,6 +15,15 @@ from netcl.dtypes import DType
 from netcl.errors import ShapeError
 
 
+class Relocations:
+    """Counts how often any storage moved, so that whoever keeps addresses can tell that they are still right."""
+
+    count = 0
+
+
+relocations = Relocations()
+
+
 class Storage:
     """A run of ``size`` elements on one device, starting at element ``offset`` of a buffer."""
 
@@ -38,6 +47,7 @@ class Storage:
         """Copy the contents to ``buffer`` at ``offset`` and live there from now on. Enqueues; does not block."""
         backend, old = self.backend, self.span()
         self.buffer, self.offset = buffer, offset
+        relocations.count += 1
         backend.fill(self.span(), 0)
         backend.axpy(1, old, self.span())
 
@@ -96,8 +106,8 @@ class Array:
     requires_grad : bool
         Whether ``backward`` leaves a gradient in ``grad``.
     grad : Array or None
-    grad_home : Storage or None
-        Where ``backward`` is to put a new gradient; an optimizer sets it to a piece of its gradient arena.
+    grad_home : Array or None
+        What ``backward`` is to write a new gradient into; an optimizer sets it to a piece of its gradient arena.
     node : object or None
         What the tape recorded as the origin of this array.
     """
@@ -110,7 +120,7 @@ class Array:
     offset: int
     requires_grad: bool
     grad: Self | None
-    grad_home: Storage | None
+    grad_home: Self | None
     node: Any
 
     def __init__(
@@ -134,6 +144,12 @@ class Array:
     def restride(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Self:
         """Another view of the same storage. Not recorded by the tape: use ``netcl.functional`` for that."""
         return type(self)(self.storage, shape, strides, offset)
+
+    def relocate(self, storage: Storage) -> None:
+        """Live in another storage from now on, contiguous; the caller has put the contents there."""
+        self.storage = storage
+        self.strides, self.offset = contiguous_strides(self.shape), 0
+        relocations.count += 1
 
     def view(self) -> View:
         """Where this array is now, for the backend."""

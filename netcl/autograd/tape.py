@@ -241,9 +241,7 @@ def _deposit(leaves: Sequence[tuple[Array, Array]]) -> None:
             given.add(storage)
             leaf.grad = gradient
             continue
-        if home is None:
-            home = Storage.empty(leaf.backend, leaf.size, leaf.dtype)
-        leaf.grad = type(leaf)(home, leaf.shape)
+        leaf.grad = leaf.empty_like() if home is None else home
         leaf.backend.map(_copy_of(gradient.dtype, leaf.dtype), (gradient.view(),), (leaf.grad.view(),))
 
 
