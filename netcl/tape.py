@@ -16,7 +16,7 @@ from typing import Any, Self, TypeAlias
 from netcl.array import Array, Storage
 from netcl.dtypes import DType
 from netcl.errors import DeviceMismatchError, ShapeError, TapeError
-from netcl.expression import Expression, trace
+from netcl.expression import Expression, conversion, trace
 
 VJP: TypeAlias = Callable[[Any], Any]
 """Takes the gradient of the output, returns the gradient of one operand: a vector-Jacobian product."""
@@ -242,9 +242,4 @@ def _deposit(leaves: Sequence[tuple[Array, Array]]) -> None:
             leaf.grad = gradient
             continue
         leaf.grad = leaf.empty_like() if home is None else home
-        leaf.backend.map(_copy_of(gradient.dtype, leaf.dtype), (gradient.view(),), (leaf.grad.view(),))
-
-
-@cache
-def _copy_of(source: DType, target: DType) -> Expression:
-    return trace(lambda x: x, (source,), stored=(target,))
+        leaf.backend.map(conversion(gradient.dtype, leaf.dtype), (gradient.view(),), (leaf.grad.view(),))
