@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from netcl import array
 from netcl.array import Array, Storage
@@ -147,7 +148,7 @@ def _check_disjoint(arrays: Sequence[Array]) -> None:
     placed = sorted(
         ((id(x.storage), x.offset, x.offset + x.size, position) for position, x in enumerate(arrays) if x.size),
     )
-    for (storage, _, end, first), (other, start, _, second) in zip(placed, placed[1:], strict=False):
+    for (storage, _, end, first), (other, start, _, second) in pairwise(placed):
         if storage == other and start < end:
             raise ShapeError(
                 f"parameters {min(first, second)} and {max(first, second)} share memory and would be updated twice; "

@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -85,7 +86,7 @@ class Node:
     def __float__(self) -> float:
         raise TraceError(f"a traced value has no number yet {_caller()}; use the functions of netcl.expression")
 
-    __int__ = __index__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __float__
 
     def __add__(self, other: Operand) -> Node:
         return apply("add", self, other)
@@ -329,6 +330,12 @@ def trace(
     outputs = tuple(returned) if isinstance(returned, tuple | list) else (returned,)
     name = getattr(function, "__name__", "map")
     return build(outputs, inputs, scalars, stored, name="map" if name == "<lambda>" else name)
+
+
+@cache
+def conversion(source: DType, target: DType) -> Expression:
+    """The expression that copies elements, from one dtype to another."""
+    return trace(lambda x: x, (source,), stored=(target,))
 
 
 def build(

@@ -1,0 +1,25 @@
+"""Optimizers, gradient clipping and learning-rate schedules."""
+
+from netcl.optim.adam import Adam, AdamW
+from netcl.optim.clip import clip_grad_norm, clip_grad_norm_device, clip_grad_value
+from netcl.optim.optimizer import Optimizer
+from netcl.optim.rmsprop import RMSProp
+from netcl.optim.rule import Rule
+from netcl.optim.schedules import CosineAnnealingLR, ReduceLROnPlateau, WarmupCosine
+from netcl.optim.sgd import SGD, Momentum
+
+__all__ = [
+    "Adam",
+    "AdamW",
+    "CosineAnnealingLR",
+    "Momentum",
+    "Optimizer",
+    "RMSProp",
+    "ReduceLROnPlateau",
+    "Rule",
+    "SGD",
+    "WarmupCosine",
+    "clip_grad_norm",
+    "clip_grad_norm_device",
+    "clip_grad_value",
+]

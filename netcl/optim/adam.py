@@ -1,0 +1,195 @@
+"""Adam and AdamW: adaptive moments with bias correction, the decay in the gradient or decoupled from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from netcl.expression import Node, maximum, sqrt
+from netcl.optim import checks
+from netcl.optim.optimizer import Optimizer, Parameters
+from netcl.optim.rule import Rule
+
+
+def _moments(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, Node, Node]:
+    g = g + h.l2 * p
+    return g, h.beta1 * s.exp_avg + h.one_minus_beta1 * g, h.beta2 * s.exp_avg_sq + h.one_minus_beta2 * (g * g)
+
+
+def _step(p: Node, m: Node, v: Node, h: Any) -> Node:
+    update = (m / h.bias_correction1) / (sqrt(v / h.bias_correction2) + h.eps)
+    stepped: Node = p - h.lr * (update + h.decay * p)
+    return stepped
+
+
+def adam(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
+    """Adam; ``l2`` is the decay in the gradient, ``decay`` the decoupled one."""
+    _, m, v = _moments(p, g, s, h)
+    return _step(p, m, v, h), m, v
+
+
+def amsgrad(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
+    """Adam that divides by the largest second moment so far."""
+    _, m, v = _moments(p, g, s, h)
+    largest = maximum(s.max_exp_avg_sq, v)
+    return _step(p, m, largest, h), m, v, largest
+
+
+def _hyper(group: Mapping[str, Any], *, decoupled: bool) -> dict[str, float]:
+    beta1, beta2 = group["betas"]
+    decay = group["weight_decay"]
+    # 1 - beta is formed here, in double: in float32 it would be off by 5e-5 at beta = 0.999.
+    return {
+        "lr": group["lr"],
+        "beta1": beta1,
+        "one_minus_beta1": 1.0 - beta1,
+        "beta2": beta2,
+        "one_minus_beta2": 1.0 - beta2,
+        "eps": group["eps"],
+        "l2": 0.0 if decoupled else decay,
+        "decay": decay if decoupled else 0.0,
+        "log_beta1": checks.log(beta1),
+        "log_beta2": checks.log(beta2),
+    }
+
+
+def _hyper_adam(group: Mapping[str, Any]) -> dict[str, float]:
+    return _hyper(group, decoupled=False)
+
+
+def _hyper_adamw(group: Mapping[str, Any]) -> dict[str, float]:
+    return _hyper(group, decoupled=True)
+
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_RULES = {
+    (decoupled, largest): Rule(
+        update=amsgrad if largest else adam,
+        hyper=_hyper_adamw if decoupled else _hyper_adam,
+        state=(*_MOMENTS, "max_exp_avg_sq") if largest else _MOMENTS,
+        fused_adam=True,
+    )
+    for decoupled in (False, True)
+    for largest in (False, True)
+}
+
+_CHECKS = {
+    "lr": checks.not_negative,
+    "betas": lambda name, value: checks.betas(value),
+    "eps": checks.not_negative,
+    "weight_decay": checks.not_negative,
+}
+
+
+class Adam(Optimizer):
+    """Adam: exponential moving averages of the gradient and of its square, corrected for their start at zero.
+
+    For each element θ with gradient g at step t, with ``g ← g + weight_decay·θ`` first::
+
+        m ← β1·m + (1 - β1)·g
+        v ← β2·v + (1 - β2)·g²
+        θ ← θ - lr · (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + eps)
+
+    Parameters
+    ----------
+    params : iterable of Tensor, of (name, Tensor), or of dict
+        What to optimize; a dict is a parameter group with its own hyper-parameters beside ``"params"``.
+    lr : float, default 1e-3
+        Learning rate, at least 0.
+    betas : pair of float, default (0.9, 0.999)
+        Decay rates of the two averages, each in [0, 1).
+    eps : float, default 1e-8
+        Added to the denominator, at least 0.
+    weight_decay : float, default 0.0
+        L2 penalty, added to the gradient.
+    amsgrad : bool, default False
+        Divide by the largest second moment so far (Reddi et al., 2018).
+    maximize : bool, default False
+        Ascend instead of descend.
+
+    Raises
+    ------
+    HyperParameterError
+        If a hyper-parameter is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> import netcl.autograd as ag
+    >>> from netcl.optim import Adam
+    >>> w = netcl.asarray([1.0, -2.0], requires_grad=True)
+    >>> opt = Adam([w], lr=0.1)
+    >>> with ag.Tape() as tape:
+    ...     loss = netcl.sum(w * w)
+    >>> tape.backward(loss)
+    >>> opt.step()
+    >>> w.numpy().round(4).tolist()
+    [0.8999999761581421, -1.899999976158142]
+
+    Notes
+    -----
+    As ``torch.optim.Adam``. The bias correction is ``-expm1(t·log β)``, which stays exact where ``1 - β^t`` in float32
+    is off by 1e-5. Source: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2014.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        amsgrad: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, defaults, lambda groups: _RULES[False, bool(amsgrad)], _CHECKS)
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay.
+
+    As :class:`Adam`, but the decay acts on the weights and not on the gradient::
+
+        θ ← θ - lr · ((m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + eps) + weight_decay·θ)
+
+    Parameters
+    ----------
+    params, lr, betas, eps, amsgrad, maximize
+        As in :class:`Adam`.
+    weight_decay : float, default 0.01
+        Decay of the weights per unit of learning rate.
+
+    Raises
+    ------
+    HyperParameterError
+        If a hyper-parameter is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> from netcl.optim import AdamW
+    >>> w = netcl.ones(3, requires_grad=True)
+    >>> opt = AdamW([w], lr=3e-4, weight_decay=0.01)
+    >>> opt.lr
+    0.0003
+
+    Notes
+    -----
+    As ``torch.optim.AdamW``. Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2017.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        amsgrad: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, defaults, lambda groups: _RULES[True, bool(amsgrad)], _CHECKS)

@@ -1,0 +1,274 @@
+"""Gradient clipping: by the norm of all gradients together, on the host or on the device, and by value.
+
+The functions work in place on the ``grad`` of the parameters they are given. Call them after ``tape.backward(loss)``
+and before ``opt.step()``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import numpy as np
+
+from netcl.array import Array, Storage
+from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock
+from netcl.dtypes import DType, float32
+from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, NetclError
+from netcl.expression import Expression, Node, maximum, minimum, trace
+from netcl.optim import checks
+
+
+def clip_grad_norm(
+    parameters: Array | Iterable[Array], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> float:
+    """Scale all gradients by ``min(1, max_norm / total_norm)``, computed on the host in double. **Blocks**.
+
+    Parameters
+    ----------
+    parameters : Tensor or iterable of Tensor
+        Those without a gradient are passed over. They may be on several devices.
+    max_norm : float
+        Largest norm that is left as it is; at least 0.
+    norm_type : float, default 2.0
+        The p of the p-norm of the concatenated gradients: any p > 0, or ``math.inf``.
+    error_if_nonfinite : bool, default False
+        Raise if the norm is NaN or infinite. Otherwise such gradients are left as they are.
+
+    Returns
+    -------
+    float
+        The total norm before clipping; 0.0 without gradients.
+
+    Raises
+    ------
+    HyperParameterError
+        If ``max_norm`` or ``norm_type`` is out of range.
+    NetclError
+        If the norm is not finite and ``error_if_nonfinite`` is set; no gradient is changed then.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> from netcl.optim import clip_grad_norm
+    >>> w = netcl.zeros(2, requires_grad=True)
+    >>> w.grad = netcl.asarray([3.0, 4.0])
+    >>> clip_grad_norm([w], max_norm=1.0)
+    5.0
+    >>> w.grad.numpy().round(3).tolist()
+    [0.6000000238418579, 0.800000011920929]
+
+    Notes
+    -----
+    No finite input overflows or underflows; ``torch.nn.utils.clip_grad_norm_`` turns four gradients of 1e20 into zeros,
+    and adds 1e-6 to the norm. Source: R. Pascanu, T. Mikolov and Y. Bengio, 2013.
+    """
+    gradients = _gradients(parameters)
+    _check(max_norm, norm_type)
+    host = [_on_host(gradient) for gradient in gradients]
+    total = _host_norm(host, norm_type)
+    _check_finite(total, error_if_nonfinite)
+    if not math.isfinite(total) or total <= max_norm:
+        return total
+    factor = max_norm / total
+    for gradient, values in zip(gradients, host, strict=True):
+        # In a 16-bit format the device rounds once, as it does for clip_grad_norm_device.
+        if gradient.dtype.itemsize == 2:
+            gradient.backend.scale(factor, gradient.span())
+        else:
+            gradient.backend.upload((values * factor).astype(gradient.dtype.name), gradient.span())
+    return total
+
+
+def clip_grad_norm_device(
+    parameters: Array | Iterable[Array], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> Array:
+    """Scale all gradients by ``min(1, max_norm / total_norm)`` on the device. Enqueues work and does not block.
+
+    Parameters
+    ----------
+    parameters : Tensor or iterable of Tensor
+        All on one device. Those without a gradient are passed over.
+    max_norm, norm_type
+        As in :func:`clip_grad_norm`.
+    error_if_nonfinite : bool, default False
+        Raise if the norm is NaN or infinite, which has to read it: with this set the call **blocks**.
+
+    Returns
+    -------
+    Tensor
+        The total norm before clipping, a 0-d array on the device; reading its value blocks.
+
+    Raises
+    ------
+    HyperParameterError
+        If ``max_norm`` or ``norm_type`` is out of range.
+    DeviceMismatchError
+        If the gradients are on several devices.
+    NetclError
+        If there is no gradient, or the norm is not finite and ``error_if_nonfinite`` is set.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> from netcl.optim import clip_grad_norm_device
+    >>> w = netcl.zeros(2, requires_grad=True)
+    >>> w.grad = netcl.asarray([3.0, 4.0])
+    >>> float(clip_grad_norm_device([w], max_norm=1.0))
+    5.0
+
+    Notes
+    -----
+    The norm is summed in a fixed order: the same gradients on the same device give the same bits.
+    """
+    owners = _with_gradients(parameters)
+    gradients = [p.grad for p in owners if p.grad is not None]
+    _check(max_norm, norm_type)
+    if not gradients:
+        raise NetclError("clip_grad_norm_device found no gradient; call tape.backward(loss) first")
+    backend = gradients[0].backend
+    for gradient in gradients:
+        if gradient.backend is not backend:
+            raise DeviceMismatchError(
+                f"the gradients are on {backend.device} and {gradient.device}; clip those of one device at a time, "
+                "or use clip_grad_norm, which works on the host"
+            )
+    spans = _merge(_padded_span(p) for p in owners)
+    compute = _widest(spans)
+    header = _measure(backend, spans, compute, max_norm, norm_type)
+    norm = type(gradients[0])(Storage(backend, header.buffer, HEADER.index("norm"), 1), ())
+    if error_if_nonfinite:
+        _check_finite(float(backend.download(norm.span())[0]), True)
+    factor = Span(header.buffer, HEADER.index("multiplier"), 1)
+    for span in spans:
+        backend.scale(factor, span)
+    return norm
+
+
+def clip_grad_value(parameters: Array | Iterable[Array], clip_value: float) -> None:
+    """Clamp every element of every gradient to ``[-clip_value, clip_value]``. Enqueues work and does not block.
+
+    Parameters
+    ----------
+    parameters : Tensor or iterable of Tensor
+        Those without a gradient are passed over.
+    clip_value : float
+        Greater than 0. NaN stays NaN.
+
+    Raises
+    ------
+    HyperParameterError
+        If ``clip_value`` is not greater than 0.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> from netcl.optim import clip_grad_value
+    >>> w = netcl.zeros(2, requires_grad=True)
+    >>> w.grad = netcl.asarray([3.0, -0.5])
+    >>> clip_grad_value([w], 1.0)
+    >>> w.grad.numpy().tolist()
+    [1.0, -0.5]
+    """
+    limit = checks.positive("clip_value", clip_value)
+    for gradient in _gradients(parameters):
+        expression = _clamp(gradient.dtype)
+        gradient.backend.map(expression, (gradient.view(),), (gradient.view(),), (-limit, limit))
+
+
+@cache
+def _clamp(dtype: DType) -> Expression:
+    def clamp(x: Node, low: Node, high: Node) -> Node:
+        return minimum(maximum(x, low), high)
+
+    return trace(clamp, (dtype,), (dtype.compute, dtype.compute), stored=(dtype,))
+
+
+def _with_gradients(parameters: Array | Iterable[Array]) -> list[Array]:
+    given = [parameters] if isinstance(parameters, Array) else list(parameters)
+    for p in given:
+        if not isinstance(p, Array):
+            raise DTypeError(f"clipping takes Tensors, got {type(p).__name__}; pass model.parameters()")
+    # A gradient that two parameters share is scaled once.
+    return list({id(p.grad): p for p in given if p.grad is not None}.values())
+
+
+def _gradients(parameters: Array | Iterable[Array]) -> list[Array]:
+    return [p.grad for p in _with_gradients(parameters) if p.grad is not None]
+
+
+def _padded_span(p: Array) -> Span:
+    """The gradient of ``p``; in an optimizer's arena with the zeros that fill its last chunk."""
+    assert p.grad is not None
+    span = p.grad.span()
+    if p.grad is not p.grad_home:
+        return span
+    return Span(span.buffer, span.offset, -(-span.size // CHUNK) * CHUNK)
+
+
+def _check(max_norm: float, norm_type: float) -> None:
+    number = checks.real("max_norm", max_norm)
+    if number < 0.0:
+        raise HyperParameterError(f"max_norm must be at least 0, got {max_norm!r}")
+    checks.positive("norm_type", norm_type)
+
+
+def _check_finite(total: float, error_if_nonfinite: bool) -> None:
+    if error_if_nonfinite and not math.isfinite(total):
+        raise NetclError(
+            f"the norm of the gradients is {total}; look for the operation that made it, lower the learning rate or "
+            "the loss scale, or pass error_if_nonfinite=False to leave such gradients as they are"
+        )
+
+
+def _on_host(gradient: Array) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    values = gradient.backend.download(gradient.span())
+    if gradient.dtype.name == "bfloat16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    result: np.ndarray[tuple[int], np.dtype[np.float64]] = values.astype(np.float64)
+    return result
+
+
+def _host_norm(arrays: Sequence[np.ndarray[tuple[int], np.dtype[np.float64]]], p: float) -> float:
+    largest = max((float(np.max(np.abs(x))) for x in arrays if x.size), default=0.0)
+    if math.isinf(p) or largest == 0.0 or not math.isfinite(largest):
+        nan = any(bool(np.isnan(x).any()) for x in arrays)
+        return math.nan if nan else largest
+    # Divided by the largest, no power overflows and none that matters underflows.
+    total = math.fsum(float(np.sum((np.abs(x) / largest) ** p)) for x in arrays)
+    return largest * float(total ** (1.0 / p))
+
+
+def _merge(spans: Iterable[Span]) -> list[Span]:
+    """Spans with adjacent ones joined, so that the gradients of one arena are one launch."""
+    # Buffers in the order in which they were met, not by address: the sum must not depend on where memory lies.
+    met: dict[int, list[Span]] = {}
+    for span in spans:
+        met.setdefault(id(span.buffer), []).append(span)
+    merged: list[Span] = []
+    for span in (span for group in met.values() for span in sorted(group, key=lambda span: span.offset)):
+        last = merged[-1] if merged else None
+        if last is not None and last.buffer is span.buffer and last.offset + last.size == span.offset:
+            merged[-1] = Span(span.buffer, last.offset, last.size + span.size)
+        else:
+            merged.append(span)
+    return merged
+
+
+def _widest(spans: Sequence[Span]) -> DType:
+    return max((span.dtype.compute for span in spans), key=lambda dtype: dtype.itemsize, default=float32)
+
+
+def _measure(backend: Backend, spans: Sequence[Span], compute: DType, max_norm: float, norm_type: float) -> Span:
+    """A step header whose norm and multiplier are those of the gradients in ``spans``."""
+    counts = [backend.norm_partials(span.size) for span in spans]
+    records = Span(backend.alloc(2 * sum(counts), compute), 0, 2 * sum(counts))
+    offset = 0
+    for span, count in zip(spans, counts, strict=True):
+        backend.norm_reduce(span, Span(records.buffer, offset, 2 * count), norm_type)
+        offset += 2 * count
+    header = Span(backend.alloc(len(HEADER), compute), 0, len(HEADER))
+    backend.fill(header, 0)
+    backend.prepare_step(StepBlock(header), records, ord=norm_type, max_norm=max_norm)
+    return header

@@ -1,0 +1,265 @@
+"""Optimizer: parameter groups, checks and the step, for every rule alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from netcl.array import Array
+from netcl.errors import DTypeError, HyperParameterError, NetclError, TapeError
+from netcl.optim import checks
+from netcl.optim.partition import Partition
+from netcl.optim.rule import Rule
+
+Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Array]] | Iterable[Mapping[str, Any]]"
+Check: TypeAlias = Callable[[str, Any], Any]
+T = TypeVar("T")
+
+
+class ParameterGroup(dict[str, Any]):
+    """The hyper-parameters that some parameters share, checked whenever one is set."""
+
+    def __init__(self, values: Mapping[str, Any], check: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
+        self._check = check
+        super().__init__(check(values))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().update(self._check({**self, name: value}))
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        super().update(self._check({**self, **dict(*args, **kwargs)}))
+
+
+class Optimizer(ABC):
+    """What all optimizers share. A subclass gives its defaults, its rule and the checks of its hyper-parameters.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, of (name, Tensor), or of dict
+        A dict is a parameter group: ``"params"`` and hyper-parameters that differ from the defaults.
+    defaults : mapping
+        Every hyper-parameter with its value.
+    rule : callable
+        ``rule(groups) -> Rule``: which update runs, given all parameter groups.
+    check : mapping of str to callable
+        ``check[name](name, value)`` returns the value to keep or raises HyperParameterError.
+    check_group : callable, optional
+        Refuses combinations that do not go together.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        Assigning a hyper-parameter takes effect at the next step.
+    """
+
+    @abstractmethod
+    def __init__(
+        self,
+        params: Parameters,
+        defaults: Mapping[str, Any],
+        rule: Callable[[Sequence[Mapping[str, Any]]], Rule],
+        check: Mapping[str, Check],
+        check_group: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self.defaults = dict(defaults)
+        self._check = dict(check)
+        self._check_group = check_group
+        self.param_groups: list[ParameterGroup] = [
+            self._new_group(group, f"parameter group {i}") for i, group in enumerate(_as_groups(params))
+        ]
+        _refuse_duplicates(self.param_groups)
+        self._choose_rule = rule
+        self._rule = rule(self.param_groups)
+        columns = self._rule.columns(self.param_groups[0])
+        self._partitions = [
+            Partition(parameters, groups, self._rule, columns)
+            for parameters, groups in self._by_device(self.param_groups)
+        ]
+
+    def _new_group(self, group: Mapping[str, Any], where: str) -> ParameterGroup:
+        unknown = set(group) - set(self.defaults) - {"params", "names"}
+        if unknown:
+            raise HyperParameterError(
+                f"{where} has unknown hyper-parameter(s) {', '.join(sorted(unknown))}; "
+                f"{type(self).__name__} has {', '.join(self.defaults)}"
+            )
+        names, params = _named(group["params"], where)
+        return ParameterGroup({**self.defaults, **group, "params": params, "names": names}, self._checked)
+
+    def _checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        checked = {
+            name: self._check[name](name, value) if name in self._check else value for name, value in values.items()
+        }
+        if self._check_group is not None:
+            self._check_group(checked)
+        return checked
+
+    @staticmethod
+    def _by_device(groups: Sequence[Mapping[str, Any]]) -> list[tuple[list[Array], list[int]]]:
+        found: dict[tuple[int, str], tuple[list[Array], list[int]]] = {}
+        for number, group in enumerate(groups):
+            for p in group["params"]:
+                parameters, numbers = found.setdefault((id(p.backend), p.dtype.name), ([], []))
+                parameters.append(p)
+                numbers.append(number)
+        return list(found.values())
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first parameter group; setting it sets every group's."""
+        rate: float = self.param_groups[0]["lr"]
+        return rate
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        checks.not_negative("lr", value)
+        for group in self.param_groups:
+            group["lr"] = value
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Optimize further parameters, with hyper-parameters of their own.
+
+        Parameters
+        ----------
+        group : dict
+            ``"params"`` and the hyper-parameters that differ from the defaults.
+
+        Raises
+        ------
+        HyperParameterError
+            If a hyper-parameter is out of range, a parameter is optimized already, or the group needs state that the
+            optimizer was not built with (momentum where no group had any).
+        """
+        if "params" not in group:
+            raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
+        added = self._new_group(group, f"parameter group {len(self.param_groups)}")
+        groups = [*self.param_groups, added]
+        _refuse_duplicates(groups)
+        if self._choose_rule(groups) != self._rule:
+            raise HyperParameterError(
+                "the new parameter group needs optimizer state that no earlier group has; give at least one group "
+                "momentum when the optimizer is built"
+            )
+        number = len(self.param_groups)
+        columns = self._rule.columns(added)
+        made = [
+            Partition(parameters, [number] * len(parameters), self._rule, columns)
+            for parameters, _ in self._by_device([added])
+        ]
+        self.param_groups.append(added)
+        self._partitions += made
+
+    def step(self, closure: Callable[[], T] | None = None, *, max_norm: float | None = None) -> T | None:
+        """Update every parameter that has a gradient. Enqueues work and does not block.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Called first; its result is returned.
+        max_norm : float, optional
+            Scale the gradients by ``min(1, max_norm / norm)`` in the same pass, where norm is the L2 norm of all of
+            them together. The gradients themselves are left as they are.
+
+        Returns
+        -------
+        What ``closure`` returned, or None.
+
+        Raises
+        ------
+        NetclError
+            If no parameter has a gradient. Nothing is changed then, nor in any other refusal.
+
+        Notes
+        -----
+        A parameter whose ``grad`` is None is skipped: neither moved nor decayed, and its step count is kept.
+        """
+        result = None if closure is None else closure()
+        if max_norm is not None:
+            checks.positive("max_norm", max_norm)
+            if len(self._partitions) > 1:
+                raise HyperParameterError(
+                    f"step(max_norm={max_norm}) folds the clipping into one device's step, and these parameters are of "
+                    f"{len(self._partitions)} devices, dtypes or added groups; call clip_grad_norm(...) before step()"
+                )
+        for partition in self._partitions:
+            partition.check()
+        live = [partition for partition in self._partitions if partition.collect()]
+        if not live:
+            raise NetclError(
+                f"{type(self).__name__}.step() found no gradient on any of its parameters; "
+                "call tape.backward(loss) first, and make sure that the loss depends on them"
+            )
+        for partition in live:
+            partition.write_table(self.param_groups)
+        for partition in live:
+            partition.enqueue(max_norm)
+        return result
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients. Does not block.
+
+        Parameters
+        ----------
+        set_to_none : bool, default True
+            Forget them, which touches no memory: the next backward overwrites instead of adding. Otherwise fill them
+            with zeros in place.
+        """
+        for partition in self._partitions:
+            partition.release_gradients(set_to_none=set_to_none)
+
+    def __repr__(self) -> str:
+        def line(group: Mapping[str, Any]) -> str:
+            shown = ", ".join(f"{k}={v}" for k, v in group.items() if k not in ("params", "names"))
+            return f"    {len(group['params'])} parameter(s): {shown}"
+
+        return "\n".join([f"{type(self).__name__}(", *map(line, self.param_groups), ")"])
+
+
+def _as_groups(params: Parameters) -> list[Mapping[str, Any]]:
+    if isinstance(params, Array):
+        raise HyperParameterError("params must be an iterable of tensors, got a single Tensor; write [tensor]")
+    given: list[Any] = list(params)
+    if not given:
+        raise HyperParameterError(
+            "the optimizer got an empty parameter list; pass model.parameters() of a model that has some"
+        )
+    if isinstance(given[0], Mapping):
+        for group in given:
+            if not isinstance(group, Mapping) or "params" not in group:
+                raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
+        return given
+    return [{"params": given}]
+
+
+def _named(params: Any, where: str) -> tuple[list[str | None], list[Array]]:
+    """Names and tensors of one group; a tensor given under two names is tied and kept once."""
+    given = [params] if isinstance(params, Array) else list(params)
+    if not given:
+        raise HyperParameterError(f"{where} has an empty parameter list; leave the group out or give it tensors")
+    names: list[str | None] = []
+    tensors: list[Array] = []
+    for position, item in enumerate(given):
+        name, tensor = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
+        label = name or f"{where}, parameter {position}"
+        if not isinstance(tensor, Array):
+            raise DTypeError(f"{label} is a {type(tensor).__name__}; an optimizer takes Tensors")
+        if not tensor.dtype.is_floating:
+            raise DTypeError(f"{label} has dtype {tensor.dtype}; only floating-point parameters can be optimized")
+        if tensor.node is not None:
+            raise TapeError(f"{label} was computed on a tape; optimize the leaves it was computed from")
+        if name is not None and any(tensor is known for known in tensors):
+            continue
+        names.append(name)
+        tensors.append(tensor)
+    return names, tensors
+
+
+def _refuse_duplicates(groups: Sequence[Mapping[str, Any]]) -> None:
+    seen: dict[int, str] = {}
+    for number, group in enumerate(groups):
+        for position, p in enumerate(group["params"]):
+            where = f"parameter {position} of group {number}"
+            if id(p) in seen:
+                raise HyperParameterError(f"{where} is also {seen[id(p)]}; give each parameter once")
+            seen[id(p)] = where

@@ -1,0 +1,276 @@
+"""Partition: the parameters of one device and dtype, with all that one launch needs to update them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import is_
+from typing import Any
+
+import numpy as np
+
+from netcl.arena import Arena, Segment
+from netcl.array import Array
+from netcl.backends.base import CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
+from netcl.dtypes import DType, uint16
+from netcl.errors import DeviceMismatchError, ShapeError
+from netcl.expression import Expression, conversion
+from netcl.optim.rule import Rule
+
+
+@dataclass(slots=True)
+class _Row:
+    """A row of the hyper-parameter table: the parameters of one group that have taken the same steps."""
+
+    group: int
+    members: set[int]
+    active: bool = True
+
+
+class Partition:
+    """Arenas, step block and row map of the parameters of one backend and dtype.
+
+    Parameters
+    ----------
+    parameters : sequence of Array
+        All of one backend and dtype.
+    groups : sequence of int
+        The parameter group of each.
+    rule : Rule
+    columns : tuple of str
+        The hyper-parameter columns of the rule.
+    """
+
+    def __init__(
+        self, parameters: Sequence[Array], groups: Sequence[int], rule: Rule, columns: tuple[str, ...]
+    ) -> None:
+        self.rule = rule
+        self.columns = columns
+        self.arena = Arena(parameters)
+        self.backend = self.arena.backend
+        self.compute: DType = self.arena.dtype.compute
+        self._host_dtype = np.float64 if self.compute.itemsize == 8 else np.float32
+        self.parameters = [segment.array for segment in self.arena.segments]
+        group_of = {id(p): group for p, group in zip(parameters, groups, strict=True)}
+        self.gradients = self.arena.like(self.arena.dtype)
+        self.state = {name: self.arena.like(self.compute) for name in rule.state}
+        self._homes = [self._home(segment) for segment in self.arena.segments]
+        self._rows = [
+            _Row(group, {i for i, p in enumerate(self.parameters) if group_of[id(p)] == group})
+            for group in sorted(set(groups))
+        ]
+        self._row_map = Span(self.backend.alloc(self.arena.chunks, uint16), 0, self.arena.chunks)
+        self.block = self._new_block(max(8, 2 * len(self._rows)))
+        self._upload_row_map()
+        # The bias corrections of the coming step have to be made anew; nothing else is pending.
+        self._renew = True
+        self._table: np.ndarray[Any, Any] = np.zeros(0)
+        self._records: Span | None = None
+
+    @property
+    def dtype(self) -> DType:
+        return self.arena.dtype
+
+    def _home(self, segment: Segment) -> Array:
+        p = segment.array
+        home = type(p)(self.arena.piece(segment, self.gradients.buffer), p.shape)
+        if p.grad is not None:
+            self._take_in(p.grad, home)
+            p.grad = home
+        p.grad_home = home
+        return home
+
+    def _take_in(self, gradient: Array, home: Array) -> None:
+        if gradient.shape != home.shape:
+            raise ShapeError(
+                f"a parameter of shape {home.shape} has a gradient of shape {gradient.shape}; they must be equal"
+            )
+        if gradient.backend is not self.backend:
+            raise DeviceMismatchError(
+                f"a parameter on {self.backend.device} has a gradient on {gradient.device}; move it with to()"
+            )
+        self.backend.map(conversion(gradient.dtype, home.dtype), (gradient.view(),), (home.view(),))
+
+    def _new_block(self, rows: int) -> StepBlock:
+        def span(values: np.ndarray[Any, Any]) -> Span:
+            made = Span(self.backend.alloc(values.size, self.compute), 0, values.size)
+            self.backend.upload(values.astype(self._host_dtype).reshape(-1), made)
+            return made
+
+        header = np.zeros(len(HEADER))
+        header[HEADER.index("multiplier")] = 1.0
+        counters = np.zeros((rows, len(COUNTERS)))
+        counters[:, COUNTERS.index("step")] = 1.0
+        hyper = np.zeros((rows, len(self.columns)))
+        return StepBlock(span(header), self.columns, span(hyper), (span(counters), span(counters)), rows)
+
+    def _upload_row_map(self) -> None:
+        row_of = np.zeros(len(self.parameters), np.uint16)
+        for number, row in enumerate(self._rows):
+            row_of[list(row.members)] = number
+        chunks = [segment.chunks for segment in self.arena.segments]
+        self.backend.upload(np.repeat(row_of, chunks), self._row_map)
+
+    def check(self) -> None:
+        """Refuse what the coming step cannot do, before anything is changed."""
+        for p in self.parameters:
+            if p.backend is not self.backend or p.dtype is not self.dtype:
+                raise DeviceMismatchError(
+                    f"a parameter was {self.dtype} on {self.backend.device} when the optimizer was built and is now "
+                    f"{p.dtype} on {p.device}; build the optimizer after model.to(...)"
+                )
+
+    def collect(self) -> bool:
+        """Bring gradients given from elsewhere into the arena, note who has none, and say whether anybody has one."""
+        gradients = [p.grad for p in self.parameters]
+        if all(map(is_, gradients, self._homes)):
+            if not all(row.active for row in self._rows):
+                self._split(set(range(len(self.parameters))))
+            return True
+        active = set()
+        for i, (gradient, home) in enumerate(zip(gradients, self._homes, strict=True)):
+            if gradient is None:
+                continue
+            active.add(i)
+            if gradient is not home:
+                self._take_in(gradient, home)
+                self.parameters[i].grad = home
+        self._split(active)
+        return bool(active)
+
+    def _split(self, active: set[int]) -> None:
+        """Give parameters that take different steps from now on rows of their own, each with the steps so far."""
+        added = False
+        for number, row in enumerate(list(self._rows)):
+            moving = row.members & active
+            if moving and moving != row.members:
+                self._grow(len(self._rows) + 1)
+                self._copy_counters(number, len(self._rows))
+                self._rows.append(_Row(row.group, row.members - moving, active=False))
+                row.members = moving
+                added = True
+            row.active = bool(moving)
+        if added:
+            self._upload_row_map()
+
+    def _grow(self, rows: int) -> None:
+        if rows <= self.block.rows:
+            return
+        old = self.block
+        self.block = self._new_block(2 * rows)
+        self.block.slot = old.slot
+        for source, target in zip(_counters(old), _counters(self.block), strict=True):
+            used = Span(target.buffer, 0, source.size)
+            self.backend.fill(used, 0)
+            self.backend.axpy(1, source, used)
+        self._table = np.zeros(0)
+
+    def _copy_counters(self, source: int, target: int) -> None:
+        width = len(COUNTERS)
+        for slot in _counters(self.block):
+            copy = Span(slot.buffer, target * width, width)
+            self.backend.fill(copy, 0)
+            self.backend.axpy(1, Span(slot.buffer, source * width, width), copy)
+
+    def write_table(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """Send the hyper-parameters to the device if any of them changed."""
+        hyper = [self.rule.hyper(group) for group in groups]
+        names = self.columns[len(ROW) :]
+        table = np.array(
+            [
+                [
+                    float(row.active),
+                    -1.0 if groups[row.group].get("maximize") else 1.0,
+                    *(hyper[row.group][name] for name in names),
+                ]
+                for row in self._rows
+            ],
+            self._host_dtype,
+        )
+        known = self._table
+        if np.array_equal(table, known):
+            return
+        betas = [i for i, name in enumerate(self.columns) if name.startswith("log_beta")]
+        if table.shape != known.shape or not np.array_equal(table[:, betas], known[:, betas]):
+            # The last step made the bias corrections of this one with the decay rates of then.
+            self._renew = True
+        assert self.block.hyper is not None
+        self.backend.upload(table.reshape(-1), Span(self.block.hyper.buffer, 0, table.size))
+        self._table = table
+
+    def enqueue(self, max_norm: float | None = None, norm_type: float = 2.0) -> None:
+        """Enqueue one step: one launch, or three with clipping. Does not block."""
+        if self.arena.gather():
+            self._records = None
+        prepared = max_norm is not None or self._renew
+        if max_norm is not None:
+            self.backend.prepare_step(self.block, self._partials(norm_type), ord=norm_type, max_norm=max_norm)
+        elif self._renew:
+            self.backend.prepare_step(self.block)
+        self._launch(advance=not prepared)
+        self.block.slot ^= 1
+        # After a clipped step the header still holds its factor.
+        self._renew = max_norm is not None
+
+    def _partials(self, norm_type: float) -> Span:
+        counts = [self.backend.norm_partials(run.parameters.size) for run in self.arena.runs]
+        records = self._records
+        if records is None:
+            records = self._records = Span(self.backend.alloc(2 * sum(counts), self.compute), 0, 2 * sum(counts))
+        offset = 0
+        for run, count in zip(self.arena.runs, counts, strict=True):
+            piece = Span(records.buffer, offset, 2 * count)
+            rows = self._rows_of(run.offset, run.parameters.size)
+            self.backend.norm_reduce(run.within(self.gradients), piece, norm_type, rows=rows, block=self.block)
+            offset += 2 * count
+        return records
+
+    def _rows_of(self, offset: int, size: int) -> Span:
+        return Span(self._row_map.buffer, offset // CHUNK, -(-size // CHUNK))
+
+    def _launch(self, *, advance: bool) -> None:
+        backend, rule = self.backend, self.rule
+        for run in self.arena.runs:
+            g = run.within(self.gradients)
+            state = [run.within(span) for span in self.state.values()]
+            rows = self._rows_of(run.offset, run.parameters.size)
+            if rule.fused_adam:
+                largest = state[2] if len(state) > 2 else None
+                backend.fused_adam(
+                    run.parameters, g, state[0], state[1], largest, self.block, rows, advance=advance
+                )
+            else:
+                backend.fused_update(
+                    self.expression(), run.parameters, g, state, self.block, rows, advance=advance
+                )
+            # One launch of a step moves the counters on.
+            advance = False
+
+    def expression(self) -> Expression:
+        """The traced rule of this partition."""
+        return self.rule.expression(self.dtype, self.dtype, self.columns)
+
+    def release_gradients(self, *, set_to_none: bool) -> None:
+        """Forget the gradients, or set them to zero in place."""
+        if set_to_none:
+            for p in self.parameters:
+                p.grad = None
+            return
+        self.backend.fill(self.gradients, 0)
+        for p, home in zip(self.parameters, self._homes, strict=True):
+            if p.grad is not None:
+                p.grad = home
+
+    def read_steps(self) -> list[int]:
+        """How many steps each parameter has taken. **Blocks**."""
+        counters = self.backend.download(_counters(self.block)[self.block.slot])
+        steps = [0] * len(self.parameters)
+        for number, row in enumerate(self._rows):
+            for member in row.members:
+                steps[member] = int(counters[number * len(COUNTERS)]) - 1
+        return steps
+
+
+def _counters(block: StepBlock) -> tuple[Span, Span]:
+    assert block.counters is not None
+    return block.counters

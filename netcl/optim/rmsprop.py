@@ -1,0 +1,153 @@
+"""RMSProp: each element's step divided by the root of a moving average of its squared gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from netcl.expression import Node, maximum, sqrt
+from netcl.optim import checks
+from netcl.optim.optimizer import Optimizer, Parameters
+from netcl.optim.rule import Rule
+
+
+def _update(p: Node, g: Node, s: Any, h: Any, *, centered: bool, momentum: bool) -> tuple[Node, ...]:
+    g = g + h.weight_decay * p
+    square_avg = h.alpha * s.square_avg + h.one_minus_alpha * (g * g)
+    state = [square_avg]
+    variance = square_avg
+    if centered:
+        grad_avg = h.alpha * s.grad_avg + h.one_minus_alpha * g
+        state.append(grad_avg)
+        # Rounding can leave the difference a little below zero, whose root would be NaN.
+        variance = maximum(square_avg - grad_avg * grad_avg, 0.0)
+    step = g / (sqrt(variance) + h.eps)
+    if momentum:
+        step = h.momentum * s.momentum_buffer + step
+        state.append(step)
+    return (p - h.lr * step, *state)
+
+
+def rmsprop(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
+    """RMSProp."""
+    return _update(p, g, s, h, centered=False, momentum=False)
+
+
+def rmsprop_centered(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
+    """RMSProp with the variance in place of the second moment."""
+    return _update(p, g, s, h, centered=True, momentum=False)
+
+
+def rmsprop_momentum(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
+    """RMSProp whose steps gather in a velocity."""
+    return _update(p, g, s, h, centered=False, momentum=True)
+
+
+def rmsprop_centered_momentum(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
+    """RMSProp with both."""
+    return _update(p, g, s, h, centered=True, momentum=True)
+
+
+def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        "lr": group["lr"],
+        "alpha": group["alpha"],
+        "one_minus_alpha": 1.0 - group["alpha"],
+        "eps": group["eps"],
+        "weight_decay": group["weight_decay"],
+        "momentum": group["momentum"],
+    }
+
+
+_RULES = {
+    (False, False): Rule(rmsprop, _hyper, ("square_avg",)),
+    (True, False): Rule(rmsprop_centered, _hyper, ("square_avg", "grad_avg")),
+    (False, True): Rule(rmsprop_momentum, _hyper, ("square_avg", "momentum_buffer")),
+    (True, True): Rule(rmsprop_centered_momentum, _hyper, ("square_avg", "grad_avg", "momentum_buffer")),
+}
+
+_CHECKS = {
+    "lr": checks.not_negative,
+    "alpha": checks.fraction,
+    "eps": checks.not_negative,
+    "weight_decay": checks.not_negative,
+    "momentum": checks.not_negative,
+}
+
+
+class RMSProp(Optimizer):
+    """RMSProp, plain or centered, with or without momentum.
+
+    For each element θ with gradient g, with ``g ← g + weight_decay·θ`` first::
+
+        v ← alpha·v + (1 - alpha)·g²
+        a ← alpha·a + (1 - alpha)·g               if centered
+        d = sqrt(v) + eps                         or sqrt(max(v - a², 0)) + eps if centered
+        b ← momentum·b + g / d                    if momentum > 0
+        θ ← θ - lr·b                              with momentum
+        θ ← θ - lr·g / d                          without
+
+    Parameters
+    ----------
+    params : iterable of Tensor, of (name, Tensor), or of dict
+        What to optimize; a dict is a parameter group with its own hyper-parameters beside ``"params"``.
+    lr : float, default 1e-3
+        Learning rate, at least 0 (torch's default is 1e-2).
+    alpha : float, default 0.99
+        Decay rate of the averages, in [0, 1).
+    eps : float, default 1e-8
+        Added to the root, at least 0.
+    weight_decay : float, default 0.0
+        L2 penalty, added to the gradient.
+    momentum : float, default 0.0
+        Share of the velocity that is kept, at least 0.
+    centered : bool, default False
+        Divide by an estimate of the standard deviation instead of the root mean square.
+    maximize : bool, default False
+        Ascend instead of descend.
+
+    Raises
+    ------
+    HyperParameterError
+        If a hyper-parameter is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> from netcl.optim import RMSProp
+    >>> w = netcl.ones(3, requires_grad=True)
+    >>> opt = RMSProp([w], lr=1e-3, centered=True)
+    >>> opt.param_groups[0]["alpha"]
+    0.99
+
+    Notes
+    -----
+    The centered variance is clamped at zero, where torch makes NaN. Source: T. Tieleman and G. Hinton, 2012; centered:
+    A. Graves, "Generating Sequences With Recurrent Neural Networks", 2013.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "alpha": alpha,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "maximize": maximize,
+        }
+
+        def rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
+            return _RULES[bool(centered), any(group["momentum"] > 0.0 for group in groups)]
+
+        super().__init__(params, defaults, rule, _CHECKS)
