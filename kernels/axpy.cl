@@ -1,0 +1,50 @@
+// axpy: y <- a * x + y, for n elements from element `x_offset` of x and `y_offset` of y on.
+//
+// x and y may have different dtypes; both are converted to that of the arithmetic, and the sum to y's.
+// `a` is a number, or with A defined one element of a buffer, read on the device.
+// Bytes moved per element: the size of x, and twice the size of y.
+// Launch: one work-item per 8 elements, the global size rounded up to whole work-groups.
+
+#include "storage.clh"
+
+// Tags of the dtypes of x and y.
+#ifndef X
+#define X float32
+#endif
+#ifndef Y
+#define Y float32
+#endif
+// Tag of the dtype in whose arithmetic type the sum is formed.
+#ifndef SUM
+#define SUM float32
+#endif
+// A: tag of the dtype of the buffer that holds `a`; undefined if `a` is a number of the arithmetic type.
+#ifndef WORK_GROUP_SIZE
+#define WORK_GROUP_SIZE 64
+#endif
+
+__kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void axpy(
+#ifdef A
+    const __global STORED(A) *restrict factor, const ulong factor_offset,
+#else
+    const COMPUTED(SUM) factor,
+#endif
+    const __global STORED(X) * x, const ulong x_offset, __global STORED(Y) * y, const ulong y_offset, const ulong n) {
+#ifdef A
+    const COMPUTED(SUM) a = CONVERT(SUM, LOAD(A, factor, factor_offset));
+#else
+    const COMPUTED(SUM) a = factor;
+#endif
+    const size_t i = get_global_id(0) * 8;
+    x += x_offset;
+    y += y_offset;
+    if (i + 8 <= n) {
+        const COMPUTED8(SUM) sum = a * CONVERT8(SUM, LOAD8(X, x, i)) + CONVERT8(SUM, LOAD8(Y, y, i));
+        STORE8(Y, CONVERT8(Y, sum), y, i);
+    } else {
+        for (size_t j = i; j < n; ++j) {
+            const COMPUTED(SUM) sum = a * CONVERT(SUM, LOAD(X, x, j)) + CONVERT(SUM, LOAD(Y, y, j));
+            STORE(Y, CONVERT(Y, sum), y, j);
+        }
+    }
+}

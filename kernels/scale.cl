@@ -1,0 +1,38 @@
+// scale: x <- a * x, for n elements from element `x_offset` on.
+//
+// `a` is a number, or with A defined one element of a buffer, read on the device.
+// Bytes moved per element: twice its size (read and written once).
+// Launch: one work-item per 8 elements, the global size rounded up to whole work-groups.
+
+#include "storage.clh"
+
+// Tag of the dtype of x.
+#ifndef X
+#define X float32
+#endif
+// A: tag of the dtype of the buffer that holds `a`; undefined if `a` is a number of x's arithmetic type.
+#ifndef WORK_GROUP_SIZE
+#define WORK_GROUP_SIZE 64
+#endif
+
+__kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void scale(
+#ifdef A
+    const __global STORED(A) *restrict factor, const ulong factor_offset,
+#else
+    const COMPUTED(X) factor,
+#endif
+    __global STORED(X) *restrict x, const ulong x_offset, const ulong n) {
+#ifdef A
+    const COMPUTED(X) a = CONVERT(X, LOAD(A, factor, factor_offset));
+#else
+    const COMPUTED(X) a = factor;
+#endif
+    const size_t i = get_global_id(0) * 8;
+    x += x_offset;
+    if (i + 8 <= n) {
+        STORE8(X, a * LOAD8(X, x, i), x, i);
+    } else {
+        for (size_t j = i; j < n; ++j)
+            STORE(X, a * LOAD(X, x, j), x, j);
+    }
+}

@@ -1,0 +1,252 @@
+"""What every OpenCL operation stands on: one device, its queue, its memory, its kernels, and transfers."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any
+
+import numpy as np
+import pyopencl as cl
+
+from netcl.backends.base import Device, HostArray, Span, View
+from netcl.backends.opencl import program
+from netcl.backends.opencl.memory import CLBuffer, Pool
+from netcl.backends.opencl.program import Defines
+from netcl.backends.opencl.storage import HOST
+from netcl.dtypes import DType, float64, int32
+from netcl.errors import DeviceMismatchError, DTypeError, ShapeError
+
+FAULTS = {
+    1: "gather: an index is out of range for the axis it selects from",
+    2: "scatter_add: an index is out of range for the axis it adds to",
+    3: "softmax_cross_entropy: a label is out of range; labels are 0 to classes - 1, or ignore_index",
+}
+"""What a kernel writes into ``faults`` when it meets an index out of range, and what is then said."""
+
+
+def describe(device: cl.Device, index: int) -> Device:
+    """The plain description of an OpenCL device."""
+    kinds = {cl.device_type.CPU: "cpu", cl.device_type.GPU: "gpu"}
+    extensions = device.extensions.split()
+    return Device(
+        backend="opencl",
+        index=index,
+        name=device.name.strip(),
+        platform=device.platform.name.strip(),
+        driver=device.driver_version.strip(),
+        kind=next((name for kind, name in kinds.items() if device.type & kind), "accelerator"),
+        memory=device.global_mem_size,
+        float16="cl_khr_fp16" in extensions,
+        float64="cl_khr_fp64" in extensions,
+        shares_host_memory=bool(device.host_unified_memory),
+    )
+
+
+class Core:
+    """One device: memory, transfers, kernels and launches.
+
+    Attributes
+    ----------
+    device : Device
+    cl_device : pyopencl.Device
+    context : pyopencl.Context
+    queue : pyopencl.CommandQueue
+        The only queue, in order: what is enqueued later sees what was enqueued earlier.
+    is_cpu : bool
+        Whether kernels should take a contiguous chunk per work-item, rather than the shapes that suit a GPU.
+    work_group_size : int
+        What a one-dimensional kernel without needs of its own should use.
+    launches, blocking : int
+        Kernels enqueued and transfers waited for, since the start.
+    faults : CLBuffer
+        One int32 that kernels set to a key of :data:`FAULTS`; ``faults_pending`` is to be set after such a launch.
+    """
+
+    def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
+        self.cl_device = cl_device
+        self.device = describe(cl_device, index)
+        self.is_cpu = self.device.kind == "cpu"
+        self.work_group_size = min(64 if self.is_cpu else 256, cl_device.max_work_group_size)
+        self.context = cl.Context([cl_device])
+        self.queue = cl.CommandQueue(self.context, cl_device)
+        self.launches = 0
+        self.blocking = 0
+        self.faults_pending = False
+        self._pool = Pool(self.context, self.queue)
+        self._lock = threading.RLock()
+        self._programs: dict[tuple[str, Defines, str], cl.Program] = {}
+        self._kernels: dict[tuple[Any, ...], cl.Kernel] = {}
+        # Host arrays of transfers that may still be running: an event dropped early would wait for its transfer.
+        self._uploads: deque[cl.Event] = deque()
+        self.faults = self.alloc(1, int32)
+        self._clear_faults()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.device}, {self.device.name!r}, {self.device.platform!r})"
+
+    def supports(self, dtype: DType) -> bool:
+        """Whether this device computes with ``dtype``: complex never, float64 where the device has it."""
+        return dtype.kind != "c" and (dtype is not float64 or self.device.float64)
+
+    def require(self, *dtypes: DType) -> None:
+        """Refuse dtypes that the device cannot compute with.
+
+        Raises
+        ------
+        DTypeError
+        """
+        for dtype in dtypes:
+            if not self.supports(dtype):
+                raise DTypeError(
+                    f"{self.device} ({self.device.name}) cannot compute with {dtype}; cast to float32 with astype(), "
+                    'or use backend="numpy"'
+                )
+
+    def alloc(self, n: int, dtype: DType) -> CLBuffer:
+        """A buffer of ``n`` elements with unspecified contents. See :class:`~netcl.backends.base.UpdateOperations`."""
+        return self._pool.alloc(n, dtype)
+
+    def upload(self, host: HostArray, out: Span) -> None:
+        """Host to device. The array is copied, so it may be changed at once; does not wait for the device."""
+        expected = HOST[out.dtype]
+        array = np.asarray(host)
+        if array.size != out.size or array.dtype != expected:
+            raise ShapeError(
+                f"upload of {array.size} elements of {array.dtype} into a span of {out.size} elements of {out.dtype}; "
+                f"pass {out.size} elements of {expected}"
+            )
+        if out.size == 0:
+            return
+        copy = np.array(array, order="C").reshape(-1)
+        event = cl.enqueue_copy(
+            self.queue, memory(out), copy, dst_offset=out.offset * out.dtype.itemsize, is_blocking=False
+        )
+        self._uploads.append(event)
+        self._forget_finished_uploads()
+
+    def download(self, x: Span) -> HostArray:
+        """Device to host: a new array. **Blocks**.
+
+        Raises
+        ------
+        IndexError
+            If an earlier kernel met an index out of range.
+        """
+        host = np.empty(x.size, HOST[x.dtype])
+        if x.size:
+            self.blocking += 1
+            cl.enqueue_copy(self.queue, host, memory(x), src_offset=x.offset * x.dtype.itemsize, is_blocking=True)
+        self.report_errors_from_device()
+        return host
+
+    def synchronize(self) -> None:
+        """Return when everything enqueued so far is done. **Blocks**.
+
+        Raises
+        ------
+        IndexError
+            If an earlier kernel met an index out of range.
+        """
+        self.blocking += 1
+        self.queue.finish()
+        self._forget_finished_uploads()
+        self.report_errors_from_device()
+
+    def report_errors_from_device(self) -> None:
+        """Raise what kernels reported since the last call. **Blocks**, but only if such a kernel was launched."""
+        if not self.faults_pending:
+            return
+        self.faults_pending = False
+        found = np.empty(1, np.int32)
+        cl.enqueue_copy(self.queue, found, self.faults.mem, is_blocking=True)
+        code = int(found[0])
+        if code:
+            self._clear_faults()
+            raise IndexError(f"{FAULTS.get(code, 'an index is out of range')} (found on {self.device}, which goes on)")
+
+    def kernel(
+        self,
+        file: str,
+        entry: str,
+        defines: Defines = (),
+        generated: str = "",
+        arguments: tuple[Any, ...] = (),
+    ) -> cl.Kernel:
+        """The kernel ``entry`` of a file in ``kernels/``, built on first use and shared by all callers.
+
+        Parameters
+        ----------
+        file, entry : str
+            Such as ``"fill.cl"`` and ``"fill"``.
+        defines : tuple of (name, value)
+        generated : str
+            Text set before the file; ``NETCL_GENERATED`` is defined when there is any.
+        arguments : tuple
+            The NumPy type of each scalar argument, None for each buffer.
+
+        Raises
+        ------
+        KernelBuildError
+        """
+        key = (file, entry, defines, generated, arguments)
+        found = self._kernels.get(key)
+        if found is None:
+            with self._lock:
+                found = self._kernels.get(key)
+                if found is None:
+                    found = self._kernels[key] = self.own_kernel(file, entry, defines, generated, arguments)
+        return found
+
+    def own_kernel(
+        self,
+        file: str,
+        entry: str,
+        defines: Defines = (),
+        generated: str = "",
+        arguments: tuple[Any, ...] = (),
+    ) -> cl.Kernel:
+        """Like :meth:`kernel`, but a new object: for callers that set its arguments once and keep them."""
+        with self._lock:
+            key = (file, defines, generated)
+            built = self._programs.get(key)
+            if built is None:
+                built = self._programs[key] = program.build(self.context, file, defines, generated)
+            kernel = cl.Kernel(built, entry)
+            if arguments:
+                kernel.set_scalar_arg_dtypes(arguments)
+            return kernel
+
+    def launch(
+        self, kernel: cl.Kernel, global_size: tuple[int, ...], local_size: tuple[int, ...] | None, *args: Any
+    ) -> None:
+        """Enqueue a kernel. Without ``args`` it runs with those it already has."""
+        with self._lock:
+            if args:
+                kernel.set_args(*args)
+            cl.enqueue_nd_range_kernel(self.queue, kernel, global_size, local_size)
+            self.launches += 1
+
+    def _forget_finished_uploads(self) -> None:
+        uploads = self._uploads
+        while uploads and uploads[0].command_execution_status == cl.command_execution_status.COMPLETE:
+            uploads.popleft()
+
+    def _clear_faults(self) -> None:
+        cl.enqueue_fill_buffer(self.queue, self.faults.mem, np.int32(0), 0, 4)
+
+
+def memory(operand: Span | View) -> cl.Buffer:
+    """The OpenCL buffer behind an operand.
+
+    Raises
+    ------
+    DeviceMismatchError
+        If the operand lives on another backend.
+    """
+    buffer = operand.buffer
+    if not isinstance(buffer, CLBuffer):
+        raise DeviceMismatchError(
+            f"an operand is held in a {type(buffer).__name__} of another backend; move it with to()"
+        )
+    return buffer.mem

@@ -1,0 +1,123 @@
+"""Device memory: buffers from a pool, because creating one costs more than a small kernel."""
+
+from __future__ import annotations
+
+import threading
+
+import pyopencl as cl
+
+from netcl.dtypes import DType
+from netcl.errors import DeviceMemoryError
+
+SMALLEST = 256
+"""Bytes of the smallest buffer: one never asks OpenCL for none."""
+
+KEPT = 1 << 28
+"""Unused bytes that are always kept; beyond, no more than what is in use."""
+
+
+def size_class(nbytes: int) -> int:
+    """``nbytes`` rounded up to one of eight sizes per power of two, so that at most an eighth is wasted."""
+    if nbytes <= SMALLEST:
+        return SMALLEST
+    step = 1 << max((nbytes - 1).bit_length() - 4, 6)
+    return -(-nbytes // step) * step
+
+
+class CLBuffer:
+    """``size`` elements of device memory. The memory goes back to the pool when nothing refers to this any more."""
+
+    __slots__ = ("__weakref__", "_home", "dtype", "mem", "size")
+
+    def __init__(self, dtype: DType, size: int, mem: cl.Buffer, home: list[cl.Buffer]) -> None:
+        self.dtype = dtype
+        self.size = size
+        self.mem = mem
+        self._home = home
+
+    def __del__(self) -> None:
+        # Work already enqueued on this memory comes before any work of its next owner: there is one in-order queue.
+        self._home.append(self.mem)
+
+
+class Pool:
+    """Buffers of one device, sorted by size.
+
+    Appending to and popping from a list is atomic, so a buffer can return from the garbage collector, in any thread,
+    without a lock; the lock guards creation and trimming alone.
+    """
+
+    def __init__(self, context: cl.Context, queue: cl.CommandQueue) -> None:
+        device = context.devices[0]
+        self.context = context
+        self.queue = queue
+        self.total: int = device.global_mem_size
+        self.largest: int = device.max_mem_alloc_size
+        self.reserved = 0
+        self._free: dict[int, list[cl.Buffer]] = {}
+        self._lock = threading.RLock()
+
+    def alloc(self, n: int, dtype: DType) -> CLBuffer:
+        """A buffer of ``n`` elements with unspecified contents.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If the device cannot hold it, even after every unused buffer was given back.
+        """
+        nbytes = size_class(n * dtype.itemsize)
+        home = self._free.get(nbytes)
+        if home is None:
+            home = self._free.setdefault(nbytes, [])
+        try:
+            mem = home.pop()
+        except IndexError:
+            mem = self._create(nbytes, n * dtype.itemsize)
+        return CLBuffer(dtype, n, mem, home)
+
+    @property
+    def unused(self) -> int:
+        """Bytes that wait in the pool."""
+        return sum(nbytes * len(buffers) for nbytes, buffers in list(self._free.items()))
+
+    def trim(self) -> None:
+        """Give unused memory back to the device. **Blocks** until work on it is done."""
+        with self._lock:
+            for nbytes, buffers in list(self._free.items()):
+                while buffers:
+                    try:
+                        buffers.pop().release()
+                    except IndexError:  # another thread took the last one
+                        break
+                    self.reserved -= nbytes
+            self.queue.finish()
+
+    def _create(self, nbytes: int, asked: int) -> cl.Buffer:
+        with self._lock:
+            if nbytes > self.largest:
+                raise self._refusal(asked)
+            unused = self.unused
+            if unused and (self.reserved + nbytes > self.total or unused > max(KEPT, self.reserved - unused)):
+                self.trim()
+            if self.reserved + nbytes > self.total:
+                raise self._refusal(asked)
+            try:
+                mem = self._buffer(nbytes)
+            except cl.MemoryError:
+                self.trim()
+                try:
+                    mem = self._buffer(nbytes)
+                except cl.MemoryError as error:
+                    raise self._refusal(asked) from error
+            self.reserved += nbytes
+            return mem
+
+    def _buffer(self, nbytes: int) -> cl.Buffer:
+        return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
+
+    def _refusal(self, asked: int) -> DeviceMemoryError:
+        free = max(self.total - self.reserved + self.unused, 0)
+        return DeviceMemoryError(
+            f"{asked} bytes asked for, but {self.context.devices[0].name.strip()} has {free} bytes free and allows "
+            f"{self.largest} bytes in one buffer; use smaller batches or dtypes, or delete arrays that are not needed"
+        )

@@ -1,0 +1,73 @@
+"""Kernel sources as text, and programs built from them."""
+
+from __future__ import annotations
+
+import re
+import threading
+import warnings
+from functools import cache
+from importlib import import_module, resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyopencl as cl
+
+from netcl.errors import KernelBuildError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+OPTIONS = ("-cl-std=CL1.2", "-w")
+
+Defines = tuple[tuple[str, str | int], ...]
+
+_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
+
+# pyopencl warns through the process-wide filter list, which only one thread at a time may swap.
+_build_lock = threading.Lock()
+
+
+@cache
+def _folder() -> Traversable:
+    try:
+        import_module("netcl.kernels")
+    except ImportError:  # a checkout that is not installed
+        return Path(__file__).resolve().parents[3] / "kernels"
+    return resources.files("netcl.kernels")
+
+
+@cache
+def source(file: str) -> str:
+    """The text of a kernel file, with the files it includes set in."""
+    text = _folder().joinpath(file).read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda match: source(match[1]), text)
+
+
+def compose(file: str, defines: Defines = (), generated: str = "") -> str:
+    """What the compiler gets: defines, then the generated part, then the file."""
+    lines = [f"#define {name} {value}" for name, value in defines]
+    if generated:
+        lines += ["#define NETCL_GENERATED", generated]
+    return "\n".join([*lines, source(file)])
+
+
+def build(context: cl.Context, file: str, defines: Defines = (), generated: str = "") -> cl.Program:
+    """Compile a kernel file for the device of a context.
+
+    Raises
+    ------
+    KernelBuildError
+        If the compiler refuses it; the message holds kernel file, device, options, defines and the build log.
+    """
+    device = context.devices[0]
+    program = cl.Program(context, compose(file, defines, generated))
+    try:
+        with _build_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", cl.CompilerWarning)
+            return program.build(list(OPTIONS))
+    except cl.RuntimeError as error:
+        raise KernelBuildError(
+            f"kernel {file} does not build on {device.name.strip()} ({device.platform.name.strip()}, driver "
+            f"{device.driver_version})\noptions: {' '.join(OPTIONS)}\n"
+            f"defines: {' '.join(f'{name}={value}' for name, value in defines) or 'none'}\nlog: {error}"
+        ) from error
