@@ -1,0 +1,22 @@
+"""Modules, losses and initialisers."""
+
+from netcl.nn import init
+from netcl.nn.layers import (
+    GELU,
+    Dropout,
+    Embedding,
+    Flatten,
+    LayerNorm,
+    Linear,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+)
+from netcl.nn.losses import CrossEntropyLoss, MSELoss
+from netcl.nn.module import Module
+
+__all__ = [
+    "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GELU", "LayerNorm", "Linear", "MSELoss", "Module", "ReLU",
+    "Sequential", "Sigmoid", "Tanh", "init",
+]  # fmt: skip
