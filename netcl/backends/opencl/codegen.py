@@ -153,28 +153,31 @@ def statements(expression: Expression, names: Names, width: int, prefix: str = "
     return writer.lines, outputs
 
 
-def uses_float64(expression: Expression) -> bool:
-    """Whether computing ``expression`` takes double precision, which not every device has.
+def is_wide(expression: Expression) -> bool:
+    """Whether a value of 8 bytes takes part. Vectors of 8 of them are unsafe on PoCL, so such code uses 4.
 
     Examples
     --------
     >>> from netcl import expression as ex
-    >>> from netcl.dtypes import float32, float64
-    >>> from netcl.backends.opencl.codegen import uses_float64
-    >>> uses_float64(ex.trace(lambda x: x, (float32,), stored=(float64,)))
+    >>> from netcl.dtypes import float32, int64
+    >>> from netcl.backends.opencl.codegen import is_wide
+    >>> is_wide(ex.trace(lambda x: x + 1, (int64,), stored=(float32,)))
     True
     """
-    if float64 in (*expression.inputs, *expression.scalars, *expression.stored):
+    if any(dtype.itemsize == 8 for dtype in (*expression.inputs, *expression.scalars, *expression.stored)):
         return True
     seen: set[int] = set()
     pending = list(expression.outputs)
     while pending:
         node = pending.pop()
-        if id(node) not in seen:
-            if node.dtype is float64:
-                return True
-            seen.add(id(node))
-            pending.extend(node.args)
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        # A float becomes an unsigned int by way of a long.
+        through_long = node.op == "cast" and node.dtype is uint32 and node.args[0].dtype.kind == "f"
+        if node.dtype.itemsize == 8 or through_long:
+            return True
+        pending.extend(node.args)
     return False
 
 
@@ -468,9 +471,7 @@ def _float_modulo(w: _Writer, x: str, y: str, dtype: DType) -> tuple[str, str, s
     zero = w.number(0, dtype)
     modulo = w.value(dtype, f"fmod({x}, {y})")
     nonzero = w.mask(dtype.itemsize, f"{modulo} != {zero}")
-    signs = w.both(
-        w.mask(dtype.itemsize, f"{y} < {zero}"), w.mask(dtype.itemsize, f"{modulo} < {zero}"), "^"
-    )
+    signs = w.both(w.mask(dtype.itemsize, f"{y} < {zero}"), w.mask(dtype.itemsize, f"{modulo} < {zero}"), "^")
     return modulo, w.both(nonzero, signs), zero, nonzero
 
 

@@ -1,0 +1,97 @@
+// map: outputs <- expression(inputs), element by element, over strided views of one shape.
+//
+// Each work-item computes WIDTH neighbours along the inner axis. How an operand lies along that axis is part of the
+// generated text: FETCH and PUT for stride 1, SPREAD for stride 0, GATHER and SCATTER for any other. The outer axes are
+// counted by get_global_id(1); their extents and strides are arguments, so that a kernel serves every shape.
+// The last item of a row computes as many lanes as the others and stores those that exist: an element's value does not
+// depend on where it lies. Outputs may be the very views that are inputs.
+// Bytes moved per element: the size of every input and output, once.
+// Launch: (inner axis / WIDTH, product of the outer axes), both rounded up to whole work-groups.
+
+#include "storage.clh"
+
+#pragma OPENCL FP_CONTRACT OFF
+
+// Lanes per work-item; 4 where a value has 8 bytes, for PoCL is unsafe with vectors of 64 bytes.
+#ifndef WIDTH
+#define WIDTH 8
+#endif
+// Work-group size along the inner and the outer axes.
+#ifndef GROUP_INNER
+#define GROUP_INNER 64
+#endif
+#ifndef GROUP_OUTER
+#define GROUP_OUTER 1
+#endif
+
+#define VECTOR(T) STORAGE_PASTE(COMPUTED, WIDTH)(T)
+
+// The lanes from element `at` of p on, as `name`.
+#define FETCH(T, name, p, at)                                                                                          \
+    VECTOR(T) name;                                                                                                    \
+    if (whole) {                                                                                                       \
+        name = STORAGE_PASTE(LOAD, WIDTH)(T, p, at);                                                                   \
+    } else {                                                                                                           \
+        COMPUTED(T) name##_lanes[WIDTH];                                                                               \
+        for (size_t lane = 0; lane < WIDTH; ++lane)                                                                    \
+            name##_lanes[lane] = LOAD(T, p, (at) + min(lane, last));                                                   \
+        name = STORAGE_PASTE(vload, WIDTH)(0, name##_lanes);                                                           \
+    }
+
+// The same with `step` elements between lanes.
+#define GATHER(T, name, p, at, step)                                                                                   \
+    COMPUTED(T) name##_lanes[WIDTH];                                                                                   \
+    for (size_t lane = 0; lane < WIDTH; ++lane)                                                                        \
+        name##_lanes[lane] = LOAD(T, p, (at) + min(lane, last) * (step));                                              \
+    const VECTOR(T) name = STORAGE_PASTE(vload, WIDTH)(0, name##_lanes);
+
+// One element in every lane.
+#define SPREAD(T, name, p, at) const VECTOR(T) name = (VECTOR(T))(LOAD(T, p, at));
+
+#define PUT(T, value, p, at)                                                                                           \
+    if (whole) {                                                                                                       \
+        STORAGE_PASTE(STORE, WIDTH)(T, value, p, at);                                                                  \
+    } else {                                                                                                           \
+        SCATTER(T, value, p, at, 1)                                                                                    \
+    }
+
+#define SCATTER(T, value, p, at, step)                                                                                 \
+    {                                                                                                                  \
+        COMPUTED(T) lanes[WIDTH];                                                                                      \
+        STORAGE_PASTE(vstore, WIDTH)(value, 0, lanes);                                                                 \
+        for (size_t lane = 0; lane <= last; ++lane)                                                                    \
+            STORE(T, lanes[lane], p, (at) + lane * (step));                                                            \
+    }
+
+// What is generated, here for r0 = x0 + x1 in float32 with one outer axis. Offsets and strides count elements.
+#ifndef NETCL_GENERATED
+#define PARAMETERS                                                                                                     \
+    const __global float *x0, const ulong x0_offset, const __global float *x1, const ulong x1_offset,                  \
+        __global float *r0, const ulong r0_offset, const ulong x0_stride0, const ulong x1_stride0,                     \
+        const ulong x1_step, const ulong r0_stride0
+// From the row number `rest` and the position `i` in the row to an element of each operand.
+#define PLACES                                                                                                         \
+    const size_t q0 = rest;                                                                                            \
+    const size_t x0_at = x0_offset + q0 * x0_stride0 + i;                                                              \
+    const size_t x1_at = x1_offset + q0 * x1_stride0 + i * x1_step;                                                    \
+    const size_t r0_at = r0_offset + q0 * r0_stride0 + i;
+#define LOADS                                                                                                          \
+    FETCH(float32, v0, x0, x0_at)                                                                                      \
+    GATHER(float32, v1, x1, x1_at, x1_step)
+#define STATEMENTS const VECTOR(float32) t0 = v0 + v1;
+#define STORES PUT(float32, t0, r0, r0_at)
+#endif
+
+__kernel __attribute__((reqd_work_group_size(GROUP_INNER, GROUP_OUTER, 1))) void map(PARAMETERS, const ulong inner,
+                                                                                     const ulong outer) {
+    const size_t i = get_global_id(0) * WIDTH;
+    size_t rest = get_global_id(1);
+    if (i >= inner || rest >= outer)
+        return;
+    const bool whole = i + WIDTH <= inner;
+    const size_t last = min((size_t)(WIDTH - 1), (size_t)(inner - 1 - i));
+    PLACES
+    LOADS
+    STATEMENTS
+    STORES
+}
