@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from netcl.array import Array
 from netcl.errors import DTypeError, HyperParameterError, NetclError, TapeError
-from netcl.optim import checks
+from netcl.optim import checkpoint, checks
 from netcl.optim.partition import Partition
 from netcl.optim.rule import Rule
 
@@ -207,6 +207,40 @@ class Optimizer(ABC):
         """
         for partition in self._partitions:
             partition.release_gradients(set_to_none=set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on bit for bit, as NumPy arrays in the layout of ``torch.optim``. **Blocks**.
+
+        Examples
+        --------
+        >>> import netcl
+        >>> from netcl.optim import AdamW
+        >>> opt = AdamW([("w", netcl.ones(2, requires_grad=True))], lr=3e-4)
+        >>> opt.state_dict()["param_groups"][0]["param_names"]
+        ['w']
+        """
+        entries: dict[int, Any] = {}
+        for partition in self._partitions:
+            entries |= partition.read_state()
+        return checkpoint.pack(self.param_groups, entries)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`, or from one of the ``torch.optim`` optimizer of the same kind.
+
+        Parameters are matched by name if both sides have names (``(name, tensor)`` pairs, as from
+        ``model.named_parameters()``), else by position.
+
+        Raises
+        ------
+        StateError
+            At the first parameter, field, shape or dtype that does not fit; nothing is changed then.
+        """
+        hyper, entries = checkpoint.unpack(state, self.param_groups, self._rule.state)
+        checked = [self._checked({**group, **values}) for group, values in zip(self.param_groups, hyper, strict=True)]
+        for group, values in zip(self.param_groups, checked, strict=True):
+            group.update(values)
+        for partition in self._partitions:
+            partition.write_state(entries)
 
     def __repr__(self) -> str:
         def line(group: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from netcl.backends.base import CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
 from netcl.dtypes import DType, uint16
 from netcl.errors import DeviceMismatchError, ShapeError
 from netcl.expression import Expression, conversion
+from netcl.optim.checkpoint import Entry
 from netcl.optim.rule import Rule
 
 
@@ -261,14 +262,46 @@ class Partition:
             if p.grad is not None:
                 p.grad = home
 
-    def read_steps(self) -> list[int]:
-        """How many steps each parameter has taken. **Blocks**."""
-        counters = self.backend.download(_counters(self.block)[self.block.slot])
-        steps = [0] * len(self.parameters)
-        for number, row in enumerate(self._rows):
-            for member in row.members:
-                steps[member] = int(counters[number * len(COUNTERS)]) - 1
-        return steps
+    def read_state(self) -> dict[int, tuple[int, dict[str, np.ndarray[Any, Any]]]]:
+        """Step count and state fields of each parameter, by its id. **Blocks**."""
+        counters = self.backend.download(_counters(self.block)[self.block.slot]).reshape(-1, len(COUNTERS))
+        steps: dict[int, int] = {}
+        for row, counter in zip(self._rows, counters, strict=False):
+            steps |= dict.fromkeys(row.members, int(counter[0]) - 1)
+        host = {name: self.backend.download(span) for name, span in self.state.items()}
+        return {
+            id(segment.array): (
+                steps[i],
+                {
+                    name: values[segment.offset : segment.offset + segment.size].reshape(segment.array.shape).copy()
+                    for name, values in host.items()
+                },
+            )
+            for i, segment in enumerate(self.arena.segments)
+        }
+
+    def write_state(self, entries: Mapping[int, Entry]) -> None:
+        """Take up the state that a checkpoint has for each parameter. Enqueues; does not block."""
+        host = {name: np.zeros(self.arena.size, self._host_dtype) for name in self.state}
+        rows: dict[tuple[int, int], set[int]] = {}
+        group_of = {member: row.group for row in self._rows for member in row.members}
+        for i, segment in enumerate(self.arena.segments):
+            entry = entries[id(segment.array)]
+            rows.setdefault((group_of[i], entry.step), set()).add(i)
+            for name, values in entry.fields.items():
+                host[name][segment.offset : segment.offset + segment.size] = values.reshape(-1)
+        for name, values in host.items():
+            self.backend.upload(values, self.state[name])
+        self._rows = [_Row(group, members) for (group, _), members in rows.items()]
+        self.block = self._new_block(max(8, 2 * len(self._rows)))
+        counters = np.zeros((self.block.rows, len(COUNTERS)), self._host_dtype)
+        counters[:, 0] = 1.0
+        for number, (_, step) in enumerate(rows):
+            counters[number, 0] = step + 1
+        for slot in _counters(self.block):
+            self.backend.upload(counters.reshape(-1), slot)
+        self._upload_row_map()
+        self._table, self._renew = np.zeros(0), True
 
 
 def _counters(block: StepBlock) -> tuple[Span, Span]:
