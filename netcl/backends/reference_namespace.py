@@ -1,0 +1,312 @@
+"""How an array library holds buffers: views, element writes, storage dtypes and operators.
+
+:class:`Namespace` keeps to the Array API standard; NumPy and torch have cheaper ways, which stand in a class each. The
+rest of the reference backend knows none of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from netcl.array import contiguous_strides
+from netcl.backends.reference_special import erf
+from netcl.dtypes import DType, bfloat16, bool_, float16, float64
+from netcl.errors import DTypeError
+
+Shape = tuple[int, ...]
+Function = Callable[..., Any]
+
+# On integers these change nothing.
+ROUNDING = ("floor", "ceil", "trunc", "round")
+
+
+class Namespace:
+    """A namespace of the Array API standard, with nothing beyond the standard used.
+
+    Attributes
+    ----------
+    xp : module
+        The namespace.
+    in_place : bool
+        Whether views alias their buffer for reading and writing and functions take the output as the last argument.
+    """
+
+    in_place = False
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+
+    def native(self, dtype: DType) -> Any:
+        """The namespace's own dtype for elements of ``dtype``."""
+        native = getattr(self.xp, dtype.name, None)
+        if native is None:
+            raise DTypeError(f"{self.xp.__name__} has no dtype {dtype}; choose one that it has, such as float32")
+        return native
+
+    def supports(self, dtype: DType) -> bool:
+        return getattr(self.xp, dtype.name, None) is not None
+
+    def empty(self, n: int, dtype: DType) -> Any:
+        return self.xp.empty((n,), dtype=self.native(dtype))
+
+    def scalar(self, value: Any, dtype: DType) -> Any:
+        """``value`` as one element of ``dtype``, which is a compute dtype."""
+        return self.xp.asarray(_python_number(value, dtype), dtype=self.native(dtype))
+
+    def from_host(self, host: Any, dtype: DType) -> Any:
+        return self.xp.asarray(np.array(host), dtype=self.native(dtype))
+
+    def to_host(self, x: Any) -> Any:
+        return np.array(np.from_dlpack(x))
+
+    def read(self, buffer: Any, offset: int, shape: Shape, strides: Shape) -> Any:
+        """The elements of a view; a copy where the namespace has no view of that kind."""
+        n = math.prod(shape)
+        if strides == contiguous_strides(shape):
+            return self.xp.reshape(buffer[offset : offset + n], shape)
+        index = self.xp.asarray(offset, dtype=self.xp.int64)
+        for extent, stride in zip(shape, strides, strict=True):
+            index = index[..., None] + self.xp.arange(extent, dtype=self.xp.int64) * stride
+        return self.xp.reshape(self.xp.take(buffer, self.xp.reshape(index, (-1,)), axis=0), shape)
+
+    def write(self, buffer: Any, offset: int, shape: Shape, strides: Shape, value: Any) -> None:
+        """Set the elements of a view to ``value``, which broadcasts and is rounded to the buffer's dtype."""
+        value = self.xp.broadcast_to(self.xp.astype(value, buffer.dtype), shape)
+        self._write(buffer, offset, shape, strides, value)
+
+    def _write(self, buffer: Any, offset: int, shape: Shape, strides: Shape, value: Any) -> None:
+        n = math.prod(shape)
+        if n == 0:
+            return
+        if strides == contiguous_strides(shape):
+            buffer[offset : offset + n] = self.xp.reshape(value, (-1,))
+            return
+        for i in range(shape[0]):
+            self._write(buffer, offset + i * strides[0], shape[1:], strides[1:], value[i, ...])
+
+    def widen(self, x: Any, dtype: DType) -> Any:
+        """Stored elements of ``dtype`` in its compute dtype."""
+        return x if dtype.compute is dtype else self.xp.astype(x, self.native(dtype.compute))
+
+    def operator(self, op: str, dtype: DType, operand: DType) -> Function:
+        """The function of operator ``op`` from ``operand`` to ``dtype``; its last argument is the output or None."""
+        function = self._operator(op, dtype, operand)
+        return lambda *args: function(*args[:-1])
+
+    def _operator(self, op: str, dtype: DType, operand: DType) -> Function:
+        xp = self.xp
+        if op == "cast":
+            target = self.native(dtype)
+            if operand.kind == "c" and dtype.kind != "c":
+                return lambda x: xp.astype(xp.real(x), target)
+            return lambda x: xp.astype(x, target)
+        if op == "rsqrt":
+            return lambda x: 1.0 / xp.sqrt(x)
+        if op == "reciprocal":
+            return lambda x: 1.0 / x
+        if op == "erf" and not hasattr(xp, "erf"):
+            wide, narrow = self.native(float64), self.native(dtype)
+            return lambda x: xp.astype(erf(xp, xp.astype(x, wide)), narrow)
+        function: Function = getattr(xp, op)
+        return function
+
+    def is_elementwise(self, op: str) -> bool:
+        """Whether the output of ``op`` may be one of its operands."""
+        return False
+
+    def take_along_axis(self, x: Any, indices: Any) -> Any:
+        """x[o, indices[o, c, i], i]."""
+        return self.xp.take_along_axis(x, indices, axis=1)
+
+    def scatter_add(self, out: Any, indices: Any, updates: Any) -> Any:
+        """``out`` with updates[o, c, i] added at [o, indices[o, c, i], i], in the order of c."""
+        # The standard has no scatter, so the host does it.
+        host = self.to_host(out)
+        _add_at(host, self.to_host(indices), self.to_host(updates))
+        return self.xp.asarray(host, dtype=out.dtype)
+
+
+class NumpyNamespace(Namespace):
+    """NumPy: views of any strides, ufuncs with ``out``, and bfloat16 held as the uint16 of its bits."""
+
+    in_place = True
+
+    def native(self, dtype: DType) -> Any:
+        return _numpy_dtype(dtype)
+
+    def supports(self, dtype: DType) -> bool:
+        return True
+
+    def scalar(self, value: Any, dtype: DType) -> Any:
+        return _numpy_dtype(dtype).type(_python_number(value, dtype))
+
+    def from_host(self, host: Any, dtype: DType) -> Any:
+        return np.asarray(host)
+
+    def to_host(self, x: Any) -> Any:
+        return np.array(x)
+
+    def read(self, buffer: Any, offset: int, shape: Shape, strides: Shape) -> Any:
+        if 0 in shape:
+            return np.empty(shape, buffer.dtype)
+        item = buffer.itemsize
+        return np.ndarray(shape, buffer.dtype, buffer, offset * item, [stride * item for stride in strides])
+
+    def widen(self, x: Any, dtype: DType) -> Any:
+        if dtype is float16:
+            return x.astype(np.float32)
+        return _from_bfloat16(x, None) if dtype is bfloat16 else x
+
+    def load(self, dtype: DType) -> Function | None:
+        """A function (stored, out) that widens, or None where the stored elements serve as they are."""
+        if dtype is float16:
+            return _cast_to(np.dtype(np.float32))
+        return _from_bfloat16 if dtype is bfloat16 else None
+
+    def store(self, dtype: DType) -> Function:
+        """A function (out, value) that rounds ``value`` to storage of ``dtype``."""
+        return _to_bfloat16 if dtype is bfloat16 else _copy
+
+    def _operator(self, op: str, dtype: DType, operand: DType) -> Function:
+        raise NotImplementedError
+
+    def operator(self, op: str, dtype: DType, operand: DType) -> Function:
+        if op == "cast":
+            if operand.kind == "c" and dtype.kind != "c":
+                return lambda x, out: x.real.astype(_numpy_dtype(dtype))
+            return _cast_to(_numpy_dtype(dtype))
+        if op in ("maximum", "minimum"):  # these two deprecate a positional output
+            extremum = getattr(np, op)
+            return lambda x, y, out: extremum(x, y, out=out)
+        special: dict[str, Function] = {
+            "where": _where,
+            "rsqrt": _rsqrt,
+            "round": np.rint,
+            "erf": _erf,
+            "reciprocal": np.reciprocal,
+        }
+        function: Function = special.get(op) or getattr(self.xp, op)
+        return function
+
+    def is_elementwise(self, op: str) -> bool:
+        return op not in ("cast", "where", "erf")
+
+    def scatter_add(self, out: Any, indices: Any, updates: Any) -> Any:
+        _add_at(out, indices, updates)
+        return out
+
+
+class TorchNamespace(Namespace):
+    """torch: strided views that are not negative, and bfloat16 of its own."""
+
+    def from_host(self, host: Any, dtype: DType) -> Any:
+        if dtype is bfloat16:
+            return self.xp.asarray(np.array(host).view(np.int16)).view(self.native(bfloat16))
+        return super().from_host(host, dtype)
+
+    def to_host(self, x: Any) -> Any:
+        if x.dtype == self.xp.bfloat16:
+            return np.array(x.contiguous().view(self.xp.int16).numpy()).view(np.uint16)
+        return np.array(x.numpy())
+
+    def read(self, buffer: Any, offset: int, shape: Shape, strides: Shape) -> Any:
+        view, backwards = _positive(buffer, offset, shape, strides)
+        return view.flip(backwards) if backwards else view
+
+    def write(self, buffer: Any, offset: int, shape: Shape, strides: Shape, value: Any) -> None:
+        view, backwards = _positive(buffer, offset, shape, strides)
+        value = value.expand(shape)
+        view.copy_(value.flip(backwards) if backwards else value)
+
+
+def _positive(buffer: Any, offset: int, shape: Shape, strides: Shape) -> tuple[Any, list[int]]:
+    """A torch view of the same elements with no negative stride, and the axes along which it runs backwards."""
+    if 0 in shape:
+        return buffer[:0].reshape(shape), []
+    backwards = [axis for axis, stride in enumerate(strides) if stride < 0]
+    offset += sum((shape[axis] - 1) * strides[axis] for axis in backwards)
+    return buffer.as_strided(shape, [abs(stride) for stride in strides], offset), backwards
+
+
+def find_namespace(module: Any) -> Namespace:
+    """The :class:`Namespace` over an array library such as ``torch``; None means NumPy."""
+    xp = array_api_compat.array_namespace((np if module is None else module).empty((0,)))
+    if array_api_compat.is_numpy_namespace(xp):
+        return NumpyNamespace(xp)
+    if array_api_compat.is_torch_namespace(xp):
+        return TorchNamespace(xp)
+    return Namespace(xp)
+
+
+def _python_number(value: Any, dtype: DType) -> Any:
+    if dtype is bool_:
+        return bool(value)
+    if dtype.kind in "iu":
+        return int(value)
+    return float(value) if dtype.kind == "f" else complex(value)
+
+
+@cache
+def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
+    return np.dtype(np.uint16) if dtype is bfloat16 else np.dtype(dtype.name)
+
+
+@cache
+def _cast_to(dtype: np.dtype[Any]) -> Function:
+    def cast(x: Any, out: Any) -> Any:
+        if out is None:
+            return x.astype(dtype)
+        np.copyto(out, x, casting="unsafe")
+        return out
+
+    return cast
+
+
+def _copy(out: Any, value: Any) -> None:
+    np.copyto(out, value, casting="unsafe")
+
+
+def _from_bfloat16(x: Any, out: Any) -> Any:
+    if out is None:
+        return (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    np.left_shift(x, np.uint32(16), out=out.view(np.uint32), dtype=np.uint32)
+    return out
+
+
+def _to_bfloat16(out: Any, value: Any) -> None:
+    bits = np.asarray(value, dtype=np.float32).view(np.uint32)
+    # Round to nearest even; a NaN must not round up to infinity, so it is cut and made quiet.
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    np.copyto(out, np.where(nan, (bits >> np.uint32(16)) | np.uint32(0x40), rounded), casting="unsafe")
+
+
+def _where(condition: Any, x1: Any, x2: Any, out: Any) -> Any:
+    if out is None:
+        return np.where(condition, x1, x2)
+    np.copyto(out, x2)
+    np.copyto(out, x1, where=condition)
+    return out
+
+
+def _rsqrt(x: Any, out: Any) -> Any:
+    root = np.sqrt(x, out)
+    return np.divide(root.dtype.type(1), root, out)
+
+
+def _erf(x: Any, out: Any) -> Any:
+    x = np.asarray(x)
+    return erf(np, x.astype(np.float64)).astype(x.dtype)
+
+
+def _add_at(out: Any, indices: Any, updates: Any) -> None:
+    """Add updates[o, c, i] to out[o, indices[o, c, i], i]; NumPy arrays."""
+    outer = np.arange(out.shape[0])[:, None, None]
+    inner = np.arange(out.shape[2])[None, None, :]
+    np.add.at(out, (outer, indices, inner), updates)
