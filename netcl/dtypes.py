@@ -110,7 +110,7 @@ def as_dtype(dtype: object) -> DType:
     """
     if isinstance(dtype, DType):
         return dtype
-    if dtype in (bool, int, float, complex):
+    if isinstance(dtype, type) and dtype in (bool, int, float, complex):  # NumPy's dtypes equal these too
         return {bool: bool_, int: DEFAULT_INT, float: DEFAULT_FLOAT, complex: DEFAULT_COMPLEX}[dtype]
     name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", None)
     if name is None:  # torch's dtypes have neither
