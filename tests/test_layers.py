@@ -64,9 +64,12 @@ def imports(path: str) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import; write the full name"
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            if node.args and isinstance(node.args[0], ast.Constant):
-                yield node.lineno, str(node.args[0].value)
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith(("import_module", "__import__"))
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield node.lineno, str(node.args[0].value)
 
 
 def module_file(name: str) -> str:
@@ -141,7 +144,7 @@ def test_the_checks_see_a_violation(tmp_path, monkeypatch):
     (tmp_path / "netcl/optim").mkdir(parents=True)
     planted = tmp_path / "netcl/optim/planted.py"
     planted.write_text(
-        'def step(backend):\n    import pyopencl\n    from netcl.nn import Linear\n'
+        "def step(backend):\n    import pyopencl\n    from netcl.nn import Linear\n"
         '    if backend.device.backend == "opencl":\n        return "__kernel void f() {}"\n'
     )
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)

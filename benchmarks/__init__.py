@@ -1,0 +1,1 @@
+"""The speed of netcl over its history; run with asv."""
