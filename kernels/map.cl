@@ -1,12 +1,12 @@
 // map: outputs <- expression(inputs), element by element, over strided views of one shape.
 //
-// Each work-item computes WIDTH neighbours along the inner axis. How an operand lies along that axis is part of the
-// generated text: FETCH and PUT for stride 1, SPREAD for stride 0, GATHER and SCATTER for any other. The outer axes are
-// counted by get_global_id(1); their extents and strides are arguments, so that a kernel serves every shape.
-// The last item of a row computes as many lanes as the others and stores those that exist: an element's value does not
-// depend on where it lies. Outputs may be the very views that are inputs.
-// Bytes moved per element: the size of every input and output, once.
-// Launch: (inner axis / WIDTH, product of the outer axes), both rounded up to whole work-groups.
+// Each work-item goes through `chunk` elements of a row along the inner axis, WIDTH at a time. How an operand lies
+// along that axis is part of the generated text: FETCH and PUT for stride 1, SPREAD for stride 0, GATHER and SCATTER
+// for any other. Rows are counted by get_global_id(1); extents and strides are arguments, so that a kernel serves every
+// shape. What is left at the end of a row is computed in as many lanes, of which those that exist are stored: an
+// element's value does not depend on where it lies. Outputs may be the very views that are inputs. Bytes moved per
+// element: the size of every input and output, once. Launch: (inner axis / chunk, product of the outer axes), both
+// rounded up to whole work-groups. A chunk is a multiple of WIDTH: one vector on a GPU, hundreds of elements on a CPU.
 
 #include "storage.clh"
 
@@ -16,7 +16,7 @@
 #ifndef WIDTH
 #define WIDTH 8
 #endif
-// Work-group size along the inner and the outer axes.
+// Work-group size along the inner axis and across rows.
 #ifndef GROUP_INNER
 #define GROUP_INNER 64
 #endif
@@ -26,7 +26,7 @@
 
 #define VECTOR(T) STORAGE_PASTE(COMPUTED, WIDTH)(T)
 
-// The lanes from element `at` of p on, as `name`.
+// The lanes from element `at` of p on, as `name`. `whole` is constant where this is expanded.
 #define FETCH(T, name, p, at)                                                                                          \
     VECTOR(T) name;                                                                                                    \
     if (whole) {                                                                                                       \
@@ -63,35 +63,49 @@
             STORE(T, lanes[lane], p, (at) + lane * (step));                                                            \
     }
 
-// What is generated, here for r0 = x0 + x1 in float32 with one outer axis. Offsets and strides count elements.
+// What is generated, here for r0 = x0 + x1 * s0 in float32 with one outer axis. Offsets and strides count elements.
 #ifndef NETCL_GENERATED
 #define PARAMETERS                                                                                                     \
     const __global float *x0, const ulong x0_offset, const __global float *x1, const ulong x1_offset,                  \
-        __global float *r0, const ulong r0_offset, const ulong x0_stride0, const ulong x1_stride0,                     \
+        __global float *r0, const ulong r0_offset, const float s0, const ulong x0_stride0, const ulong x1_stride0,     \
         const ulong x1_step, const ulong r0_stride0
-// From the row number `rest` and the position `i` in the row to an element of each operand.
-#define PLACES                                                                                                         \
+// From the row number `rest` to where the row of each operand begins.
+#define ROWS                                                                                                           \
     const size_t q0 = rest;                                                                                            \
-    const size_t x0_at = x0_offset + q0 * x0_stride0 + i;                                                              \
-    const size_t x1_at = x1_offset + q0 * x1_stride0 + i * x1_step;                                                    \
-    const size_t r0_at = r0_offset + q0 * r0_stride0 + i;
+    const size_t x0_row = x0_offset + q0 * x0_stride0;                                                                 \
+    const size_t x1_row = x1_offset + q0 * x1_stride0;                                                                 \
+    const size_t r0_row = r0_offset + q0 * r0_stride0;
 #define LOADS                                                                                                          \
-    FETCH(float32, v0, x0, x0_at)                                                                                      \
-    GATHER(float32, v1, x1, x1_at, x1_step)
-#define STATEMENTS const VECTOR(float32) t0 = v0 + v1;
-#define STORES PUT(float32, t0, r0, r0_at)
+    FETCH(float32, v0, x0, x0_row + i)                                                                                 \
+    GATHER(float32, v1, x1, x1_row + i * x1_step, x1_step)
+#define STATEMENTS                                                                                                     \
+    const float8 t0 = (float8)(s0);                                                                                    \
+    const float8 t1 = v1 * t0;                                                                                         \
+    const float8 t2 = v0 + t1;
+#define STORES PUT(float32, t2, r0, r0_row + i)
 #endif
 
-__kernel __attribute__((reqd_work_group_size(GROUP_INNER, GROUP_OUTER, 1))) void map(PARAMETERS, const ulong inner,
-                                                                                     const ulong outer) {
-    const size_t i = get_global_id(0) * WIDTH;
+__kernel __attribute__((reqd_work_group_size(GROUP_INNER, GROUP_OUTER, 1))) void
+map(PARAMETERS, const ulong inner, const ulong outer, const ulong chunk) {
+    size_t i = get_global_id(0) * chunk;
     size_t rest = get_global_id(1);
     if (i >= inner || rest >= outer)
         return;
-    const bool whole = i + WIDTH <= inner;
-    const size_t last = min((size_t)(WIDTH - 1), (size_t)(inner - 1 - i));
-    PLACES
-    LOADS
-    STATEMENTS
-    STORES
+    const size_t end = min(i + chunk, (size_t)inner);
+    ROWS
+        // Two copies, for a test in the loop would cost more than the arithmetic.
+        for (; i + WIDTH <= end; i += WIDTH) {
+        const bool whole = true;
+        const size_t last = WIDTH - 1;
+        LOADS
+        STATEMENTS
+        STORES
+    }
+    if (i < end) {
+        const bool whole = false;
+        const size_t last = end - 1 - i;
+        LOADS
+        STATEMENTS
+        STORES
+    }
 }

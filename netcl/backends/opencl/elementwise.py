@@ -25,6 +25,9 @@ PLANS = 4096
 OUTER = 6
 """Outer axes that a kernel walks; what has more is launched piece by piece."""
 
+CHUNK = 512
+"""Neighbours that one work-item of a CPU goes through."""
+
 WORD = (1 << 64) - 1
 
 
@@ -111,24 +114,37 @@ class ElementwiseCalls(Core):
 
     def _lay_out_map(self, expression: Expression, axes: Axes, operands: int) -> MapPlan:
         outer, inner, steps = axes.split()
-        kinds = "".join({1: "v", 0: "s"}.get(step, "g") for step in steps) or "v" * operands
+        inputs = len(expression.inputs)
+        kinds = "".join(
+            "v" if step == 1 else "s" if step == 0 and position < inputs else "g" for position, step in enumerate(steps)
+        )
+        kinds = kinds or "v" * operands
         pieces, outer = outer.pieces(OUTER, operands)
-        wide = is_wide(expression)
-        width = 4 if wide else 8
-        vectors = -(-inner // width)
+        width = 4 if is_wide(expression) else 8
         rows = math.prod(outer.shape)
-        group = (self.work_group_size, 1) if rows == 1 or vectors >= 24 else (4, self.work_group_size // 4)
+        chunk = width
+        if self.is_cpu:
+            parts = -(-inner // CHUNK)
+            chunk = -(-inner // (parts * width)) * width
+        items = -(-inner // chunk)
+        group = self._group(items, rows)
         kernel_key = (expression.key, kinds, len(outer.shape), group)
         kernel = self._map_kernels.get(kernel_key)
         if kernel is None:
             kernel = self._map_kernels[kernel_key] = self._map_kernel(expression, kinds, len(outer.shape), width, group)
-        last = [extent for extent in outer.shape[1:]]
+        last = list(outer.shape[1:])
         for operand in range(operands):
             last += [strides[operand] & WORD for strides in outer.strides]
             if kinds[operand] == "g":
                 last.append(steps[operand] & WORD)
-        global_size = (-(-vectors // group[0]) * group[0], -(-rows // group[1]) * group[1])
-        return MapPlan(Launch(kernel, global_size, group, (*last, inner, rows)), pieces)
+        global_size = (-(-items // group[0]) * group[0], -(-rows // group[1]) * group[1])
+        return MapPlan(Launch(kernel, global_size, group, (*last, inner, rows, chunk)), pieces)
+
+    def _group(self, items: int, rows: int) -> tuple[int, int]:
+        """A work-group of items along the inner axis, or across rows where these are short."""
+        if self.is_cpu:
+            return (16, 1) if rows < 16 or items >= 16 else (1, 32)
+        return (self.work_group_size, 1) if rows == 1 or items >= 24 else (4, self.work_group_size // 4)
 
     def _map_kernel(
         self, expression: Expression, kinds: str, rank: int, width: int, group: tuple[int, int]
@@ -137,41 +153,40 @@ class ElementwiseCalls(Core):
         inputs = len(expression.inputs)
         operands = [(f"x{k}", dtype) for k, dtype in enumerate(expression.inputs)]
         operands += [(f"r{k}", dtype) for k, dtype in enumerate(expression.stored)]
-        parameters, arguments, extra = operand_parameters(operands, inputs, expression.scalars)
-        places, loads = [], []
-        extra += [f"const ulong e{axis}" for axis in range(1, rank)]
-        for axis in range(rank - 1, 0, -1):
-            places.append(f"const size_t q{axis} = rest % e{axis}; rest /= e{axis};")
-        if rank:
-            places.append("const size_t q0 = rest;")
-        stores = []
+        parameters, arguments = operand_parameters(operands, inputs, expression.scalars)
         names: dict[tuple[str, int | str], str] = {("scalar", k): f"s{k}" for k in range(len(expression.scalars))}
         names |= {("input", k): f"v{k}" for k in range(inputs)}
         lines, results = statements(expression, names, width)
+        extra = [f"const ulong e{axis}" for axis in range(1, rank)]
+        rows = [f"const size_t q{axis} = rest % e{axis}; rest /= e{axis};" for axis in range(rank - 1, 0, -1)]
+        rows += ["const size_t q0 = rest;"] if rank else []
+        loads, stores = [], []
         for position, ((name, dtype), kind) in enumerate(zip(operands, kinds, strict=True)):
             strides = [f"{name}_stride{axis}" for axis in range(rank)]
-            step = f"{name}_step"
-            extra += [f"const ulong {stride}" for stride in strides] + ([f"const ulong {step}"] if kind == "g" else [])
+            extra += [f"const ulong {stride}" for stride in strides]
             terms = [f"{name}_offset", *(f"q{axis} * {stride}" for axis, stride in enumerate(strides))]
-            terms += {"v": ["i"], "g": [f"i * {step}"], "s": []}[kind]
-            places.append(f"const size_t {name}_at = {' + '.join(terms)};")
-            tail = f"{TAG[dtype]}, {{}}, {name}, {name}_at{f', {step}' if kind == 'g' else ''})"
-            if position < inputs:
-                verb = {"v": "FETCH", "s": "SPREAD", "g": "GATHER"}[kind]
-                loads.append(f"{verb}({tail.format(f'v{position}')}")
-            else:
-                verb = "SCATTER" if kind == "g" else "PUT"
-                stores.append(f"{verb}({tail.format(results[position - inputs])}")
-        generated = define("PARAMETERS", [", ".join(parameters + extra)]) + define("PLACES", places)
+            rows.append(f"const size_t {name}_row = {' + '.join(terms)};")
+            value = f"v{position}" if position < inputs else results[position - inputs]
+            verb, place = ("FETCH" if position < inputs else "PUT"), f"{name}_row + i"
+            if kind == "s":
+                verb, place = "SPREAD", f"{name}_row"
+            elif kind == "g":
+                extra.append(f"const ulong {name}_step")
+                verb, place = (
+                    ("GATHER" if position < inputs else "SCATTER"),
+                    f"{name}_row + i * {name}_step, {name}_step",
+                )
+            call = f"{verb}({TAG[dtype]}, {value}, {name}, {place})"
+            (rows if verb == "SPREAD" else loads if position < inputs else stores).append(call)
+        generated = define("PARAMETERS", [", ".join(parameters + extra)]) + define("ROWS", rows)
         generated += define("LOADS", loads) + define("STATEMENTS", lines) + define("STORES", stores)
         defines = (("WIDTH", width), ("GROUP_INNER", group[0]), ("GROUP_OUTER", group[1]))
-        types = (*arguments, *([np.uint64] * (len(extra) + 2)))
-        return self.kernel("map.cl", "map", defines, generated, types)
+        return self.kernel("map.cl", "map", defines, generated, (*arguments, *([np.uint64] * (len(extra) + 3))))
 
 
 def operand_parameters(
     operands: Sequence[tuple[str, DType]], inputs: int, scalars: Sequence[DType]
-) -> tuple[list[str], list[Any], list[str]]:
+) -> tuple[list[str], list[Any]]:
     """C parameters of buffers with their offsets and of scalars, and their argument types."""
     parameters: list[str] = []
     arguments: list[Any] = []
@@ -182,7 +197,7 @@ def operand_parameters(
     for k, dtype in enumerate(scalars):
         parameters.append(f"const {c_type(dtype)} s{k}")
         arguments.append(SCALAR[dtype])
-    return parameters, arguments, []
+    return parameters, arguments
 
 
 def define(name: str, lines: Sequence[str]) -> str:
