@@ -84,7 +84,8 @@ def _matched(number: int, source: Mapping[str, Any], group: Mapping[str, Any]) -
             "optimizer; they must be of the same model"
         )
     if names is None or None in own:
-        return [(f"parameter {i} of group {number}", *pair) for i, pair in enumerate(zip(indices, tensors, strict=True))]
+        pairs = zip(indices, tensors, strict=True)
+        return [(f"parameter {i} of group {number}", *pair) for i, pair in enumerate(pairs)]
     position = dict(zip(names, indices, strict=True))
     for name in own:
         if name not in position:
