@@ -1,0 +1,369 @@
+"""Backends by name: which there are, which one is used, and how a plug-in adds its own.
+
+A backend is imported when it is first asked for, so this module needs neither NumPy nor pyopencl.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TypeAlias
+
+from netcl.backends.base import Backend, Device
+from netcl.errors import BackendError
+
+__all__ = [
+    "DeviceStatus", "available", "default_backend", "devices", "get_backend", "set_backend", "use_backend",
+]  # fmt: skip
+
+logger = logging.getLogger("netcl")
+
+GROUP = "netcl.backends"
+"""The entry-point group in which a package names its ``factory(selector) -> Backend``."""
+
+VARIABLE = "NETCL_BACKEND"
+
+INSTALL = (
+    'pip install "netcl[cpu]" or "netcl[pocl]" adds OpenCL on the CPU, "netcl[opencl]" OpenCL with your own driver'
+)
+
+Factory: TypeAlias = Callable[[str], Backend]
+Selection: TypeAlias = "str | Device | Backend | None"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatus:
+    """One line of :func:`devices`.
+
+    Attributes
+    ----------
+    device : Device
+    healthy : bool
+        Whether it computes.
+    reason : str
+        How that is known, or why it does not.
+    default : bool
+        Whether it is used where none is named.
+    why : str
+        For the default: what made it so.
+    """
+
+    device: Device
+    healthy: bool
+    reason: str
+    default: bool = False
+    why: str = ""
+
+
+def _numpy(selector: str) -> Backend:
+    from netcl.backends.reference import ReferenceBackend
+
+    if selector not in ("", "0"):
+        raise BackendError(f'NumPy has one device, "numpy"; got "numpy:{selector}"')
+    return ReferenceBackend()
+
+
+def _opencl(selector: str) -> Backend:
+    from netcl.backends.opencl.runtime import require
+
+    require()
+    from netcl.backends.opencl.backend import open_backend
+
+    return open_backend(selector)
+
+
+_BUILT_IN: dict[str, Factory] = {"numpy": _numpy, "opencl": _opencl}
+
+_lock = threading.RLock()
+_backends: dict[str, Backend] = {}
+_default: Backend | None = None
+_why = ""
+_scoped: ContextVar[Backend | None] = ContextVar("netcl_backend", default=None)
+
+
+def _plug_ins() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+
+
+def get_backend(selection: Selection = None) -> Backend:
+    """The backend that ``selection`` names. **Blocks** while a device is tried for the first time.
+
+    Parameters
+    ----------
+    selection : str, Device, Backend or None
+        ``"numpy"``; ``"opencl"`` for the best device; ``"opencl:0"``, ``"opencl:gpu"``, ``"opencl:cpu"`` or
+        ``"opencl:"`` and part of a platform's or device's name; such a part alone if it means one device; a plug-in's
+        name. None is the default, see :func:`default_backend`.
+
+    Returns
+    -------
+    Backend
+        Always the same object for the same device.
+
+    Raises
+    ------
+    BackendError
+        If there is no such backend or device, or it does not work.
+
+    Examples
+    --------
+    >>> from netcl.backends import get_backend
+    >>> str(get_backend("numpy").device)
+    'numpy'
+    """
+    if selection is None:
+        return default_backend()
+    if isinstance(selection, Device):
+        selection = str(selection)
+    if not isinstance(selection, str):
+        if isinstance(getattr(selection, "device", None), Device):
+            return selection
+        raise BackendError(
+            f"a backend is chosen by a string, a Device or a Backend, got {type(selection).__name__}; "
+            'pass for example "numpy" or "opencl:gpu"'
+        )
+    known = _backends.get(selection)
+    return _find(selection) if known is None else known
+
+
+def _find(text: str) -> Backend:
+    with _lock:
+        known = _backends.get(text)
+        if known is None:
+            backend = _create(text.strip())
+            known = _backends.setdefault(str(backend.device), backend)
+            _backends[text] = known
+        return known
+
+
+def _create(text: str) -> Backend:
+    name, _, selector = text.partition(":")
+    factory = _BUILT_IN.get(name.lower())
+    if factory is not None:
+        return factory(selector)
+    point = _plug_ins().get(name)
+    if point is not None:
+        return _from_plug_in(point, selector)
+    if text and not selector:
+        index = _opencl_device_named(text)
+        if index is not None:
+            return _opencl(str(index))
+    raise BackendError(
+        f"unknown backend {text!r}; available are {', '.join(available())}. Give one of them, or opencl: and a number, "
+        f"cpu, gpu or part of a device's name; {INSTALL}"
+    )
+
+
+def _from_plug_in(point: metadata.EntryPoint, selector: str) -> Backend:
+    try:
+        factory: Factory = point.load()
+    except Exception as error:
+        raise BackendError(
+            f"the backend {point.name!r} ({point.value}) cannot be imported: {error}; repair or uninstall its package"
+        ) from error
+    return factory(selector)
+
+
+def _opencl_device_named(part: str) -> int | None:
+    from netcl.backends.opencl.runtime import require
+
+    try:
+        require()
+    except BackendError:
+        return None
+    from netcl.backends.opencl.devices import described, matches
+
+    found = matches(part)
+    if len(found) > 1:
+        listed = ", ".join(f"{described()[i]} ({described()[i].name}, {described()[i].platform})" for i in found)
+        raise BackendError(f"{part!r} means several devices: {listed}; name one of them")
+    return found[0] if found else None
+
+
+def available() -> tuple[str, ...]:
+    """Names of the backends that can be used here. **Blocks** while OpenCL devices are tried for the first time.
+
+    Examples
+    --------
+    >>> from netcl.backends import available
+    >>> "numpy" in available()
+    True
+    """
+    built_in = ("numpy", "opencl") if _opencl_works() else ("numpy",)
+    return (*built_in, *sorted(_plug_ins()))
+
+
+def _opencl_works() -> bool:
+    from netcl.backends.opencl.runtime import require
+
+    try:
+        require()
+        from netcl.backends.opencl.devices import choose
+
+        choose()
+    except BackendError:
+        return False
+    return True
+
+
+def default_backend() -> Backend:
+    """The backend used where none is named. **Blocks** while a device is tried for the first time.
+
+    In this order: that of the innermost :func:`use_backend`; that of :func:`set_backend`; the one named by the
+    environment variable ``NETCL_BACKEND``; the first OpenCL device that works (GPUs first, then Intel's CPU runtime,
+    then PoCL); NumPy.
+
+    Raises
+    ------
+    BackendError
+        If ``NETCL_BACKEND`` names no backend that works.
+    """
+    backend = _scoped.get()
+    if backend is None:
+        backend = _default
+    return _decide() if backend is None else backend
+
+
+def _decide() -> Backend:
+    global _default, _why
+    with _lock:
+        if _default is None:
+            _default, _why = _choose()
+            device = _default.device
+            where = f" ({device.name}, {device.platform})" if device.platform else ""
+            logger.info("using %s%s: %s", device, where, _why)
+        return _default
+
+
+def _choose() -> tuple[Backend, str]:
+    named = os.environ.get(VARIABLE, "").strip()
+    if named:
+        return get_backend(named), f"{VARIABLE}={named}"
+    try:
+        return get_backend("opencl"), "the first OpenCL device that works"
+    except BackendError as error:
+        return get_backend("numpy"), f"OpenCL cannot be used: {error}"
+
+
+def set_backend(selection: Selection) -> Backend:
+    """Use a backend, in this process, wherever none is named. **Blocks** while a device is tried for the first time.
+
+    Parameters
+    ----------
+    selection : str, Device, Backend or None
+        As in :func:`get_backend`. None goes back to what the environment says.
+
+    Returns
+    -------
+    Backend
+        The one that is the default now.
+
+    Raises
+    ------
+    BackendError
+        If there is no such backend; the default stays as it was.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> before = netcl.default_backend()
+    >>> netcl.set_backend("numpy").device.backend
+    'numpy'
+    >>> _ = netcl.set_backend(before)
+    """
+    global _default, _why
+    if selection is None:
+        with _lock:
+            _default = None
+        return _decide()
+    backend = get_backend(selection)
+    with _lock:
+        _default, _why = backend, "set_backend()"
+    return backend
+
+
+@contextmanager
+def use_backend(selection: Selection) -> Iterator[Backend]:
+    """Use a backend inside a ``with`` block, wherever none is named there. **Blocks** as :func:`get_backend` does.
+
+    Other threads and asynchronous tasks are not affected.
+
+    Parameters
+    ----------
+    selection : str, Device, Backend or None
+        As in :func:`get_backend`.
+
+    Raises
+    ------
+    BackendError
+        If there is no such backend.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> with netcl.use_backend("numpy"):
+    ...     netcl.zeros(3).device.backend
+    'numpy'
+    """
+    backend = get_backend(selection)
+    token = _scoped.set(backend)
+    try:
+        yield backend
+    finally:
+        _scoped.reset(token)
+
+
+def devices(*, probe: bool = False) -> list[DeviceStatus]:
+    """Every device there is, whether it works, and which is the default. **Blocks** while devices are tried.
+
+    Parameters
+    ----------
+    probe : bool, default False
+        Try every device anew, also simulators, instead of reading what was found before.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> [row.healthy for row in netcl.devices() if row.device.backend == "numpy"]
+    [True]
+    """
+    rows = [DeviceStatus(get_backend("numpy").device, True, "always works")]
+    rows += _opencl_rows(try_simulators=probe, probe=probe)
+    for name in sorted(_plug_ins()):
+        try:
+            rows.append(DeviceStatus(get_backend(name).device, True, "the plug-in opened it"))
+        except Exception as error:  # whatever a plug-in raises is a reason, not a failure of the list
+            rows.append(DeviceStatus(Device(name), False, str(error)))
+    try:
+        current = default_backend().device
+    except BackendError:
+        return rows
+    why = "use_backend()" if _scoped.get() is not None else _why
+    return [
+        DeviceStatus(row.device, row.healthy, row.reason, True, why) if row.device == current else row for row in rows
+    ]
+
+
+def _opencl_rows(*, try_simulators: bool, probe: bool = False) -> list[DeviceStatus]:
+    from netcl.backends.opencl.runtime import require
+
+    try:
+        require()
+    except BackendError:
+        return []
+    from netcl.backends.opencl import devices as opencl
+
+    rows = []
+    for index, cl_device in enumerate(opencl.listing()):
+        if opencl.is_simulator(cl_device) and not try_simulators:
+            rows.append(DeviceStatus(opencl.described()[index], True, "a simulator: not tried, used only when named"))
+            continue
+        health = opencl.health(index, fresh=probe)
+        rows.append(DeviceStatus(opencl.described()[index], health.healthy, health.reason))
+    return rows

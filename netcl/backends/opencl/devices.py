@@ -1,0 +1,119 @@
+"""The OpenCL devices that there are, in order of preference, and whether they work."""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+
+import pyopencl as cl
+
+from netcl.backends.base import Device
+from netcl.backends.opencl import probe
+from netcl.backends.opencl.core import describe
+from netcl.backends.opencl.probe import Health
+from netcl.backends.opencl.runtime import INSTALL
+from netcl.errors import BackendError
+
+_lock = threading.RLock()
+_health: dict[int, Health] = {}
+
+
+def is_simulator(device: cl.Device) -> bool:
+    """Whether this is Oclgrind, which checks kernels but is far too slow to be chosen unnamed."""
+    return "oclgrind" in device.platform.name.lower()
+
+
+def preference(device: cl.Device) -> int:
+    """GPUs, then accelerators, Intel's CPU runtime, PoCL, other CPU runtimes, simulators."""
+    platform = device.platform.name.lower()
+    if is_simulator(device):
+        return 5
+    if device.type & cl.device_type.GPU:
+        return 0
+    if not device.type & cl.device_type.CPU:
+        return 1
+    return 2 if platform.startswith("intel") else 3 if platform.startswith("portable computing") else 4
+
+
+@cache
+def listing() -> tuple[cl.Device, ...]:
+    """Every device, best first; a platform that the loader lists twice counts once."""
+    try:
+        platforms = {platform.int_ptr: platform for platform in cl.get_platforms()}
+    except cl.Error:  # the loader calls it an error that there is none
+        return ()
+    devices: list[cl.Device] = []
+    for platform in platforms.values():
+        try:
+            devices += platform.get_devices()
+        except cl.Error:  # a platform without devices
+            continue
+    return tuple(sorted(devices, key=preference))
+
+
+@cache
+def described() -> tuple[Device, ...]:
+    """The plain description of each device of :func:`listing`, at the same position."""
+    return tuple(describe(device, index) for index, device in enumerate(listing()))
+
+
+def health(index: int, *, fresh: bool = False) -> Health:
+    """Whether the device at ``index`` works. **Blocks** while it is tried for the first time."""
+    with _lock:
+        known = _health.get(index)
+        if known is None or fresh:
+            known = _health[index] = probe.check(listing()[index], index, fresh=fresh)
+        return known
+
+
+def matches(selector: str) -> list[int]:
+    """Positions of the devices that ``selector`` means: a number, a kind, or part of a platform's or device's name.
+
+    Platforms go first, for PoCL's devices carry the name of the processor, which may be Intel's.
+    """
+    if selector.isdecimal():
+        return [int(selector)] if int(selector) < len(listing()) else []
+    wanted = selector.lower()
+    if wanted in ("cpu", "gpu", "accelerator"):
+        return [d.index for d in described() if d.kind == wanted and not is_simulator(listing()[d.index])]
+    platforms = [f"{device.platform.name}\n{device.platform.version}".lower() for device in listing()]
+    found = [index for index, names in enumerate(platforms) if wanted in names]
+    return found or [device.index for device in described() if wanted in device.name.lower()]
+
+
+def candidates(selector: str = "") -> list[int]:
+    """Positions of the devices that ``selector`` means, or of all that may be chosen unnamed.
+
+    Raises
+    ------
+    BackendError
+        If there is none.
+    """
+    if not listing():
+        raise BackendError(f"no OpenCL platform was found; {INSTALL}")
+    found = matches(selector) if selector else [i for i, device in enumerate(listing()) if not is_simulator(device)]
+    if not found:
+        known = ", ".join(f"{device} ({device.name}, {device.platform})" for device in described())
+        raise BackendError(
+            f"no OpenCL device matches {selector or 'the default'!r}; there are {known}: give a number, cpu, gpu or "
+            f"part of a name; or {INSTALL}"
+        )
+    return found
+
+
+def choose(selector: str = "") -> int:
+    """Position of the first healthy device that ``selector`` means.
+
+    Raises
+    ------
+    BackendError
+        If there is no such device, or none of them works.
+    """
+    found = candidates(selector)
+    for index in found:
+        if health(index).healthy:
+            return index
+    reports = (f"{described()[i]} ({described()[i].platform}) does not work: {health(i).reason}" for i in found)
+    raise BackendError(
+        f"{'; '.join(reports)}. Repair it and run python -m netcl devices --probe, or choose another; or {INSTALL}"
+    )
