@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Self
 
 from netcl.backends.base import Backend, Buffer, Device, Span, View
 from netcl.dtypes import DType
 from netcl.errors import ShapeError
+from netcl.expression import Expression, trace
 
 
 class Relocations:
