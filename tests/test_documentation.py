@@ -1,0 +1,114 @@
+"""The README and the pages in docs/ say what is so: their code runs, their links lead somewhere."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import netcl
+import netcl.autograd
+import netcl.data
+import netcl.nn
+import netcl.optim
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
+# The optimizer page's snippets lean on names the reader brings (model, loader); tests/test_specification.py runs them.
+RUN_ELSEWHERE = {"docs/optim.md"}
+
+NAMESPACES = (netcl, netcl.autograd, netcl.nn, netcl.data, netcl.optim)
+PUBLIC = sorted(
+    {
+        f"{namespace.__name__}.{name}": getattr(namespace, name)
+        for namespace in NAMESPACES
+        for name in namespace.__all__
+    }.items()
+)
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", read(page), re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors a renderer makes from a page's headings."""
+    prose = re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: str) -> list[str]:
+    prose = re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in link]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN_ELSEWHERE and blocks(page, "python")])
+def test_python_blocks_run(page, tmp_path):
+    """In the order of the page, each in a process of its own, in an empty folder, on NumPy."""
+    for block in blocks(page, "python"):
+        code = f"import netcl\nnetcl.set_backend('numpy')\nimport sys; sys.path.pop()\n{block}"
+        result = subprocess.run(
+            [sys.executable, "-W", "error", "-c", f"import sys; sys.path.append({str(ROOT)!r})\n{code}"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+        assert result.returncode == 0, f"{page}:\n{block}\n{result.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for link in links(page):
+        target, _, anchor = link.partition("#")
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), f"{page} links to {link}, which does not exist"
+        assert path.resolve().is_relative_to(ROOT), f"{page} links to {link}, outside the project"
+        if anchor:
+            assert anchor in anchors(path.resolve().relative_to(ROOT).as_posix()), f"{page}: no heading for {link}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page):
+    """Paths in backticks, such as ``netcl/backends/base.py``."""
+    named = re.findall(r"`((?:netcl|kernels|tests|docs|benchmarks|examples|\.ci)/[\w./-]*)`", read(page))
+    for path in named:
+        assert (ROOT / path).exists(), f"{page} names {path}, which does not exist"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_extras_that_are_named_exist(page):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for group in re.findall(r'"(?:netcl|\.)\[([\w,]+)\]"', read(page)):
+        assert set(group.split(",")) <= set(extras), f"{page} names an extra that does not exist: {group}"
+
+
+def test_readme_has_the_two_commands():
+    commands = [block.strip() for block in blocks("README.md", "sh") if block.startswith("python3 -m venv")]
+    assert len(commands) == 2
+    assert all(len(command.splitlines()) == 1 for command in commands)
+    main, tests = commands
+    assert "examples/fashion_mnist_mlp.py --backend opencl" in main
+    assert tests.endswith("-m pytest")
+
+
+@pytest.mark.parametrize(("name", "value"), PUBLIC, ids=[name for name, _ in PUBLIC])
+def test_public_names_are_documented(name, value):
+    if not (inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value)):
+        pytest.skip("a constant")
+    assert inspect.getdoc(value), f"{name} has no docstring"
+    if inspect.isclass(value):
+        for method, function in vars(value).items():
+            if method.startswith("_") or not (inspect.isroutine(function) or isinstance(function, property)):
+                continue
+            assert inspect.getdoc(getattr(value, method)), f"{name}.{method} has no docstring"
