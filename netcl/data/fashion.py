@@ -118,7 +118,9 @@ def load_fashion_mnist(
     if split not in (None, "train", "test"):
         raise ValueError(f"split must be 'train', 'test' or None for both, got {split!r}")
     if subset and root is not None:
-        raise ValueError(f"root={os.fspath(root)!r} names the full set and subset=True the shipped one; give one of them")
+        raise ValueError(
+            f"root={os.fspath(root)!r} names the full set and subset=True the shipped one; give one of them"
+        )
     folder, source = (None, "") if subset else _find(root)
     if folder is None:
         folder, source = files("netcl.data") / "fashion_mnist", "the subset shipped with netcl"
@@ -171,11 +173,11 @@ def _read(folder: Traversable, split: Split, source: str) -> ImageSet:
         arrays.append(parse_idx(file.read_bytes(), str(file), ndim))
     images, labels = arrays
     if len(images) != len(labels):
-        raise ValueError(
-            f"{folder} has {len(images)} {split} images and {len(labels)} labels; they must be as many: fetch the set again"
-        )
+        raise ValueError(f"{folder} has {len(images)} {split} images and {len(labels)} labels; fetch the set again")
     if labels.size and labels.max() >= len(CLASSES):
-        raise ValueError(f"{folder / FILES[split][1]} holds label {labels.max()}; labels must lie in [0, {len(CLASSES)})")
+        raise ValueError(
+            f"{folder / FILES[split][1]} holds label {labels.max()}; labels must lie in [0, {len(CLASSES)})"
+        )
     return ImageSet(images, labels.astype(np.int64), source)
 
 

@@ -52,7 +52,9 @@ def parse_idx(raw: bytes, name: str, ndim: int) -> NDArray[np.uint8]:
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(f"{name} is a truncated or damaged gzip file ({error}); {remedy}") from error
     if len(raw) < 4 or raw[:2] != b"\0\0":
-        raise ValueError(f"{name} is not an idx file: it starts with {raw[:4].hex(' ')!r}, not with two zero bytes; {remedy}")
+        raise ValueError(
+            f"{name} is not an idx file: it starts with {raw[:4].hex(' ')!r}, not with two zero bytes; {remedy}"
+        )
     code, axes = raw[2], raw[3]
     if code != UINT8 or axes != ndim:
         raise ValueError(
@@ -63,10 +65,9 @@ def parse_idx(raw: bytes, name: str, ndim: int) -> NDArray[np.uint8]:
     if len(raw) < header:
         raise ValueError(f"{name} is truncated: its header has {len(raw)} bytes instead of {header}; {remedy}")
     shape: tuple[int, ...] = struct.unpack(f">{ndim}I", raw[4:header])
-    if len(raw) - header != math.prod(shape):
-        raise ValueError(
-            f"{name} must hold {math.prod(shape)} bytes of data for its shape {shape}, it holds {len(raw) - header}; {remedy}"
-        )
+    found, expected = len(raw) - header, math.prod(shape)
+    if found != expected:
+        raise ValueError(f"{name} must hold {expected} bytes of data for its shape {shape}, it holds {found}; {remedy}")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
 
 

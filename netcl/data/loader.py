@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netcl.functional import asarray
+from netcl.backends import Selection, get_backend
+from netcl.functional.host import from_host, host_dtype
 from netcl.tensor import Tensor
 
 Batch: TypeAlias = tuple[Tensor, ...]
@@ -45,7 +47,9 @@ class ArrayDataset:
         self.arrays: tuple[NDArray[Any], ...] = tuple(np.asarray(array) for array in arrays)
         shapes = [array.shape for array in self.arrays]
         if not shapes or () in shapes or len({shape[0] for shape in shapes}) != 1:
-            raise ValueError(f"a data set needs at least one array, all with the same first extent, got shapes {shapes}")
+            raise ValueError(
+                f"a data set needs at least one array, all with the same first extent, got shapes {shapes}"
+            )
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -71,7 +75,7 @@ class DataLoader:
     seed : int, default 0
     drop_last : bool, default False
         Leave out a last batch that is not full.
-    device : str, optional
+    device : str, Device or Backend, optional
         Where the batches go, such as ``"opencl:gpu"``; by default the default device at the time of iteration.
     progress : bool or callable, default False
         ``True`` shows a tqdm bar (``pip install "netcl[progress]"``) on a terminal. A callable is called as
@@ -107,7 +111,7 @@ class DataLoader:
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
-        device: str | None = None,
+        device: Selection = None,
         progress: bool | Progress = False,
     ) -> None:
         if batch_size < 1:
@@ -139,12 +143,14 @@ class DataLoader:
         return iter(self.progress(batches, total=len(self))) if self.progress else batches
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
+        backend = get_backend(self.device)
         order = np.arange(len(self.dataset))
         if self.shuffle:
             np.random.Generator(np.random.PCG64([self.seed, epoch])).shuffle(order)
         for number in range(len(self)):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield tuple(asarray(part, device=self.device) for part in _take(self.dataset, rows))
+            parts = _take(self.dataset, rows)
+            yield tuple(from_host(Tensor, part, backend, host_dtype(part)) for part in parts)
 
 
 def _as_dataset(data: Any) -> Dataset:
@@ -172,7 +178,7 @@ def _take(dataset: Dataset, rows: NDArray[np.int64]) -> Sequence[NDArray[Any]]:
 
 def _tqdm_bar() -> Progress:
     try:
-        from tqdm import tqdm
+        tqdm = import_module("tqdm").tqdm
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             'progress=True needs tqdm: pip install "netcl[progress]", or pass a callable(batches, total=...)'

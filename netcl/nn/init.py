@@ -1,7 +1,7 @@
 """Initialisers: fill a Tensor in place, with the same values on every backend.
 
-Random values are drawn on the host in float64 by a NumPy generator and rounded to the tensor's dtype, so a seed gives the
-same weights on every device. ``generator`` defaults to the one that ``netcl.manual_seed`` sets.
+Random values are drawn on the host in float64 by a NumPy generator and rounded to the tensor's dtype, so a seed gives
+the same weights on every device. ``generator`` defaults to the one that ``netcl.random.manual_seed`` sets.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netcl.array import Array, Storage
-from netcl.dtypes import bfloat16, float32
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
 from netcl.functional.elementwise import assign
-from netcl.functional.random import host_generator
+from netcl.functional.host import from_host
+from netcl.random import default_generator
 from netcl.tensor import Tensor
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
@@ -80,8 +79,8 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Any =
     tensor : Tensor
         Floating, contiguous.
     a, b : float, default 0 and 1
-    generator : numpy.random.Generator or int, optional
-        An int is a seed.
+    generator : numpy.random.Generator, netcl.random.Generator or int, optional
+        See :func:`as_generator`.
 
     Examples
     --------
@@ -196,21 +195,25 @@ def _fans(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * window, tensor.shape[0] * window
 
 
-def as_generator(generator: Any) -> np.random.Generator:
-    if generator is None:
-        return host_generator()
-    return generator if isinstance(generator, np.random.Generator) else np.random.default_rng(generator)
+def as_generator(generator: Any = None) -> np.random.Generator:
+    """The NumPy generator that initialisers draw from.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator, netcl.random.Generator or int, optional
+        One of NumPy is used as it is, an int seeds one; netcl's (by default the one that ``netcl.random.manual_seed``
+        sets) seeds one with its seed and position, and moves on.
+    """
+    if isinstance(generator, np.random.Generator):
+        return generator
+    if isinstance(generator, int):
+        return np.random.Generator(np.random.PCG64(generator))
+    source = default_generator if generator is None else generator
+    return np.random.Generator(np.random.PCG64([source.seed, source.take(4)]))
 
 
 def _set(tensor: Tensor, values: NDArray[np.float64]) -> Tensor:
     if not tensor.dtype.is_floating:
         raise DTypeError(f"random initialisers fill floating tensors, got {tensor.dtype}; create it with dtype=float32")
-    backend, out = tensor.backend, tensor.span()
-    flat = values.reshape(-1)
-    if tensor.dtype is bfloat16:  # NumPy has none: the device rounds
-        wide = Storage.empty(backend, tensor.size, float32)
-        backend.upload(flat.astype(np.float32), wide.span())
-        assign(tensor, Array(wide, tensor.shape))
-    else:
-        backend.upload(flat.astype(tensor.dtype.name), out)
+    assign(tensor, from_host(Tensor, values, tensor.backend, tensor.dtype))
     return tensor

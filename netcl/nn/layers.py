@@ -8,15 +8,16 @@ from typing import Any
 
 import netcl.functional as F
 from netcl.array import Storage
-from netcl.backends import get_backend
+from netcl.backends import Selection, get_backend
 from netcl.dtypes import DType, as_dtype, float32
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
 from netcl.nn import init
 from netcl.nn.module import Module
+from netcl.random import Generator
 from netcl.tensor import Tensor
 
 
-def _parameter(shape: tuple[int, ...], dtype: DType | str, device: str | None) -> Tensor:
+def _parameter(shape: tuple[int, ...], dtype: DType | str, device: Selection) -> Tensor:
     """An uninitialised parameter."""
     kind = as_dtype(dtype)
     if not kind.is_floating:
@@ -43,11 +44,11 @@ class Linear(Module):
     in_features, out_features : int
         Extents of the last axis of the input and of the output.
     bias : bool, default True
-    device : str, optional
+    device : str, Device or Backend, optional
         By default the default device.
     dtype : DType or str, default float32
-    generator : numpy.random.Generator or int, optional
-        Draws the initial values; by default the one that ``netcl.manual_seed`` sets.
+    generator : numpy.random.Generator, netcl.random.Generator or int, optional
+        Draws the initial values; by default the one that ``netcl.random.manual_seed`` sets.
 
     Attributes
     ----------
@@ -74,7 +75,7 @@ class Linear(Module):
         out_features: int,
         bias: bool = True,
         *,
-        device: str | None = None,
+        device: Selection = None,
         dtype: DType | str = float32,
         generator: Any = None,
     ) -> None:
@@ -123,7 +124,7 @@ class Sequential(Module):
         for position, module in enumerate(modules):
             if not isinstance(module, Module):
                 raise TypeError(
-                    f"Sequential takes modules, argument {position} is {module!r}; pass several modules, not a list of them"
+                    f"Sequential takes modules, argument {position} is {module!r}; unpack a list: Sequential(*modules)"
                 )
             setattr(self, str(position), module)
 
@@ -235,7 +236,9 @@ class Dropout(Module):
     Parameters
     ----------
     p : float, default 0.5
-        In [0, 1).
+        In [0, 1].
+    generator : netcl.random.Generator, optional
+        By default the one that ``netcl.random.manual_seed`` sets.
 
     Raises
     ------
@@ -247,14 +250,14 @@ class Dropout(Module):
     N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
     """
 
-    def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p < 1:
-            raise HyperParameterError(f"p must lie in [0, 1), got {p}")
-        self.p = p
+    def __init__(self, p: float = 0.5, *, generator: Generator | None = None) -> None:
+        if not 0 <= p <= 1:
+            raise HyperParameterError(f"p must lie in [0, 1], got {p}")
+        self.p, self.generator = p, generator
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise while training, else ``x`` itself."""
-        return F.dropout(x, self.p, training=self.training)
+        return F.dropout(x, self.p, training=self.training, generator=self.generator)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -291,7 +294,7 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
         *,
-        device: str | None = None,
+        device: Selection = None,
         dtype: DType | str = float32,
     ) -> None:
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
@@ -334,7 +337,7 @@ class Embedding(Module):
         num_embeddings: int,
         embedding_dim: int,
         *,
-        device: str | None = None,
+        device: Selection = None,
         dtype: DType | str = float32,
         generator: Any = None,
     ) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netcl.array import Storage
-from netcl.backends import get_backend
-from netcl.dtypes import as_dtype, bfloat16
+from netcl.backends import Selection, get_backend
+from netcl.dtypes import bfloat16
 from netcl.errors import DTypeError, StateError
+from netcl.functional.elementwise import assign
+from netcl.functional.host import from_host
 from netcl.tensor import Tensor
 
 
@@ -25,9 +27,9 @@ class IncompatibleKeys(NamedTuple):
 class Module:
     """Base class of every layer and model: assign parameters and modules as attributes, write ``forward``.
 
-    A Tensor with ``requires_grad`` becomes a parameter when it is assigned; freezing it later leaves it one. Modules are
-    found as attributes and inside lists, tuples and dicts that are attributes. Any other Tensor that belongs to the state
-    is announced with :meth:`register_buffer`.
+    A Tensor with ``requires_grad`` becomes a parameter when it is assigned; freezing it later leaves it one. Modules
+    are found as attributes and inside lists, tuples and dicts that are attributes. Any other Tensor that belongs to the
+    state is announced with :meth:`register_buffer`.
 
     Attributes
     ----------
@@ -77,7 +79,9 @@ class Module:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes. A subclass writes it; callers call the module itself."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward(); write one, it is what calling a module runs")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no forward(); write one, it is what calling a module runs"
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
@@ -149,14 +153,14 @@ class Module:
 
     # ---- devices and checkpoints
 
-    def to(self, device: str) -> Self:
+    def to(self, device: Selection) -> Self:
         """Move every parameter, gradient and buffer to a device, in place, and return this module.
 
-        The Tensor objects stay the same, so optimizers that were given them keep them.
+        The Tensor objects stay the same. What an optimizer keeps for them does not move along, so build it afterwards.
 
         Parameters
         ----------
-        device : str
+        device : str, Device or Backend
             Such as ``"numpy"``, ``"opencl"`` or ``"opencl:gpu"``.
 
         Raises
@@ -180,8 +184,8 @@ class Module:
         for name, tensor in self._state():
             if not backend.supports(tensor.dtype):
                 raise DTypeError(
-                    f"{name} has dtype {tensor.dtype}, with which {backend.device} ({backend.device.name}) cannot compute; "
-                    "build the model with dtype=float32"
+                    f"{name} has dtype {tensor.dtype}, with which {backend.device} ({backend.device.name}) cannot "
+                    "compute; build the model with dtype=float32"
                 )
         tensors = [*self.parameters(), *self.buffers()]
         tensors += [tensor.grad for tensor in tensors if tensor.grad is not None]
@@ -241,7 +245,9 @@ class Module:
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         if strict and missing:
-            raise StateError(f"the state lacks {missing[0]!r}; it must name all of this model's {len(own)} tensors{_LOOSE}")
+            raise StateError(
+                f"the state lacks {missing[0]!r}; it must name all of this model's {len(own)} tensors{_LOOSE}"
+            )
         if strict and unexpected:
             raise StateError(f"the state names {unexpected[0]!r}, which this model does not have{_LOOSE}")
         checked: dict[int, tuple[str, Tensor, NDArray[Any]]] = {}
@@ -252,10 +258,11 @@ class Module:
             first = checked.setdefault(id(tensor), (name, tensor, array))
             if first[2] is not array and not np.array_equal(first[2], array):
                 raise StateError(
-                    f"{first[0]!r} and {name!r} are one tied parameter but differ in the state; give both the same values"
+                    f"{first[0]!r} and {name!r} are one tied parameter but differ in the state; "
+                    "give both the same values"
                 )
         for _, tensor, array in checked.values():
-            tensor.backend.upload(np.ascontiguousarray(array).reshape(-1), tensor.span())
+            assign(tensor, from_host(Tensor, array.copy(), tensor.backend, tensor.dtype))
         return IncompatibleKeys(missing, unexpected)
 
     # ---- text
@@ -306,23 +313,16 @@ def _once(named: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def _host_array(value: Any) -> NDArray[Any]:
-    return np.asarray(value.numpy() if isinstance(value, Tensor) else value)
-
-
 def _fitting(name: str, tensor: Tensor, value: Any) -> NDArray[Any]:
-    array = _host_array(value)
+    array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
     if array.shape != tensor.shape:
-        raise StateError(f"{name!r} has shape {array.shape} in the state and {tensor.shape} in this model; they must be equal")
-    if as_dtype(array.dtype) is not as_dtype(_host_name(tensor)):
+        raise StateError(
+            f"{name!r} has shape {array.shape} in the state and {tensor.shape} in this model; they must be equal"
+        )
+    expected = "float32" if tensor.dtype is bfloat16 else tensor.dtype.name  # NumPy has no bfloat16
+    if array.dtype.name != expected:
         raise StateError(
             f"{name!r} has dtype {array.dtype} in the state and {tensor.dtype} in this model; "
-            f"convert it with astype({_host_name(tensor)!r})"
+            f"convert it with astype({expected!r})"
         )
-    tensor.span()  # refuses a tensor that is not one run of memory before another is changed
     return array
-
-
-def _host_name(tensor: Tensor) -> str:
-    # NumPy has no bfloat16: the bits travel as uint16.
-    return "uint16" if tensor.dtype is bfloat16 else tensor.dtype.name
