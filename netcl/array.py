@@ -47,11 +47,16 @@ class Storage:
 
     def move(self, buffer: Buffer, offset: int) -> None:
         """Copy the contents to ``buffer`` at ``offset`` and live there from now on. Enqueues; does not block."""
-        backend, old = self.backend, self.span()
+        source = View(self.buffer, self.offset, (self.size,), (1,))
+        target = View(buffer, offset, (self.size,), (1,))
+        self.backend.map(_identity(self.dtype), (source,), (target,))
         self.buffer, self.offset = buffer, offset
         relocations.count += 1
-        backend.fill(self.span(), 0)
-        backend.axpy(1, old, self.span())
+
+
+@cache
+def _identity(dtype: DType) -> Expression:
+    return trace(lambda x: x, (dtype,), stored=(dtype,))
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
