@@ -14,7 +14,7 @@
 #endif
 // Fixed, because a runtime may compile once for each size it meets.
 #ifndef WORK_GROUP_SIZE
-#define WORK_GROUP_SIZE 64
+#define WORK_GROUP_SIZE 256
 #endif
 
 __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void fill(const WORD a, __global WORD *restrict x,

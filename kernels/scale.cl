@@ -12,7 +12,7 @@
 #endif
 // A: tag of the dtype of the buffer that holds `a`; undefined if `a` is a number of x's arithmetic type.
 #ifndef WORK_GROUP_SIZE
-#define WORK_GROUP_SIZE 64
+#define WORK_GROUP_SIZE 256
 #endif
 
 __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void scale(

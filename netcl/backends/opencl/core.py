@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyopencl as cl
 
 from netcl.backends.base import Device, HostArray, Span, View
 from netcl.backends.opencl import program
-from netcl.backends.opencl.memory import CLBuffer, Pool
+from netcl.backends.opencl.memory import CLBuffer, Pool, Staging
 from netcl.backends.opencl.program import Defines
 from netcl.backends.opencl.storage import HOST
 from netcl.dtypes import DType, float64, int32
@@ -23,6 +22,9 @@ FAULTS = {
     3: "softmax_cross_entropy: a label is out of range; labels are 0 to classes - 1, or ignore_index",
 }
 """What a kernel writes into ``faults`` when it meets an index out of range, and what is then said."""
+
+MAPPED = 1 << 20
+"""Bytes from which a download from shared memory is faster through a map than through a read."""
 
 
 def describe(device: cl.Device, index: int) -> Device:
@@ -67,7 +69,7 @@ class Core:
         self.cl_device = cl_device
         self.device = describe(cl_device, index)
         self.is_cpu = self.device.kind == "cpu"
-        self.work_group_size = min(64 if self.is_cpu else 256, cl_device.max_work_group_size)
+        self.work_group_size = min(256, cl_device.max_work_group_size)
         self.context = cl.Context([cl_device])
         self.queue = cl.CommandQueue(self.context, cl_device)
         self.launches = 0
@@ -77,8 +79,7 @@ class Core:
         self._lock = threading.RLock()
         self._programs: dict[tuple[str, Defines, str], cl.Program] = {}
         self._kernels: dict[tuple[Any, ...], cl.Kernel] = {}
-        # Host arrays of transfers that may still be running: an event dropped early would wait for its transfer.
-        self._uploads: deque[cl.Event] = deque()
+        self._staging = Staging()
         self.faults = self.alloc(1, int32)
         self._clear_faults()
 
@@ -118,12 +119,10 @@ class Core:
             )
         if out.size == 0:
             return
-        copy = np.array(array, order="C").reshape(-1)
-        event = cl.enqueue_copy(
-            self.queue, memory(out), copy, dst_offset=out.offset * out.dtype.itemsize, is_blocking=False
-        )
-        self._uploads.append(event)
-        self._forget_finished_uploads()
+        mem, start = memory(out), out.offset * expected.itemsize
+        with self._lock:
+            copy, kept = self._staging.copy(array)
+            self._staging.keep(cl.enqueue_copy(self.queue, mem, copy, dst_offset=start, is_blocking=False), kept)
 
     def download(self, x: Span) -> HostArray:
         """Device to host: a new array. **Blocks**.
@@ -133,10 +132,21 @@ class Core:
         IndexError
             If an earlier kernel met an index out of range.
         """
-        host = np.empty(x.size, HOST[x.dtype])
-        if x.size:
-            self.blocking += 1
-            cl.enqueue_copy(self.queue, host, memory(x), src_offset=x.offset * x.dtype.itemsize, is_blocking=True)
+        dtype = HOST[x.dtype]
+        mem, start = memory(x), x.offset * dtype.itemsize
+        if x.size == 0:
+            self.report_errors_from_device()
+            return np.empty(0, dtype)
+        self.blocking += 1
+        if self.device.shares_host_memory and x.size * dtype.itemsize >= MAPPED:
+            mapped, _ = cl.enqueue_map_buffer(
+                self.queue, mem, cl.map_flags.READ, start, (x.size,), dtype, is_blocking=True
+            )
+            host = mapped.copy()
+            mapped.base.release(self.queue)
+        else:
+            host = np.empty(x.size, dtype)
+            cl.enqueue_copy(self.queue, host, mem, src_offset=start, is_blocking=True)
         self.report_errors_from_device()
         return host
 
@@ -150,7 +160,6 @@ class Core:
         """
         self.blocking += 1
         self.queue.finish()
-        self._forget_finished_uploads()
         self.report_errors_from_device()
 
     def report_errors_from_device(self) -> None:
@@ -226,11 +235,6 @@ class Core:
                 kernel.set_args(*args)
             cl.enqueue_nd_range_kernel(self.queue, kernel, global_size, local_size)
             self.launches += 1
-
-    def _forget_finished_uploads(self) -> None:
-        uploads = self._uploads
-        while uploads and uploads[0].command_execution_status == cl.command_execution_status.COMPLETE:
-            uploads.popleft()
 
     def _clear_faults(self) -> None:
         cl.enqueue_fill_buffer(self.queue, self.faults.mem, np.int32(0), 0, 4)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import struct
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,9 +12,8 @@ import pyopencl as cl
 
 from netcl.backends.base import Scalar, Span
 from netcl.backends.opencl.core import Core, memory
-from netcl.backends.opencl.program import Defines
 from netcl.backends.opencl.storage import HOST, SCALAR, TAG
-from netcl.dtypes import DType, bfloat16, promote
+from netcl.dtypes import DType, bfloat16, float64, promote
 from netcl.errors import DTypeError, ShapeError
 
 WORDS = {1: ("uchar", np.uint8), 2: ("ushort", np.uint16), 4: ("uint", np.uint32), 8: ("ulong", np.uint64)}
@@ -20,43 +22,62 @@ WORDS = {1: ("uchar", np.uint8), 2: ("ushort", np.uint16), 4: ("uint", np.uint32
 LANES = 8
 """Elements per work-item, in the kernels too."""
 
+FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
+"""Half a unit above the largest float32: from here on a number rounds to infinity."""
 
-def number(a: Scalar, dtype: DType) -> np.generic:
-    """``a`` in the arithmetic type of ``dtype``.
+FLOAT16_OVERFLOW = 65520.0
+
+
+def number(a: Scalar, dtype: DType) -> int | float:
+    """``a`` as a kernel argument in the arithmetic type of ``dtype``.
 
     Raises
     ------
     DTypeError
         If an integer dtype cannot hold ``a``, or a real one a complex number.
     """
-    if dtype.kind == "b":
-        return np.uint8(bool(a))
-    kind = SCALAR[dtype]
     if isinstance(a, complex):
-        raise DTypeError(f"the complex number {a} does not fit {dtype}; pass a real number")
+        raise DTypeError(f"the complex number {a} is no value of {dtype}; pass a real number")
     if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return kind(a)
-    if a == a and abs(a) != float("inf") and int(a) == a:
-        limits = np.iinfo(HOST[dtype])
-        if limits.min <= a <= limits.max:
-            return kind(int(a))
-    raise DTypeError(f"{a!r} is no value of {dtype}; pass a whole number in its range, or cast with astype()")
+        a = float(a)
+        return a if dtype is float64 or abs(a) < FLOAT32_OVERFLOW or a != a else math.copysign(math.inf, a)
+    if dtype.kind == "b":
+        return int(bool(a))
+    if isinstance(a, float) and a.is_integer():
+        a = int(a)
+    if isinstance(a, float) or not _fits(a, dtype):
+        raise DTypeError(f"{a!r} is no value of {dtype}; pass a whole number in its range, or cast with astype()")
+    return int(a)
 
 
-def bits(a: Scalar, dtype: DType) -> np.generic:
-    """The element of ``dtype`` nearest to ``a``, as an unsigned integer of its width."""
+def _fits(a: int, dtype: DType) -> bool:
+    bits = 8 * dtype.itemsize
+    return 0 <= a < 1 << bits if dtype.kind == "u" else -(1 << bits - 1) <= a < 1 << bits - 1
+
+
+def word(a: Scalar, dtype: DType) -> int:
+    """The bits of the element of ``dtype`` nearest to ``a``, as an unsigned integer of its width."""
     value = number(a, dtype)
+    if dtype.kind != "f":
+        return int(value) & ((1 << 8 * dtype.itemsize) - 1)
     if dtype is bfloat16:
-        word = int(value.view(np.uint32))
-        rounded = word >> 16 | 0x40 if np.isnan(value) else (word + 0x7FFF + (word >> 16 & 1)) >> 16
-        return np.uint16(rounded)
-    with np.errstate(over="ignore"):
-        return value.astype(HOST[dtype]).view(WORDS[dtype.itemsize][1])
+        bits = _bits(value, "f")
+        return bits >> 16 | 0x40 if value != value else (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    if dtype.itemsize == 2 and abs(value) >= FLOAT16_OVERFLOW:
+        value = math.copysign(math.inf, value)
+    return _bits(value, HOST[dtype].char)
+
+
+def _bits(value: float, form: str) -> int:
+    return int.from_bytes(struct.pack(f"={form}", value), sys.byteorder)
 
 
 class FlatCalls(Core):
-    """The three calls on flat spans that read and write each element once."""
+    """The three calls on flat spans that touch each element once."""
+
+    def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
+        super().__init__(cl_device, index)
+        self._flat: dict[tuple[Any, ...], cl.Kernel] = {}
 
     def fill(self, x: Span, a: Scalar) -> None:
         """x ← a. See :class:`~netcl.backends.base.UpdateOperations`.
@@ -66,18 +87,19 @@ class FlatCalls(Core):
         DTypeError
             If ``a`` is no value of x's dtype.
         """
-        if x.dtype.kind == "c":
-            self.require(x.dtype)
-        word, argument = WORDS[x.dtype.itemsize]
-        value = bits(a, x.dtype)
-        if x.size == 0:
-            return
-        kernel = self.kernel(
-            "fill.cl",
-            "fill",
-            (("WORD", word), ("WORD8", f"{word}8"), ("WORK_GROUP_SIZE", self.work_group_size)),
-            arguments=(argument, None, np.uint64, np.uint64),
-        )
+        dtype = x.buffer.dtype
+        if dtype.kind == "c":
+            self.require(dtype)
+        value = word(a, dtype)
+        kernel = self._flat.get(("fill", dtype))
+        if kernel is None:
+            name, argument = WORDS[dtype.itemsize]
+            kernel = self._flat["fill", dtype] = self.kernel(
+                "fill.cl",
+                "fill",
+                (("WORD", name), ("WORD8", f"{name}8"), ("WORK_GROUP_SIZE", self.work_group_size)),
+                arguments=(argument, None, np.uint64, np.uint64),
+            )
         self._launch_flat(kernel, x.size, value, memory(x), x.offset, x.size)
 
     def scale(self, a: Scalar | Span, x: Span) -> None:
@@ -88,16 +110,18 @@ class FlatCalls(Core):
         DTypeError
             If the device cannot compute with x's dtype, or ``a`` is no value of it.
         """
-        self.require(x.dtype)
-        defines, arguments, factor = self._factor(a, x.dtype)
-        if x.size == 0:
-            return
-        kernel = self.kernel(
-            "scale.cl",
-            "scale",
-            (("X", TAG[x.dtype]), ("WORK_GROUP_SIZE", self.work_group_size), *defines),
-            arguments=(*arguments, None, np.uint64, np.uint64),
-        )
+        dtype = x.buffer.dtype
+        self.require(dtype)
+        factor, factor_dtype = self._factor(a, dtype)
+        kernel = self._flat.get(("scale", dtype, factor_dtype))
+        if kernel is None:
+            defines, arguments = _factor_argument(factor_dtype, dtype)
+            kernel = self._flat["scale", dtype, factor_dtype] = self.kernel(
+                "scale.cl",
+                "scale",
+                (("X", TAG[dtype]), ("WORK_GROUP_SIZE", self.work_group_size), *defines),
+                arguments=(*arguments, None, np.uint64, np.uint64),
+            )
         self._launch_flat(kernel, x.size, *factor, memory(x), x.offset, x.size)
 
     def axpy(self, a: Scalar | Span, x: Span, y: Span) -> None:
@@ -112,30 +136,39 @@ class FlatCalls(Core):
         """
         if x.size != y.size:
             raise ShapeError(f"axpy needs spans of one size, got x of {x.size} and y of {y.size} elements")
-        common = x.dtype if x.dtype is y.dtype else promote(x.dtype, y.dtype)
+        x_dtype, y_dtype = x.buffer.dtype, y.buffer.dtype
+        common = x_dtype if x_dtype is y_dtype else promote(x_dtype, y_dtype)
         self.require(common)
-        defines, arguments, factor = self._factor(a, common)
-        if x.size == 0:
-            return
-        tags = (("X", TAG[x.dtype]), ("Y", TAG[y.dtype]), ("SUM", TAG[common]))
-        kernel = self.kernel(
-            "axpy.cl",
-            "axpy",
-            (*tags, ("WORK_GROUP_SIZE", self.work_group_size), *defines),
-            arguments=(*arguments, None, np.uint64, None, np.uint64, np.uint64),
-        )
+        factor, factor_dtype = self._factor(a, common)
+        kernel = self._flat.get(("axpy", x_dtype, y_dtype, factor_dtype))
+        if kernel is None:
+            defines, arguments = _factor_argument(factor_dtype, common)
+            tags = (("X", TAG[x_dtype]), ("Y", TAG[y_dtype]), ("SUM", TAG[common]))
+            kernel = self._flat["axpy", x_dtype, y_dtype, factor_dtype] = self.kernel(
+                "axpy.cl",
+                "axpy",
+                (*tags, ("WORK_GROUP_SIZE", self.work_group_size), *defines),
+                arguments=(*arguments, None, np.uint64, None, np.uint64, np.uint64),
+            )
         self._launch_flat(kernel, x.size, *factor, memory(x), x.offset, memory(y), y.offset, x.size)
 
-    def _factor(self, a: Scalar | Span, dtype: DType) -> tuple[Defines, tuple[Any, ...], tuple[Any, ...]]:
-        """Defines, argument types and arguments for a factor that is a number or lies on the device."""
+    def _factor(self, a: Scalar | Span, dtype: DType) -> tuple[tuple[Any, ...], DType | None]:
+        """The kernel arguments of a factor, and the dtype of the buffer that it lies in, if it lies in one."""
         if not isinstance(a, Span):
-            return (), (SCALAR[dtype],), (number(a, dtype),)
+            return (number(a, dtype),), None
         if a.size != 1:
             raise ShapeError(f"a factor on the device is a span of one element, got {a.size}")
         self.require(a.dtype)
-        return (("A", TAG[a.dtype]),), (None, np.uint64), (memory(a), a.offset)
+        if a.dtype.kind == "f" and dtype.kind != "f":
+            raise DTypeError(f"a {a.dtype} factor on the device does not fit {dtype} elements; cast them with astype()")
+        return (memory(a), a.offset), a.dtype
 
     def _launch_flat(self, kernel: cl.Kernel, n: int, *args: Any) -> None:
-        group = self.work_group_size
-        items = -(-n // LANES)
-        self.launch(kernel, (-(-items // group) * group,), (group,), *args)
+        if n:
+            group = self.work_group_size
+            self.launch(kernel, (-(-n // (LANES * group)) * group,), (group,), *args)
+
+
+def _factor_argument(factor: DType | None, dtype: DType) -> tuple[tuple[tuple[str, str], ...], tuple[Any, ...]]:
+    """Defines and argument types for a factor in a buffer of dtype ``factor``, or else a number."""
+    return ((), (SCALAR[dtype],)) if factor is None else ((("A", TAG[factor]),), (None, np.uint64))

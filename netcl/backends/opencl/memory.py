@@ -1,9 +1,13 @@
-"""Device memory: buffers from a pool, because creating one costs more than a small kernel."""
+"""Memory from pools, because creating it costs more than a small kernel: device buffers, and host memory on its way."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyopencl as cl
 
 from netcl.dtypes import DType
@@ -14,6 +18,9 @@ SMALLEST = 256
 
 KEPT = 1 << 28
 """Unused bytes that are always kept; beyond, no more than what is in use."""
+
+STAGED = 1 << 24
+"""Bytes of the largest host copy whose memory is used again."""
 
 
 def size_class(nbytes: int) -> int:
@@ -121,3 +128,38 @@ class Pool:
             f"{asked} bytes asked for, but {self.context.devices[0].name.strip()} has {free} bytes free and allows "
             f"{self.largest} bytes in one buffer; use smaller batches or dtypes, or delete arrays that are not needed"
         )
+
+
+class Staging:
+    """Copies of host arrays that a transfer reads, kept until it has: the caller may change the original at once.
+
+    An event may only be dropped when its transfer is done, or pyopencl waits for it. Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[cl.Event, npt.NDArray[np.uint8]]] = deque()
+        self._free: dict[int, list[npt.NDArray[np.uint8]]] = {}
+
+    def copy(self, host: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        """A contiguous copy, and the memory that it lies in, for :meth:`keep`."""
+        self.collect()
+        nbytes = size_class(host.nbytes)
+        free = self._free.get(nbytes)
+        memory = free.pop() if free else np.empty(nbytes, np.uint8)
+        copied = memory[: host.nbytes].view(host.dtype).reshape(host.shape)
+        np.copyto(copied, host)
+        return copied, memory
+
+    def keep(self, event: cl.Event, memory: npt.NDArray[np.uint8]) -> None:
+        """Hold the memory of a copy until the event is complete."""
+        self._pending.append((event, memory))
+
+    def collect(self) -> None:
+        """Take back the memory of transfers that are done."""
+        pending = self._pending
+        while pending and pending[0][0].command_execution_status == cl.command_execution_status.COMPLETE:
+            _, memory = pending.popleft()
+            if memory.nbytes <= STAGED:
+                free = self._free.setdefault(memory.nbytes, [])
+                if len(free) < 2:
+                    free.append(memory)
