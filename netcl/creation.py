@@ -1,0 +1,547 @@
+"""New Tensors: from numbers, nested lists, other libraries' arrays, and formulas. None of them blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netcl.array import Array, Storage
+from netcl.backends import get_backend
+from netcl.backends.base import Backend
+from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, complex64
+from netcl.errors import BackendError, DTypeError, ShapeError
+from netcl.functional import host
+from netcl.functional.elementwise import astype, check_supported, where
+from netcl.functional.launch import identity, mapped, scalar_value
+from netcl.functional.shape import broadcast_to, reshape
+from netcl.tensor import Tensor
+
+Shape = int | Sequence[int]
+
+
+def _backend_for(device: object, backend: str | None) -> Backend:
+    """The backend that ``device=`` and ``backend=`` name; the default one for neither."""
+    if device is None:
+        return get_backend(backend)
+    found = get_backend(device)  # type: ignore[arg-type]
+    if backend is not None and found.device.backend != backend.partition(":")[0]:
+        raise BackendError(f"backend={backend!r} and device={str(device)!r} name different backends; give one of them")
+    return found
+
+
+def _extents(shape: Shape) -> tuple[int, ...]:
+    extents = (shape,) if isinstance(shape, int) else tuple(int(extent) for extent in shape)
+    if any(extent < 0 for extent in extents):
+        raise ShapeError(f"extents must not be negative, got {extents}")
+    return extents
+
+
+def _finished(x: Tensor, requires_grad: bool) -> Tensor:
+    if requires_grad:
+        x.requires_grad = True
+    return x
+
+
+def _new(shape: Shape, dtype: DType, backend: Backend, requires_grad: bool) -> Tensor:
+    check_supported(backend, dtype)
+    extents = _extents(shape)
+    if requires_grad and dtype.kind != "f":
+        raise DTypeError(f"only floating Tensors can require a gradient, got {dtype}; pass dtype=netcl.float32")
+    return _finished(Tensor(Storage.empty(backend, math.prod(extents), dtype), extents), requires_grad)
+
+
+def asarray(
+    obj: Any,
+    /,
+    *,
+    dtype: DType | str | None = None,
+    device: object = None,
+    backend: str | None = None,
+    copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Make a Tensor of what holds numbers.
+
+    Parameters
+    ----------
+    obj : Python number, nested sequence, NumPy array, Tensor, torch tensor, or anything with ``__dlpack__``
+    dtype : DType or str, optional
+        By default float32 for Python floats, int64 for ints, and otherwise that of ``obj``.
+    device : str or Device, optional
+        Such as ``"opencl:gpu"``; by default that of ``obj`` if it is a Tensor, else the default device.
+    backend : str, optional
+        Such as ``"opencl"``: the backend's default device.
+    copy : bool, optional
+        True always copies; False refuses to; None copies where it must. What is not a Tensor is always copied.
+    requires_grad : bool, default False
+        Whether ``backward`` leaves a gradient in ``grad``.
+
+    Returns
+    -------
+    Tensor
+        ``obj`` itself if it is a Tensor that fits already. Blocks only to move a Tensor between devices.
+
+    Raises
+    ------
+    DTypeError
+        If the dtype has no counterpart or the device cannot compute in it.
+    BackendError
+        If there is no such device.
+    ValueError
+        If ``copy=False`` and a copy is needed.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.asarray([[1.0, 2.0]], device="numpy")
+    Tensor([[1., 2.]], dtype=float32, device='numpy')
+    """
+    target = None if dtype is None else as_dtype(dtype)
+    if isinstance(obj, Tensor):
+        place = obj.backend if device is None and backend is None else _backend_for(device, backend)
+        return _from_tensor(obj, target or obj.dtype, place, copy, requires_grad)
+    if copy is False:
+        raise ValueError(f"a {type(obj).__name__} cannot become a Tensor without a copy; pass copy=None or copy=True")
+    place = _backend_for(device, backend)
+    if type(obj).__module__.partition(".")[0] == "torch":
+        obj = obj.detach().cpu()
+        if str(obj.dtype) == "torch.bfloat16":
+            obj, target = obj.float(), target or bfloat16
+        obj = obj.resolve_neg().resolve_conj().numpy()
+    values, own = _values(obj, target)
+    if requires_grad and (target or own).kind != "f":
+        raise DTypeError(f"only floating Tensors can require a gradient, got {target or own}; pass dtype=netcl.float32")
+    if values is obj or (isinstance(obj, np.ndarray) and np.shares_memory(values, obj)):
+        values = values.copy()  # the caller may change it before the device has read it
+    return _finished(host.from_host(Tensor, values, place, target or own), requires_grad)
+
+
+def _from_tensor(x: Tensor, dtype: DType, backend: Backend, copy: bool | None, requires_grad: bool) -> Tensor:
+    if dtype is x.dtype and backend is x.backend and not copy:
+        if requires_grad and not x.requires_grad:
+            return _finished(x.detach(), True)
+        return x
+    if copy is False:
+        raise ValueError(
+            f"a Tensor of {x.dtype} on {x.device} cannot become {dtype} on {backend.device} without a copy; pass copy=None"
+        )
+    out = x if dtype is x.dtype else astype(x, dtype)
+    out = host.moved(out, backend)
+    if out is x:
+        out = x.clone()
+    return _finished(out, requires_grad)
+
+
+def _values(obj: Any, target: DType | None) -> tuple[NDArray[Any], DType]:
+    """``obj`` as a NumPy array, and the dtype it would have by itself."""
+    if isinstance(obj, np.ndarray | np.generic):
+        values = np.asarray(obj)
+        if values.dtype.name == "bfloat16":
+            return values.astype(np.float32), bfloat16
+        return values, host.host_dtype(values)
+    if not isinstance(obj, bool | int | float | complex | list | tuple | range):
+        if hasattr(obj, "__dlpack__"):
+            values = np.from_dlpack(obj)
+            return values, host.host_dtype(values)
+        if hasattr(obj, "__array__") or hasattr(obj, "__array_interface__") or _has_buffer(obj):
+            return _values(np.asarray(obj), target)
+        raise DTypeError(
+            f"a {type(obj).__name__} holds no numbers that netcl can read; pass a number, a nested list, a NumPy array, "
+            "a Tensor, or an object with __dlpack__"
+        )
+    leaf = _first_leaf(obj)
+    if isinstance(leaf, Array):
+        obj, leaf = _read_tensors(obj), None
+    try:
+        values = np.asarray(obj)
+    except (ValueError, OverflowError) as error:
+        raise ShapeError(f"this nested sequence is no array: {error}; all rows need the same length") from error
+    if values.dtype.kind not in "biufc":
+        raise DTypeError(f"this sequence holds more than numbers (NumPy reads it as {values.dtype}); convert it first")
+    if isinstance(leaf, np.generic | np.ndarray):
+        return values, host.host_dtype(values)
+    own = {"b": bool_, "i": DEFAULT_INT, "u": host.host_dtype(values), "f": DEFAULT_FLOAT, "c": complex64}
+    return values, DEFAULT_FLOAT if values.size == 0 else own[values.dtype.kind]
+
+
+def _has_buffer(obj: Any) -> bool:
+    try:
+        memoryview(obj)
+    except TypeError:
+        return False
+    return True
+
+
+def _first_leaf(obj: Any) -> Any:
+    while isinstance(obj, list | tuple):
+        if not obj:
+            return None
+        obj = obj[0]
+    return obj
+
+
+def _read_tensors(obj: Any) -> Any:
+    if isinstance(obj, list | tuple):
+        return [_read_tensors(part) for part in obj]
+    return obj.tolist() if isinstance(obj, Array) else obj  # type: ignore[attr-defined]
+
+
+def from_dlpack(x: Any, /, *, device: object = None, copy: bool | None = None) -> Tensor:
+    """Make a Tensor of an object with ``__dlpack__``, through host memory.
+
+    Raises
+    ------
+    ValueError
+        If ``copy=False``: netcl copies what it imports.
+
+    Examples
+    --------
+    >>> import netcl, numpy
+    >>> netcl.from_dlpack(numpy.ones(2, dtype="float32")).tolist()
+    [1.0, 1.0]
+    """
+    if not hasattr(x, "__dlpack__"):
+        raise DTypeError(f"a {type(x).__name__} has no __dlpack__; use netcl.asarray(x)")
+    return asarray(x, device=device, copy=copy)
+
+
+def empty(
+    shape: Shape,
+    *,
+    dtype: DType | str | None = None,
+    device: object = None,
+    backend: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A Tensor with unspecified contents.
+
+    Parameters
+    ----------
+    shape : int or sequence of int
+    dtype : DType or str, default float32
+    device, backend, requires_grad
+        As in :func:`asarray`.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.empty((2, 3)).shape
+    (2, 3)
+    """
+    kind = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+    return _new(shape, kind, _backend_for(device, backend), requires_grad)
+
+
+def _filled(x: Tensor, value: Any) -> Tensor:
+    if x.size:
+        x.backend.fill(x.span(), value)
+    return x
+
+
+def zeros(
+    shape: Shape,
+    *,
+    dtype: DType | str | None = None,
+    device: object = None,
+    backend: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A Tensor of zeros. Parameters as in :func:`empty`.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.zeros(2).tolist()
+    [0.0, 0.0]
+    """
+    return _filled(empty(shape, dtype=dtype, device=device, backend=backend, requires_grad=requires_grad), 0)
+
+
+def ones(
+    shape: Shape,
+    *,
+    dtype: DType | str | None = None,
+    device: object = None,
+    backend: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A Tensor of ones. Parameters as in :func:`empty`.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.ones((2, 2), dtype=netcl.int32).tolist()
+    [[1, 1], [1, 1]]
+    """
+    return _filled(empty(shape, dtype=dtype, device=device, backend=backend, requires_grad=requires_grad), 1)
+
+
+def full(
+    shape: Shape,
+    fill_value: bool | int | float | complex,
+    *,
+    dtype: DType | str | None = None,
+    device: object = None,
+    backend: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A Tensor of one value, by default of that value's dtype. Parameters as in :func:`empty`.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.full(2, 7).dtype
+    netcl.int64
+    """
+    kind = as_dtype(type(fill_value)) if dtype is None else as_dtype(dtype)
+    value = scalar_value(fill_value, kind)
+    return _filled(empty(shape, dtype=kind, device=device, backend=backend, requires_grad=requires_grad), value)
+
+
+def empty_like(x: Tensor, /, *, dtype: DType | str | None = None, device: object = None) -> Tensor:
+    """A Tensor of the shape, dtype and device of ``x``, with unspecified contents.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.empty_like(netcl.zeros((2, 3), dtype=netcl.int8)).dtype
+    netcl.int8
+    """
+    backend = x.backend if device is None else _backend_for(device, None)
+    return _new(x.shape, x.dtype if dtype is None else as_dtype(dtype), backend, False)
+
+
+def zeros_like(x: Tensor, /, *, dtype: DType | str | None = None, device: object = None) -> Tensor:
+    """Zeros of the shape, dtype and device of ``x``.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.zeros_like(netcl.ones(2)).tolist()
+    [0.0, 0.0]
+    """
+    return _filled(empty_like(x, dtype=dtype, device=device), 0)
+
+
+def ones_like(x: Tensor, /, *, dtype: DType | str | None = None, device: object = None) -> Tensor:
+    """Ones of the shape, dtype and device of ``x``.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.ones_like(netcl.zeros(2)).tolist()
+    [1.0, 1.0]
+    """
+    return _filled(empty_like(x, dtype=dtype, device=device), 1)
+
+
+def full_like(
+    x: Tensor,
+    /,
+    fill_value: bool | int | float | complex,
+    *,
+    dtype: DType | str | None = None,
+    device: object = None,
+) -> Tensor:
+    """One value in the shape, dtype and device of ``x``.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.full_like(netcl.zeros(2), 3).tolist()
+    [3.0, 3.0]
+    """
+    out = empty_like(x, dtype=dtype, device=device)
+    return _filled(out, scalar_value(fill_value, out.dtype))
+
+
+def _uploaded(
+    values: NDArray[Any], dtype: DType, device: object, backend: str | None, requires_grad: bool = False
+) -> Tensor:
+    return _finished(host.from_host(Tensor, values, _backend_for(device, backend), dtype), requires_grad)
+
+
+def arange(
+    start: float,
+    /,
+    stop: float | None = None,
+    step: float = 1,
+    *,
+    dtype: DType | str | None = None,
+    device: object = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Evenly spaced numbers from ``start`` up to but without ``stop``.
+
+    Parameters
+    ----------
+    start : int or float
+        The first number, or the end if ``stop`` is left out (then they start at 0).
+    stop : int or float, optional
+    step : int or float, default 1
+    dtype : DType or str, optional
+        By default int64 if all three are ints, else float32.
+    device, backend
+        As in :func:`asarray`.
+
+    Raises
+    ------
+    ValueError
+        If ``step`` is 0.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.arange(1, 7, 2).tolist()
+    [1, 3, 5]
+    """
+    first, last = (0, start) if stop is None else (start, stop)
+    if step == 0:
+        raise ValueError("the step of arange must not be 0")
+    whole = all(isinstance(number, int) for number in (first, last, step))
+    kind = as_dtype(dtype) if dtype is not None else DEFAULT_INT if whole else DEFAULT_FLOAT
+    count = max(math.ceil((last - first) / step), 0) if not whole else len(range(int(first), int(last), int(step)))
+    places = np.arange(count)
+    values = first + places * step if whole else np.float64(first) + places * np.float64(step)
+    return _uploaded(values, kind, device, backend)
+
+
+def linspace(
+    start: float,
+    stop: float,
+    /,
+    num: int,
+    *,
+    dtype: DType | str | None = None,
+    device: object = None,
+    backend: str | None = None,
+    endpoint: bool = True,
+) -> Tensor:
+    """``num`` evenly spaced numbers from ``start`` to ``stop``.
+
+    Parameters
+    ----------
+    start, stop : float
+    num : int
+    dtype : DType or str, default float32
+    device, backend
+        As in :func:`asarray`.
+    endpoint : bool, default True
+        Whether ``stop`` is among them.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.linspace(0.0, 1.0, 5).tolist()
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    values = np.linspace(start, stop, num, endpoint=endpoint)
+    return _uploaded(values, DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device, backend)
+
+
+def eye(
+    n_rows: int,
+    n_cols: int | None = None,
+    /,
+    *,
+    k: int = 0,
+    dtype: DType | str | None = None,
+    device: object = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Ones on a diagonal and zeros elsewhere.
+
+    Parameters
+    ----------
+    n_rows : int
+    n_cols : int, optional
+        As many as rows by default.
+    k : int, default 0
+        The diagonal: positive above the main one.
+    dtype : DType or str, default float32
+    device, backend
+        As in :func:`asarray`.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.eye(2).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    values = np.eye(n_rows, n_cols, k=k)
+    return _uploaded(values, DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device, backend)
+
+
+def _triangle(x: Tensor, k: int, lower: bool) -> Tensor:
+    if x.ndim < 2:
+        raise ShapeError(f"a triangle needs at least two axes, got shape {x.shape}")
+    rows, columns = x.shape[-2:]
+    kept = np.tri(rows, columns, k=k if lower else k - 1, dtype=bool)
+    mask = host.from_host(Tensor, kept if lower else ~kept, x.backend, bool_)
+    return where(mask, x, False if x.dtype is bool_ else 0)  # type: ignore[no-any-return]
+
+
+def tril(x: Tensor, /, *, k: int = 0) -> Tensor:
+    """The lower triangle of each matrix, zeros elsewhere.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.tril(netcl.ones((2, 2))).tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
+    return _triangle(x, k, lower=True)
+
+
+def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
+    """The upper triangle of each matrix, zeros elsewhere.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.triu(netcl.ones((2, 2))).tolist()
+    [[1.0, 1.0], [0.0, 1.0]]
+    """
+    return _triangle(x, k, lower=False)
+
+
+def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
+    """The coordinates of a grid, from the coordinates along each axis.
+
+    Parameters
+    ----------
+    arrays : Tensor
+        One-dimensional, of one dtype.
+    indexing : {"xy", "ij"}, default "xy"
+        "xy" exchanges the first two axes.
+
+    Raises
+    ------
+    ValueError
+        For any other ``indexing``.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> [x.shape for x in netcl.meshgrid(netcl.arange(2), netcl.arange(3))]
+    [(3, 2), (3, 2)]
+    """
+    if indexing not in ("xy", "ij"):
+        raise ValueError(f"indexing must be 'xy' or 'ij', got {indexing!r}")
+    order = list(range(len(arrays)))
+    if indexing == "xy" and len(arrays) > 1:
+        order[0], order[1] = 1, 0
+    shape = [1] * len(arrays)
+    for array, place in zip(arrays, order, strict=True):
+        if array.ndim != 1:
+            raise ShapeError(f"meshgrid takes one-dimensional arrays, got shape {array.shape}")
+        shape[place] = array.size
+    columns = []
+    for array, place in zip(arrays, order, strict=True):
+        own = [array.size if axis == place else 1 for axis in range(len(arrays))]
+        columns.append(broadcast_to(reshape(array, own), shape))
+    return [mapped(identity, column) for column in columns]

@@ -1,0 +1,547 @@
+"""Elementwise operations, each with its derivatives beside it.
+
+A derivative names what it needs: ``g`` is the gradient of the output, ``y`` the output, ``x`` (or ``x1`` and ``x2``) the
+operands. Each line is one launch forward and one launch back, over broadcast, strided operands of any dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+from netcl import expression as ex
+from netcl import tape
+from netcl.array import Array
+from netcl.dtypes import DType, as_dtype, promote, promote_scalar
+from netcl.errors import DTypeError
+from netcl.functional.launch import (
+    A,
+    Derivative,
+    Function,
+    Operand,
+    identity,
+    mapped,
+    mapped_into,
+    pull,
+    record_elementwise,
+    scalar_value,
+)
+
+Unary: TypeAlias = Callable[[A], A]
+Binary: TypeAlias = Callable[..., Any]
+
+_KINDS = {
+    "any": "buifc",
+    "numeric": "uifc",
+    "real": "uif",
+    "integer": "bui",
+}
+_TEMPLATE = """{summary}
+
+    {formula}
+
+    Parameters
+    ----------
+    {parameters}
+
+    Returns
+    -------
+    Tensor
+        Of the promoted dtype{result}. Enqueues; does not block.
+
+    Raises
+    ------
+    DTypeError
+        If an operand's dtype is not {domain}.
+    {raises}
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.{call}.tolist()
+    {value}
+    """
+_RESULT = {"float": " (float32 for integers)", "bool": ": bool", "same": "", "real": "", "where": ""}
+_RAISES = """ShapeError
+        If the shapes do not broadcast.
+    DeviceMismatchError
+        If the operands are on different devices.
+
+    """
+_ON_INTEGERS: dict[str, Function] = {
+    "floor": identity,
+    "ceil": identity,
+    "trunc": identity,
+    "round": identity,
+    "positive": identity,
+    "isnan": lambda x: ex.not_equal(x, x),
+    "isinf": lambda x: ex.not_equal(x, x),
+    "isfinite": lambda x: ex.equal(x, x),
+}
+
+
+def _document(
+    operation: Any, name: str, summary: str, formula: str, arity: int, domain: str, call: str, value: str
+) -> None:
+    two = "x1, x2 : Tensor or Python number\n        At least one of them a Tensor; their shapes broadcast."
+    operation.__name__ = operation.__qualname__ = name
+    operation.__doc__ = _TEMPLATE.format(
+        summary=summary, formula=formula, parameters="x : Tensor" if arity == 1 else two,
+        result=_RESULT[ex.OPERATORS[name][1]], domain={"any": "one of netcl's"}.get(domain, domain),
+        raises="" if arity == 1 else _RAISES, call=call, value=value,
+    ).replace("\n    \n", "\n\n")  # fmt: skip
+
+
+def _check_kind(name: str, x: object, domain: str) -> None:
+    if isinstance(x, Array):
+        if x.storage.dtype.kind not in _KINDS[domain]:
+            raise DTypeError(
+                f"{name} takes {domain} operands, got an array of {x.storage.dtype}; convert it with astype() first"
+            )
+    elif not isinstance(x, bool | int | float | complex):
+        raise DTypeError(f"{name} takes Tensors and Python numbers, got {type(x).__name__}; use netcl.asarray(x)")
+
+
+def _unary(
+    name: str, summary: str, formula: str, call: str, value: str, derivative: Function | None = None,
+    domain: str = "numeric",
+) -> Any:  # fmt: skip
+    function = partial(ex.apply, name)
+    on_integers = _ON_INTEGERS.get(name, function)
+    derivatives = (Derivative(derivative),) if derivative is not None else None
+    kinds = _KINDS[domain]
+
+    def operation(x: A, /) -> A:
+        if not isinstance(x, Array) or x.storage.dtype.kind not in kinds:
+            _check_kind(name, x, domain)
+        out: A = mapped(function if x.storage.dtype.kind in "fc" else on_integers, x)
+        if derivatives is not None:
+            record_elementwise(out, (x,), derivatives, name)
+        return out
+
+    _document(operation, name, summary, formula, 1, domain, call, value)
+    return operation
+
+
+def _binary(
+    name: str, summary: str, formula: str, call: str, value: str, left: Function | None = None,
+    right: Function | None = None, domain: str = "numeric",
+) -> Any:  # fmt: skip
+    function = partial(ex.apply, name)
+    derivatives = tuple(None if d is None else Derivative(d) for d in (left, right))
+    kinds = _KINDS[domain]
+    differentiable = left is not None
+
+    def operation(x1: Any, x2: Any, /) -> Any:
+        for x in (x1, x2):
+            if not isinstance(x, Array) or x.storage.dtype.kind not in kinds:
+                _check_kind(name, x, domain)
+        out = mapped(function, x1, x2)
+        if differentiable:
+            record_elementwise(out, (x1, x2), derivatives, name)
+        return out
+
+    _document(operation, name, summary, formula, 2, domain, call, value)
+    return operation
+
+
+_X = "netcl.asarray([-1.0, 0.5])"
+
+# Arithmetic
+add = _binary(
+    "add", "The sum of each pair of elements.", "y = x1 + x2", "add(netcl.asarray([1, 2]), 3)", "[4, 5]",
+    left=lambda g: g, right=lambda g: g,
+)  # fmt: skip
+subtract = _binary(
+    "subtract", "The difference of each pair of elements.", "y = x1 - x2",
+    "subtract(netcl.asarray([1, 2]), 3)", "[-2, -1]",
+    left=lambda g: g, right=lambda g: -g,
+)  # fmt: skip
+multiply = _binary(
+    "multiply", "The product of each pair of elements.", "y = x1 · x2", "multiply(netcl.asarray([1, 2]), 3)", "[3, 6]",
+    left=lambda g, x2: g * x2, right=lambda g, x1: g * x1,
+)  # fmt: skip
+divide = _binary(
+    "divide", "The quotient of each pair of elements.", "y = x1 / x2", "divide(netcl.asarray([1.0, 3.0]), 2)",
+    "[0.5, 1.5]",
+    left=lambda g, x2: g / x2, right=lambda g, x2, y: -g * y / x2,
+)  # fmt: skip
+floor_divide = _binary(
+    "floor_divide", "The quotient of each pair of elements, rounded down.", "y = floor(x1 / x2)",
+    "floor_divide(netcl.asarray([7, -7]), 2)", "[3, -4]", domain="real",
+)  # fmt: skip
+remainder = _binary(
+    "remainder", "The remainder of each division, with the sign of the divisor.", "y = x1 - floor(x1 / x2) · x2",
+    "remainder(netcl.asarray([7, -7]), 4)", "[3, 1]",
+    left=lambda g: g, right=lambda g, x1, x2, y: -g * ((x1 - y) / x2), domain="real",
+)  # fmt: skip
+
+
+def _pow_left(g: Any, x1: Any, x2: Any) -> Any:
+    return ex.where(ex.equal(x2, 0.0), 0.0, g * x2 * ex.apply("pow", x1, x2 - 1.0))
+
+
+def _pow_right(g: Any, x1: Any, y: Any) -> Any:
+    # At x1 = 0 the limit for a positive exponent is 0, where y·log(x1) would be 0·(-inf).
+    return ex.where(ex.equal(y, 0.0), 0.0, g * y * ex.log(x1))
+
+
+_power = _binary(
+    "pow", "Each element of x1 to the power of x2.", "y = x1 ^ x2", "pow(netcl.asarray([2.0, 3.0]), 3)", "[8.0, 27.0]",
+    left=_pow_left, right=_pow_right,
+)  # fmt: skip
+
+
+def pow(x1: Any, x2: Any, /) -> Any:  # noqa: D103 - its documentation is made below
+    if isinstance(x2, int | float) and x2 == 2 and isinstance(x1, Array) and not (
+        isinstance(x2, float) and x1.storage.dtype.kind not in "fc"
+    ):
+        return square(x1)
+    return _power(x1, x2)
+
+
+pow.__doc__ = _power.__doc__
+
+atan2 = _binary(
+    "atan2", "The angle of each point (x2, x1), in radians.", "y = atan(x1 / x2), in the quadrant of the point",
+    "atan2(netcl.asarray([0.0, 1.0]), 1.0)", "[0.0, 0.7853981852531433]",
+    left=lambda g, x1, x2: g * x2 / (x1 * x1 + x2 * x2), right=lambda g, x1, x2: -g * x1 / (x1 * x1 + x2 * x2),
+    domain="real",
+)  # fmt: skip
+hypot = _binary(
+    "hypot", "The length of each vector (x1, x2).", "y = sqrt(x1² + x2²)", "hypot(netcl.asarray([3.0]), 4.0)", "[5.0]",
+    left=lambda g, x1, y: ex.where(ex.equal(y, 0.0), 0.0, g * x1 / y),
+    right=lambda g, x2, y: ex.where(ex.equal(y, 0.0), 0.0, g * x2 / y), domain="real",
+)  # fmt: skip
+logaddexp = _binary(
+    "logaddexp", "The logarithm of a sum of exponentials, without overflow.", "y = log(exp(x1) + exp(x2))",
+    "logaddexp(netcl.asarray([1000.0]), 0.0)", "[1000.0]",
+    left=lambda g, x1, y: g * ex.exp(x1 - y), right=lambda g, x2, y: g * ex.exp(x2 - y), domain="real",
+)  # fmt: skip
+copysign = _binary(
+    "copysign", "The magnitude of x1 with the sign of x2.", "y = |x1| · sign(x2)",
+    "copysign(netcl.asarray([1.0, -2.0]), -1.0)", "[-1.0, -2.0]", domain="real",
+)  # fmt: skip
+nextafter = _binary(
+    "nextafter", "The next representable number after x1 towards x2.", "y = x1 ± one unit in the last place",
+    "nextafter(netcl.asarray([1.0]), 2.0)", "[1.0000001192092896]", domain="real",
+)  # fmt: skip
+
+
+def _share(wins: str, mine: str) -> Function:
+    """The derivative of a maximum or minimum: all to the winner, half to each of two equals."""
+    if mine == "x1":
+        return lambda g, x1, x2: ex.where(ex.apply(wins, x1, x2), g, ex.where(ex.equal(x1, x2), 0.5 * g, 0.0))
+    return lambda g, x1, x2: ex.where(ex.apply(wins, x2, x1), g, ex.where(ex.equal(x1, x2), 0.5 * g, 0.0))
+
+
+maximum = _binary(
+    "maximum", "The larger of each pair of elements; NaN if either is NaN.", "y = max(x1, x2)",
+    f"maximum({_X}, 0.0)", "[0.0, 0.5]",
+    left=_share("greater", "x1"), right=_share("greater", "x2"), domain="real",
+)  # fmt: skip
+minimum = _binary(
+    "minimum", "The smaller of each pair of elements; NaN if either is NaN.", "y = min(x1, x2)",
+    f"minimum({_X}, 0.0)", "[-1.0, 0.0]",
+    left=_share("less", "x1"), right=_share("less", "x2"), domain="real",
+)  # fmt: skip
+
+negative = _unary("negative", "Minus each element.", "y = -x", f"negative({_X})", "[1.0, -0.5]", lambda g: -g)
+positive = _unary("positive", "A copy of the array.", "y = +x", f"positive({_X})", "[-1.0, 0.5]", lambda g: g)
+abs = _unary(
+    "abs", "The absolute value of each element; its derivative at 0 is 0.", "y = |x|", f"abs({_X})", "[1.0, 0.5]",
+    lambda g, x: g * ex.sign(x),
+)  # fmt: skip
+sign = _unary(
+    "sign", "The sign of each element: -1, 0 or 1.", "y = x / |x|", f"sign({_X})", "[-1.0, 1.0]", lambda g: g * 0.0
+)
+square = _unary(
+    "square", "The square of each element.", "y = x²", f"square({_X})", "[1.0, 0.25]", lambda g, x: 2.0 * g * x
+)
+sqrt = _unary(
+    "sqrt", "The square root of each element.", "y = x^(1/2)", "sqrt(netcl.asarray([4.0, 9.0]))", "[2.0, 3.0]",
+    lambda g, y: 0.5 * g / y,
+)  # fmt: skip
+rsqrt = _unary(
+    "rsqrt", "One over the square root of each element.", "y = x^(-1/2)", "rsqrt(netcl.asarray([4.0]))", "[0.5]",
+    lambda g, y: -0.5 * g * y * y * y,
+)  # fmt: skip
+reciprocal = _unary(
+    "reciprocal", "One over each element.", "y = 1 / x", "reciprocal(netcl.asarray([4.0]))", "[0.25]",
+    lambda g, y: -g * y * y,
+)  # fmt: skip
+
+# Exponentials, logarithms, angles
+exp = _unary(
+    "exp", "The exponential of each element.", "y = e^x", "exp(netcl.asarray([0.0]))", "[1.0]", lambda g, y: g * y
+)
+expm1 = _unary(
+    "expm1", "The exponential of each element minus one, exact near 0.", "y = e^x - 1",
+    "expm1(netcl.asarray([0.0]))", "[0.0]", lambda g, y: g * (y + 1.0),
+)  # fmt: skip
+log = _unary(
+    "log", "The natural logarithm of each element.", "y = log(x)", "log(netcl.asarray([1.0]))", "[0.0]",
+    lambda g, x: g / x,
+)  # fmt: skip
+log1p = _unary(
+    "log1p", "The logarithm of one plus each element, exact near 0.", "y = log(1 + x)",
+    "log1p(netcl.asarray([0.0]))", "[0.0]", lambda g, x: g / (1.0 + x),
+)  # fmt: skip
+log2 = _unary(
+    "log2", "The base-2 logarithm of each element.", "y = log(x) / log(2)", "log2(netcl.asarray([8.0]))", "[3.0]",
+    lambda g, x: g / (x * math.log(2.0)),
+)  # fmt: skip
+log10 = _unary(
+    "log10", "The base-10 logarithm of each element.", "y = log(x) / log(10)", "log10(netcl.asarray([1.0]))", "[0.0]",
+    lambda g, x: g / (x * math.log(10.0)),
+)  # fmt: skip
+sin = _unary(
+    "sin", "The sine of each angle in radians.", "y = sin(x)", "sin(netcl.asarray([0.0]))", "[0.0]",
+    lambda g, x: g * ex.cos(x),
+)  # fmt: skip
+cos = _unary(
+    "cos", "The cosine of each angle in radians.", "y = cos(x)", "cos(netcl.asarray([0.0]))", "[1.0]",
+    lambda g, x: -g * ex.sin(x),
+)  # fmt: skip
+tan = _unary(
+    "tan", "The tangent of each angle in radians.", "y = tan(x)", "tan(netcl.asarray([0.0]))", "[0.0]",
+    lambda g, y: g * (1.0 + y * y),
+)  # fmt: skip
+asin = _unary(
+    "asin", "The angle whose sine is each element.", "y = arcsin(x)", "asin(netcl.asarray([0.0]))", "[0.0]",
+    lambda g, x: g * ex.rsqrt(1.0 - x * x),
+)  # fmt: skip
+acos = _unary(
+    "acos", "The angle whose cosine is each element.", "y = arccos(x)", "acos(netcl.asarray([1.0]))", "[0.0]",
+    lambda g, x: -g * ex.rsqrt(1.0 - x * x),
+)  # fmt: skip
+atan = _unary(
+    "atan", "The angle whose tangent is each element.", "y = arctan(x)", "atan(netcl.asarray([0.0]))", "[0.0]",
+    lambda g, x: g / (1.0 + x * x),
+)  # fmt: skip
+sinh = _unary(
+    "sinh", "The hyperbolic sine of each element.", "y = (e^x - e^-x) / 2", "sinh(netcl.asarray([0.0]))", "[0.0]",
+    lambda g, x: g * ex.apply("cosh", x),
+)  # fmt: skip
+cosh = _unary(
+    "cosh", "The hyperbolic cosine of each element.", "y = (e^x + e^-x) / 2", "cosh(netcl.asarray([0.0]))", "[1.0]",
+    lambda g, x: g * ex.apply("sinh", x),
+)  # fmt: skip
+tanh = _unary(
+    "tanh", "The hyperbolic tangent of each element.", "y = (e^x - e^-x) / (e^x + e^-x)",
+    "tanh(netcl.asarray([0.0]))", "[0.0]", lambda g, y: g * (1.0 - y * y),
+)  # fmt: skip
+asinh = _unary(
+    "asinh", "The inverse hyperbolic sine of each element.", "y = log(x + sqrt(x² + 1))",
+    "asinh(netcl.asarray([0.0]))", "[0.0]", lambda g, x: g * ex.rsqrt(x * x + 1.0),
+)  # fmt: skip
+acosh = _unary(
+    "acosh", "The inverse hyperbolic cosine of each element.", "y = log(x + sqrt(x² - 1))",
+    "acosh(netcl.asarray([1.0]))", "[0.0]", lambda g, x: g * ex.rsqrt(x * x - 1.0),
+)  # fmt: skip
+atanh = _unary(
+    "atanh", "The inverse hyperbolic tangent of each element.", "y = log((1 + x) / (1 - x)) / 2",
+    "atanh(netcl.asarray([0.0]))", "[0.0]", lambda g, x: g / (1.0 - x * x),
+)  # fmt: skip
+erf = _unary(
+    "erf", "The error function of each element.", "y = 2/sqrt(π) ∫₀ˣ exp(-t²) dt", "erf(netcl.asarray([0.0]))",
+    "[0.0]", lambda g, x: g * (2.0 / math.sqrt(math.pi)) * ex.exp(-(x * x)), domain="real",
+)  # fmt: skip
+
+# Rounding: piecewise constant, so the derivative is 0
+floor = _unary(
+    "floor", "Each element rounded down.", "y = ⌊x⌋", f"floor({_X})", "[-1.0, 0.0]", lambda g: g * 0.0, "real"
+)
+ceil = _unary("ceil", "Each element rounded up.", "y = ⌈x⌉", f"ceil({_X})", "[-1.0, 1.0]", lambda g: g * 0.0, "real")
+trunc = _unary(
+    "trunc", "Each element rounded towards 0.", "y = sign(x) ⌊|x|⌋", f"trunc({_X})", "[-1.0, 0.0]", lambda g: g * 0.0,
+    "real",
+)  # fmt: skip
+round = _unary(
+    "round", "Each element rounded to the nearest integer, halves to even.", "y = ⌊x⌉", f"round({_X})", "[-1.0, 0.0]",
+    lambda g: g * 0.0,
+)  # fmt: skip
+
+# Comparisons and predicates
+equal = _binary("equal", "Whether each pair is equal.", "y = x1 == x2", f"equal({_X}, 0.5)", "[False, True]",
+                domain="any")  # fmt: skip
+not_equal = _binary("not_equal", "Whether each pair differs.", "y = x1 != x2", f"not_equal({_X}, 0.5)",
+                    "[True, False]", domain="any")  # fmt: skip
+less = _binary("less", "Whether x1 is smaller.", "y = x1 < x2", f"less({_X}, 0.5)", "[True, False]", domain="real")
+less_equal = _binary("less_equal", "Whether x1 is not larger.", "y = x1 <= x2", f"less_equal({_X}, 0.5)",
+                     "[True, True]", domain="real")  # fmt: skip
+greater = _binary("greater", "Whether x1 is larger.", "y = x1 > x2", f"greater({_X}, 0.5)", "[False, False]",
+                  domain="real")  # fmt: skip
+greater_equal = _binary("greater_equal", "Whether x1 is not smaller.", "y = x1 >= x2", f"greater_equal({_X}, 0.5)",
+                        "[False, True]", domain="real")  # fmt: skip
+isnan = _unary("isnan", "Whether each element is NaN.", "y = (x != x)", f"isnan({_X})", "[False, False]")
+isinf = _unary("isinf", "Whether each element is infinite.", "y = (|x| = inf)", f"isinf({_X})", "[False, False]")
+isfinite = _unary("isfinite", "Whether each element is finite.", "y = (|x| < inf)", f"isfinite({_X})", "[True, True]")
+signbit = _unary("signbit", "Whether the sign bit of each element is set.", "y = (x < 0 or x = -0)", f"signbit({_X})",
+                 "[True, False]", domain="real")  # fmt: skip
+
+# Logic and bits
+_B = "netcl.asarray([True, False])"
+_I = "netcl.asarray([5, 6])"
+logical_and = _binary("logical_and", "Whether both are true.", "y = x1 ∧ x2", f"logical_and({_B}, True)",
+                      "[True, False]", domain="any")  # fmt: skip
+logical_or = _binary("logical_or", "Whether at least one is true.", "y = x1 ∨ x2", f"logical_or({_B}, True)",
+                     "[True, True]", domain="any")  # fmt: skip
+logical_xor = _binary("logical_xor", "Whether exactly one is true.", "y = x1 ⊕ x2", f"logical_xor({_B}, True)",
+                      "[False, True]", domain="any")  # fmt: skip
+logical_not = _unary("logical_not", "Whether each element is false.", "y = ¬x", f"logical_not({_B})",
+                     "[False, True]", domain="any")  # fmt: skip
+bitwise_and = _binary("bitwise_and", "The bits set in both.", "y = x1 & x2", f"bitwise_and({_I}, 3)", "[1, 2]",
+                      domain="integer")  # fmt: skip
+bitwise_or = _binary("bitwise_or", "The bits set in either.", "y = x1 | x2", f"bitwise_or({_I}, 3)", "[7, 7]",
+                     domain="integer")  # fmt: skip
+bitwise_xor = _binary("bitwise_xor", "The bits set in exactly one.", "y = x1 ^ x2", f"bitwise_xor({_I}, 3)", "[6, 5]",
+                      domain="integer")  # fmt: skip
+bitwise_invert = _unary("bitwise_invert", "Every bit inverted.", "y = ~x", f"bitwise_invert({_I})", "[-6, -7]",
+                        domain="integer")  # fmt: skip
+bitwise_left_shift = _binary("bitwise_left_shift", "The bits moved up by x2.", "y = x1 · 2^x2",
+                             f"bitwise_left_shift({_I}, 1)", "[10, 12]", domain="integer")  # fmt: skip
+bitwise_right_shift = _binary("bitwise_right_shift", "The bits moved down by x2.", "y = ⌊x1 / 2^x2⌋",
+                              f"bitwise_right_shift({_I}, 1)", "[2, 3]", domain="integer")  # fmt: skip
+
+
+_WHERE = (None, Derivative(lambda g, x1: ex.where(x1, g, 0.0)), Derivative(lambda g, x1: ex.where(x1, 0.0, g)))
+
+
+def where(condition: Array, x1: Operand, x2: Operand, /) -> Any:
+    """Take elements of ``x1`` where ``condition`` holds, else of ``x2``.
+
+    Parameters
+    ----------
+    condition : Tensor of bool
+    x1, x2 : Tensor or Python number
+        The three broadcast. Gradients of what is not taken are 0.
+
+    Raises
+    ------
+    DTypeError
+        If the condition is not boolean.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> x = netcl.asarray([-1.0, 2.0])
+    >>> netcl.where(x > 0, x, 0.0).tolist()
+    [0.0, 2.0]
+    """
+    if not isinstance(condition, Array) or condition.dtype.kind != "b":
+        got = condition.dtype if isinstance(condition, Array) else type(condition).__name__
+        raise DTypeError(f"where takes a condition of bool, got {got}; compare it with 0 first")
+    out = mapped(ex.where, condition, x1, x2)
+    record_elementwise(out, (condition, x1, x2), _WHERE, "where")
+    return out
+
+
+def _clip_both(x: Any, low: Any, high: Any) -> Any:
+    return ex.minimum(ex.maximum(x, low), high)
+
+
+_CLIP = {
+    (True, True): (_clip_both, lambda g, x, low, high: ex.where((x >= low) & (x <= high), g, 0.0)),
+    (True, False): (ex.maximum, lambda g, x, low: ex.where(x >= low, g, 0.0)),
+    (False, True): (ex.minimum, lambda g, x, high: ex.where(x <= high, g, 0.0)),
+}
+
+
+def clip(x: A, /, min: Operand | None = None, max: Operand | None = None) -> A:
+    """Limit each element to an interval.
+
+    y = minimum(maximum(x, min), max), of the dtype of x
+
+    Parameters
+    ----------
+    x : Tensor
+    min, max : Tensor, Python number or None
+        The ends, which broadcast with ``x``; ``None`` leaves that side open. Gradients reach ``x`` alone.
+
+    Raises
+    ------
+    DTypeError
+        If an end would widen ``x``.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.clip(netcl.asarray([-3.0, 0.5, 3.0]), -1.0, 1.0).tolist()
+    [-1.0, 0.5, 1.0]
+    """
+    _check_kind("clip", x, "real")
+    ends = [end for end in (min, max) if end is not None]
+    if not ends:
+        return positive(x)  # type: ignore[no-any-return]
+    for end in ends:
+        needed = promote(x.dtype, end.dtype) if isinstance(end, Array) else promote_scalar(x.dtype, end)
+        if needed is not x.dtype:
+            raise DTypeError(f"clip keeps the dtype of x, {x.dtype}, but an end needs {needed}; cast x with astype()")
+    forward, derivative = _CLIP[min is not None, max is not None]
+    out: A = mapped(forward, x, *ends, dtype=x.dtype)
+    tape.record(out, (x, lambda g: pull(x, derivative, g, x, *ends)), name="clip")
+    return out
+
+
+def astype(x: A, dtype: DType | str, /, *, copy: bool = True, device: object = None) -> A:
+    """Convert the elements to another dtype.
+
+    Parameters
+    ----------
+    x : Tensor
+    dtype : DType or str
+    copy : bool, default True
+        With False, ``x`` itself is returned when it has the dtype already.
+    device : optional
+        Only the device of ``x`` itself; use ``to(device)`` to move.
+
+    Raises
+    ------
+    DTypeError
+        If the dtype does not exist or the device cannot compute in it.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.astype(netcl.asarray([1.7, -1.7]), netcl.int32).tolist()
+    [1, -1]
+    """
+    target = as_dtype(dtype)
+    if device is not None and device != x.device and str(device) != str(x.device):
+        raise DTypeError(f"astype does not move arrays from {x.device} to {device}; use to(device) first")
+    if target is x.dtype and not copy:
+        return x
+    check_supported(x.backend, target)
+    if x.dtype.kind == "c" and target.kind in "fiu":
+        raise DTypeError(f"{x.dtype} does not convert to {target}; take real(x) or abs(x) first")
+    out: A = mapped(identity, x, dtype=target)
+    if target.kind in "fc":
+        tape.record(out, (x, lambda g: pull(x, identity, g)), name="astype")
+    return out
+
+
+def check_supported(backend: Any, dtype: DType) -> None:
+    """Refuse a dtype that the device cannot compute in."""
+    if not backend.supports(dtype):
+        device = backend.device
+        remedy = "float32" if dtype.kind == "f" else "complex64" if dtype.kind == "c" else "int64"
+        raise DTypeError(
+            f"{device} ({device.name}) cannot compute in {dtype}; pass dtype=netcl.{remedy}, or use backend='numpy'"
+        )
+
+
+def assign(out: Array, value: Operand) -> None:
+    """Write ``value``, cast and broadcast, over the elements of ``out``. Not recorded."""
+    if isinstance(value, Array):
+        mapped_into(out, identity, value)
+    elif out.is_contiguous:
+        if out.size:
+            out.backend.fill(out.span(), scalar_value(value, out.dtype))
+    else:
+        mapped_into(out, _second, out, value)
+
+
+def _second(x: Any, value: Any) -> Any:
+    return value

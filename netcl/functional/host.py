@@ -1,0 +1,77 @@
+"""The doors between host memory and arrays. Reading blocks; writing does not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netcl import tape
+from netcl.array import Array, Storage
+from netcl.backends.base import Backend
+from netcl.dtypes import DType, as_dtype, bfloat16, float32
+from netcl.errors import DTypeError
+from netcl.functional.elementwise import check_supported
+from netcl.functional.launch import contiguous, identity, mapped
+
+A = TypeVar("A", bound=Array)
+
+
+def to_host(x: Array) -> NDArray[Any]:
+    """The elements as a new NumPy array of the storage dtype; bfloat16 as the uint16 of its bits. **Blocks**."""
+    if x.size == 0:
+        return np.empty(x.shape, storage_dtype(x.dtype))
+    flat: NDArray[Any] = x.backend.download(contiguous(x).span())
+    return flat.reshape(x.shape)
+
+
+def to_numpy(x: Array) -> NDArray[Any]:
+    """The elements as a new NumPy array; bfloat16 as float32 of the same values. **Blocks**."""
+    host = to_host(x)
+    if x.dtype is bfloat16:
+        return (host.astype(np.uint32) << 16).view(np.float32)
+    return host
+
+
+def storage_dtype(dtype: DType) -> np.dtype[Any]:
+    """The NumPy dtype in which elements travel."""
+    return np.dtype("uint16" if dtype is bfloat16 else dtype.name)
+
+
+def from_host(cls: type[A], host: NDArray[Any], backend: Backend, dtype: DType) -> A:
+    """A new array with the elements of ``host``, which must not be changed afterwards. Does not block.
+
+    Converts on the host, except to bfloat16, which the device rounds.
+    """
+    check_supported(backend, dtype)
+    if dtype is bfloat16 and host.dtype != np.uint16:
+        wide = from_host(cls, host, backend, float32)
+        return mapped(identity, wide, dtype=bfloat16)  # type: ignore[no-any-return]
+    host = np.ascontiguousarray(host, dtype=storage_dtype(dtype)).reshape(host.shape)
+    storage = Storage.empty(backend, math.prod(host.shape), dtype)
+    if host.size:
+        backend.upload(host, storage.span())
+    return cls(storage, host.shape)
+
+
+def moved(x: A, backend: Backend) -> A:
+    """``x`` on another device, through the host; **blocks** unless it is there already."""
+    if backend is x.backend:
+        return x
+    check_supported(backend, x.dtype)
+    storage = Storage.empty(backend, x.size, x.dtype)
+    if x.size:
+        backend.upload(to_host(x), storage.span())
+    out = type(x)(storage, x.shape)
+    source = x.backend
+    tape.record(out, (x, lambda g: moved(g, source)), name="to")
+    return out
+
+
+def host_dtype(host: NDArray[Any]) -> DType:
+    """The netcl dtype of a NumPy array."""
+    if host.dtype.kind not in "biufc":
+        raise DTypeError(f"a NumPy array of dtype {host.dtype} has no counterpart; convert it to a number dtype first")
+    return as_dtype(host.dtype)

@@ -1,0 +1,222 @@
+"""Reading elements by integer indices: take, take_along_axis, embedding. Indices are checked on the device."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from netcl import expression as ex
+from netcl import tape
+from netcl.array import Array, broadcast_shapes
+from netcl.backends.base import View
+from netcl.dtypes import int32, int64
+from netcl.errors import DTypeError, ShapeError
+from netcl.functional.launch import A, common_backend, contiguous, identity, mapped, zeros_for
+from netcl.functional.shape import broadcast_to, normalize_axis, reshape, viewed
+
+
+def as_indices(indices: Any, name: str) -> Any:
+    """``indices`` as an int32 or int64 array."""
+    if not isinstance(indices, Array):
+        raise DTypeError(f"{name} takes indices as a Tensor of integers, got {type(indices).__name__}; use asarray()")
+    if indices.dtype.kind not in "iu":
+        raise DTypeError(f"{name} takes integer indices, got {indices.dtype}; convert them with astype(netcl.int64)")
+    if indices.dtype in (int32, int64):
+        return indices
+    return mapped(identity, indices, dtype=int64)
+
+
+def _gathered(x: Array, indices: View, axis: int, shape: tuple[int, ...]) -> Any:
+    outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+    out = x.empty_like(shape)
+    if out.size:
+        folded = viewed(x, (outer, x.shape[axis], inner))
+        target = (outer, indices.shape[1], inner)
+        x.backend.gather(folded.view(), indices, out.restride(target, _rows(target), 0).view())
+    return out
+
+
+def _scattered(x: Array, indices: View, axis: int, g: Array) -> Any:
+    outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+    out = zeros_for(x)
+    if g.size:
+        updates = viewed(g, (outer, indices.shape[1], inner))
+        if updates.dtype is not x.dtype:
+            updates = mapped(identity, updates, dtype=x.dtype)
+        target = (outer, x.shape[axis], inner)
+        x.backend.scatter_add(updates.view(), indices, out.restride(target, _rows(target), 0).view())
+    return out
+
+
+def _rows(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    return (shape[1] * shape[2], shape[2], 1)
+
+
+def take(x: A, indices: A, /, *, axis: int | None = None) -> A:
+    """Take elements along an axis by index.
+
+    y[…, j, …] = x[…, indices[j], …]
+
+    Parameters
+    ----------
+    x : Tensor
+    indices : Tensor of integers
+        Of any shape, which replaces the axis; negative ones count from the end. One out of range is reported at the
+        next call that blocks.
+    axis : int, optional
+        May be left out if ``x`` has one axis.
+
+    Raises
+    ------
+    DTypeError
+        If the indices are not integers.
+    ShapeError
+        If there is no such axis.
+    IndexError
+        From a later call that blocks, if an index is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.take(netcl.asarray([1.0, 2.0, 3.0]), netcl.asarray([2, -3])).tolist()
+    [3.0, 1.0]
+    """
+    if axis is None:
+        if x.ndim != 1:
+            raise ShapeError(f"take needs an axis for an array of shape {x.shape}; pass axis=")
+        axis = 0
+    axis = normalize_axis(axis, x.ndim)
+    chosen = as_indices(indices, "take")
+    common_backend((x, chosen))
+    if x.shape[axis] == 0 and chosen.size:
+        raise IndexError(f"take from axis {axis} of shape {x.shape}, which has no elements; check the size first")
+    flat = viewed(chosen, (chosen.size,))
+    outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+
+    def where_indices_lie() -> View:
+        return View(
+            flat.storage.buffer, flat.storage.offset + flat.offset, (outer, flat.size, inner), (0, flat.strides[0], 0)
+        )
+
+    shape = (*x.shape[:axis], *chosen.shape, *x.shape[axis + 1 :])
+    out: A = _gathered(x, where_indices_lie(), axis, shape)
+    tape.record(out, (x, lambda g: _scattered(x, where_indices_lie(), axis, g)), name="take")
+    return out
+
+
+def take_along_axis(x: A, indices: A, /, *, axis: int = -1) -> A:
+    """Take one element for each index, at the index's own place along the other axes.
+
+    y[i, j] = x[i, indices[i, j]] for two axes and axis = -1
+
+    Parameters
+    ----------
+    x : Tensor
+    indices : Tensor of integers
+        With as many axes as ``x``; the others broadcast.
+    axis : int, default -1
+
+    Raises
+    ------
+    DTypeError
+        If the indices are not integers.
+    ShapeError
+        If the shapes do not fit.
+    IndexError
+        From a later call that blocks, if an index is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> x = netcl.asarray([[1.0, 2.0], [3.0, 4.0]])
+    >>> netcl.take_along_axis(x, netcl.asarray([[1], [0]]), axis=1).tolist()
+    [[2.0], [3.0]]
+    """
+    axis = normalize_axis(axis, x.ndim)
+    chosen = as_indices(indices, "take_along_axis")
+    common_backend((x, chosen))
+    if chosen.ndim != x.ndim:
+        raise ShapeError(
+            f"take_along_axis of shape {x.shape} needs indices with {x.ndim} axes, got shape {chosen.shape}"
+        )
+    others = broadcast_shapes((*x.shape[:axis], 1, *x.shape[axis + 1 :]), (*chosen.shape[:axis], 1, *chosen.shape[axis + 1 :]))
+    source = broadcast_to(x, (*others[:axis], x.shape[axis], *others[axis + 1 :]))
+    shape = (*others[:axis], chosen.shape[axis], *others[axis + 1 :])
+    if x.shape[axis] == 0 and math.prod(shape):
+        raise IndexError(f"take_along_axis from axis {axis} of shape {x.shape}, which has no elements")
+    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    with tape.no_grad():
+        places = viewed(contiguous(broadcast_to(chosen, shape)), (outer, shape[axis], inner))
+    out: A = _gathered(source, places.view(), axis, shape)
+    tape.record(out, (source, lambda g: _scattered(source, places.view(), axis, g)), name="take_along_axis")
+    return out
+
+
+def embedding(indices: A, weight: A, /) -> A:
+    """Look up rows of a table.
+
+    y[…, :] = weight[indices[…], :]
+
+    Parameters
+    ----------
+    indices : Tensor of integers
+        Of any shape.
+    weight : Tensor, shape (rows, features)
+
+    Returns
+    -------
+    Tensor, shape (*indices.shape, features)
+
+    Raises
+    ------
+    DTypeError
+        If the indices are not integers.
+    ShapeError
+        If the table does not have two axes.
+    IndexError
+        From a later call that blocks, if an index is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> table = netcl.asarray([[1.0, 2.0], [3.0, 4.0]])
+    >>> netcl.functional.embedding(netcl.asarray([1, 1]), table).tolist()
+    [[3.0, 4.0], [3.0, 4.0]]
+    """
+    if not isinstance(weight, Array) or weight.ndim != 2:
+        raise ShapeError(f"embedding takes a table of shape (rows, features), got {getattr(weight, 'shape', weight)}")
+    return take(weight, indices, axis=0)
+
+
+def select(x: A, indices: tuple[A, ...], start: int) -> A:
+    """``x`` indexed by one integer array for each of the axes from ``start`` on."""
+    if len(indices) == 1:
+        return take(x, indices[0], axis=start)
+    chosen = [as_indices(array, "indexing") for array in indices]
+    common_backend((x, *chosen))
+    extents = x.shape[start : start + len(chosen)]
+    flat: Any = None
+    for array, extent in zip(chosen, extents, strict=True):
+        flat = mapped(_first_place, array, extent, dtype=int64) if flat is None else mapped(
+            _next_place, flat, array, extent, dtype=int64
+        )
+    total = math.prod(extents)
+    folded = reshape(x, (*x.shape[:start], total, *x.shape[start + len(extents) :]))
+    return take(folded, flat, axis=start)
+
+
+_FAR = 2**62  # beyond every axis: marks a place whose index is out of range, so that gather reports it
+
+
+def _wrapped(index: Any, extent: Any) -> Any:
+    inside = (index >= -extent) & (index < extent)
+    return ex.where(inside, ex.where(index < 0, index + extent, index), _FAR)
+
+
+def _first_place(index: Any, extent: Any) -> Any:
+    return _wrapped(index, extent)
+
+
+def _next_place(place: Any, index: Any, extent: Any) -> Any:
+    inner = _wrapped(index, extent)
+    return ex.where((place >= _FAR) | (inner >= _FAR), _FAR, place * extent + inner)

@@ -1,0 +1,254 @@
+"""How an operation reaches the backend: a function over expression nodes becomes one map or one reduction.
+
+Operands are arrays and Python numbers in any order. Numbers travel as runtime scalars of the expression, so that one
+kernel serves every value. Expressions are kept per function and operand dtypes, never per shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from netcl import expression as ex
+from netcl import tape
+from netcl.array import Array, broadcast_shapes, contiguous_strides
+from netcl.backends.base import Backend, Scalar, View
+from netcl.dtypes import DType, promote, promote_scalar
+from netcl.errors import DeviceMismatchError, DTypeError
+from netcl.expression import Expression, Node
+
+A = TypeVar("A", bound=Array)
+Operand: TypeAlias = "Array | bool | int | float | complex"
+Function: TypeAlias = Callable[..., Any]
+
+_INTEGER_RANGE = {
+    name: (int(np.iinfo(name).min), int(np.iinfo(name).max))
+    for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+}
+
+
+class _ScalarOf:
+    """In a signature: a number given at the call, of this dtype."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: DType) -> None:
+        self.dtype = dtype
+
+
+@cache
+def _scalar_of(dtype: DType) -> _ScalarOf:
+    return _ScalarOf(dtype)
+
+
+@cache
+def _expression(function: Function, signature: tuple[Any, ...], stored: DType | None, common: DType) -> Expression:
+    """Trace ``function`` over operands of this signature, in the order in which it takes them."""
+    inputs: list[DType] = []
+    scalars: list[DType] = []
+    nodes: list[Node] = []
+    for kind in signature:
+        if isinstance(kind, _ScalarOf):
+            nodes.append(Node("scalar", (), kind.dtype.compute, len(scalars)))
+            scalars.append(kind.dtype)
+        else:
+            nodes.append(Node("input", (), kind.compute, len(inputs)))
+            inputs.append(kind)
+    output = function(*nodes)
+    if stored is None:
+        stored = output.dtype
+        if stored is common.compute:  # a 16-bit float was widened for the arithmetic only
+            stored = common
+    name = getattr(function, "__name__", "map").replace("<lambda>", "map")
+    return ex.build((output,), inputs, scalars, (stored,), name=name)
+
+
+def common_backend(arrays: Sequence[Array]) -> Backend:
+    """The backend that holds all of ``arrays``."""
+    backend = arrays[0].storage.backend
+    for array in arrays:
+        if array.storage.backend is not backend:
+            raise DeviceMismatchError(
+                f"the operands are on different devices, {arrays[0].device} and {array.device}; "
+                f"move one of them with to({str(arrays[0].device)!r})"
+            )
+    return backend
+
+
+def scalar_value(value: Any, dtype: DType) -> Scalar:
+    """``value`` as a number that ``dtype`` can hold."""
+    kind = dtype.kind
+    if kind == "f":
+        return float(value)
+    if kind in "iu":
+        low, high = _INTEGER_RANGE[dtype.name]
+        if not low <= value <= high:
+            raise DTypeError(f"{value} is out of range for {dtype} ([{low}, {high}]); cast the array with astype() first")
+        return int(value)
+    return complex(value) if kind == "c" else bool(value)
+
+
+def _prepared(
+    function: Function, operands: Sequence[Operand], dtype: DType | None
+) -> tuple[Expression, list[Array], list[Scalar]]:
+    arrays: list[Array] = []
+    common: DType | None = None
+    for operand in operands:
+        if isinstance(operand, Array):
+            arrays.append(operand)
+            own = operand.storage.dtype
+            common = own if common is None else promote(common, own)
+    if common is None:
+        raise DTypeError(f"at least one operand must be an array, got {', '.join(map(repr, operands))}")
+    if len(arrays) == len(operands):
+        signature: tuple[Any, ...] = tuple([array.storage.dtype for array in arrays])
+        return _expression(function, signature, dtype, common), arrays, []
+    kinds: list[Any] = []
+    numbers: list[tuple[Any, DType]] = []
+    result = common
+    for operand in operands:
+        if isinstance(operand, Array):
+            kinds.append(operand.storage.dtype)
+        elif isinstance(operand, bool | int | float | complex):
+            own = promote_scalar(common, operand)
+            result = promote(result, own)
+            kinds.append(_scalar_of(own.compute))
+            numbers.append((operand, own))
+        else:
+            raise DTypeError(f"operands must be arrays or Python numbers, got {type(operand).__name__}; use asarray()")
+    scalars = [scalar_value(number, own) for number, own in numbers]
+    return _expression(function, tuple(kinds), dtype, result), arrays, scalars
+
+
+def broadcast_view(x: Array, shape: tuple[int, ...]) -> View:
+    """Where ``x`` lies when it is repeated to ``shape``: extents that repeat get stride 0."""
+    storage = x.storage
+    strides = x.strides
+    if x.shape != shape:
+        lead = len(shape) - len(x.shape)
+        strides = (0,) * lead + tuple(
+            [0 if extent == 1 else stride for extent, stride in zip(x.shape, strides, strict=True)]
+        )
+    return View(storage.buffer, storage.offset + x.offset, shape, strides)
+
+
+def mapped(function: Function, *operands: Operand, dtype: DType | None = None) -> Any:
+    """A new array: ``function``, traced over the operands, element by element in one launch. Not recorded."""
+    expression, arrays, scalars = _prepared(function, operands, dtype)
+    first = arrays[0]
+    backend = first.storage.backend
+    if len(arrays) == 1:
+        shape = first.shape
+    else:
+        common_backend(arrays)
+        shape = broadcast_shapes(*[array.shape for array in arrays])
+    out = first.empty_like(shape, expression.stored[0])
+    if out.storage.size:
+        backend.map(expression, [broadcast_view(x, shape) for x in arrays], [out.view()], scalars)
+    return out
+
+
+def mapped_into(out: Array, function: Function, *operands: Operand) -> None:
+    """``out`` ← ``function`` of the operands, which broadcast to its shape. Not recorded."""
+    expression, arrays, scalars = _prepared(function, operands, out.storage.dtype)
+    common_backend([out, *arrays])
+    if out.size:
+        views = [broadcast_view(x, out.shape) for x in arrays]
+        out.storage.backend.map(expression, views, [out.view()], scalars)
+
+
+def reduced(
+    op: str,
+    function: Function,
+    *operands: Operand,
+    axes: tuple[int, ...],
+    dtype: DType | None = None,
+    keepdims: bool = False,
+) -> Any:
+    """A new array: the reduction ``op`` over sorted ``axes`` of ``function``, in one launch. Not recorded."""
+    if not axes:
+        return mapped(function, *operands, dtype=dtype)
+    expression, arrays, scalars = _prepared(function, operands, dtype)
+    common_backend(arrays)
+    shape = broadcast_shapes(*[array.shape for array in arrays])
+    left = tuple([extent for axis, extent in enumerate(shape) if axis not in axes])
+    out = arrays[0].empty_like(left, expression.stored[0])
+    if out.storage.size:
+        views = [broadcast_view(x, shape) for x in arrays]
+        out.storage.backend.reduce(op, expression, views, axes, out.view(), scalars)
+    if keepdims:
+        kept = tuple([1 if axis in axes else extent for axis, extent in enumerate(shape)])
+        return out.restride(kept, contiguous_strides(kept), 0)
+    return out
+
+
+def identity(x: Any) -> Any:
+    """Its argument: the expression of a copy, a cast and a broadcast."""
+    return x
+
+
+def pull(x: Array, function: Function, g: Array, *operands: Operand) -> Any:
+    """The gradient of ``x``: ``function(g, *operands)`` summed over the axes along which ``x`` was repeated.
+
+    ``g`` has the shape to which the operands broadcast. One launch.
+    """
+    if x.shape == g.shape:
+        if function is identity and x.dtype is g.dtype:
+            return g
+        return mapped(function, g, *operands, dtype=x.dtype)
+    lead = g.ndim - x.ndim
+    axes = tuple(range(lead)) + tuple(
+        [axis for axis in range(lead, g.ndim) if x.shape[axis - lead] == 1 and g.shape[axis] != 1]
+    )
+    total = reduced("sum", function, g, *operands, axes=axes, dtype=x.dtype)
+    return total.restride(x.shape, contiguous_strides(x.shape), 0)
+
+
+def contiguous(x: A) -> A:
+    """``x`` itself if it is one row-major run of memory, else a copy. Not recorded."""
+    return x if x.is_contiguous else mapped(identity, x)
+
+
+def zeros_for(x: A, shape: tuple[int, ...] | None = None, dtype: DType | None = None) -> A:
+    """Zeros on the device of ``x``, by default of its shape and dtype."""
+    out = x.empty_like(shape, dtype)
+    if out.storage.size:
+        out.storage.backend.fill(out.span(), 0)
+    return out
+
+
+class Derivative:
+    """An elementwise derivative: a function over nodes whose parameters name what it needs.
+
+    ``g`` is the gradient of the output, ``y`` the output, and ``x`` or ``x1``, ``x2``, ``x3`` the operands.
+    """
+
+    __slots__ = ("function", "positions")
+
+    def __init__(self, function: Function) -> None:
+        names = function.__code__.co_varnames[: function.__code__.co_argcount]
+        if names[0] != "g":
+            raise TypeError(f"the first parameter of a derivative is g, got {names[0]}")
+        self.function = function
+        self.positions = tuple({"y": -1, "x": 0, "x1": 0, "x2": 1, "x3": 2}[name] for name in names[1:])
+
+
+def record_elementwise(
+    out: Array, operands: Sequence[Operand], derivatives: Sequence[Derivative | None], name: str
+) -> None:
+    """Give the tape the derivative for each operand that is an array, with only the arrays that it needs."""
+    if not tape.is_recording() or out.storage.dtype.kind not in "fc":
+        return
+    entries: list[tuple[Array, tape.VJP]] = []
+    for x, derivative in zip(operands, derivatives, strict=True):
+        if derivative is not None and isinstance(x, Array):
+            saved = [out if position < 0 else operands[position] for position in derivative.positions]
+            entries.append((x, partial(_chain, x, derivative.function, saved)))
+    tape.record(out, *entries, name=name)
+
+
+def _chain(x: Array, function: Function, saved: Sequence[Operand], g: Array) -> Any:
+    return pull(x, function, g, *saved)

@@ -1,0 +1,305 @@
+"""Products of matrices and vectors over any number of batch axes, each with its derivatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from netcl import tape
+from netcl.array import Array, broadcast_shapes
+from netcl.backends.base import View
+from netcl.dtypes import promote
+from netcl.errors import DTypeError, ShapeError
+from netcl.functional.elementwise import add, multiply
+from netcl.functional.launch import A, broadcast_view, common_backend, identity, mapped, mapped_into, pull, reduced, zeros_for
+from netcl.functional.reduction import sum
+from netcl.functional.shape import collapsed_strides, normalize_axis, permute_dims, reshape, viewed
+
+
+def _numeric(x: Array, name: str) -> None:
+    if x.dtype.kind == "b":
+        raise DTypeError(f"{name} does not take arrays of bool; convert them with astype() first")
+
+
+def _swapped(x: A) -> A:
+    """The last two axes exchanged, as a view. Not recorded."""
+    return x.restride(
+        (*x.shape[:-2], x.shape[-1], x.shape[-2]), (*x.strides[:-2], x.strides[-1], x.strides[-2]), x.offset
+    )
+
+
+def _three_axes(x: A, batch: tuple[int, ...]) -> View:
+    """Where ``x`` lies as (batch, rows, columns), copied if its batch axes are no single stride."""
+    view = broadcast_view(x, (*batch, *x.shape[-2:]))
+    shape = (math.prod(batch), *x.shape[-2:])
+    lead = collapsed_strides(batch, view.strides[:-2], shape[:1])
+    if lead is not None:
+        return View(view.buffer, view.offset, shape, (*lead, *view.strides[-2:]))
+    copy: Array = mapped(identity, x.restride(view.shape, view.strides, x.offset))
+    step = math.prod(shape[1:])
+    return View(copy.storage.buffer, copy.storage.offset, shape, (step, shape[2], 1))
+
+
+def product(a: A, b: A) -> A:
+    """Σ_k a[…, m, k]·b[…, k, n] of arrays with at least two axes each. Not recorded."""
+    dtype = promote(a.dtype, b.dtype)
+    a = a if a.dtype is dtype else mapped(identity, a, dtype=dtype)
+    b = b if b.dtype is dtype else mapped(identity, b, dtype=dtype)
+    batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    rows, columns = a.shape[-2], b.shape[-1]
+    if a.shape[-1] == 0:
+        return zeros_for(a, (*batch, rows, columns))
+    out = a.empty_like((*batch, rows, columns))
+    if out.size == 0:
+        return out
+    if b.ndim == 2 and a.ndim > 2:
+        folded = collapsed_strides(a.shape[:-1], a.strides[:-1], (a.size // a.shape[-1],))
+        if folded is not None:  # one matrix for the whole batch: one tall product
+            tall = (1, a.size // a.shape[-1], a.shape[-1])
+            left = View(a.storage.buffer, a.storage.offset + a.offset, tall, (0, *folded, a.strides[-1]))
+            target = out.restride((1, tall[1], columns), (0, columns, 1), 0)
+            a.backend.contract(left, _three_axes(b, (1,)), target.view())
+            return out
+    target = out.restride((math.prod(batch), rows, columns), (rows * columns, columns, 1), 0)
+    a.backend.contract(_three_axes(a, batch), _three_axes(b, batch), target.view())
+    return out
+
+
+def _matched(x: A, g: A) -> A:
+    """``g`` summed over the batch axes along which ``x`` was repeated, with the dtype of ``x``."""
+    lead = g.ndim - x.ndim
+    axes = tuple([i for i in range(g.ndim - 2) if i < lead or (x.shape[i - lead] == 1 and g.shape[i] != 1)])
+    if axes:
+        g = viewed(reduced("sum", identity, g, axes=axes, dtype=x.dtype), x.shape)
+    return g if g.dtype is x.dtype else mapped(identity, g, dtype=x.dtype)
+
+
+def _left_vjp(a: A, b: A, g: A) -> A:
+    return _matched(a, product(g, _swapped(b)))
+
+
+def _right_vjp(a: A, b: A, g: A) -> A:
+    if b.ndim == 2 and a.ndim > 2:  # sum over the batch within the product
+        rows = math.prod(a.shape[:-1])
+        return _matched(b, product(_swapped(viewed(a, (rows, a.shape[-1]))), viewed(g, (rows, g.shape[-1]))))
+    return _matched(b, product(_swapped(a), g))
+
+
+def matmul(x1: A, x2: A, /) -> A:
+    """The matrix product.
+
+    y[…, m, n] = Σ_k x1[…, m, k] · x2[…, k, n]
+
+    Parameters
+    ----------
+    x1, x2 : Tensor
+        With two axes or more, of which the leading ones broadcast; a vector counts as a row on the left and as a column
+        on the right, and that axis is not in the result.
+
+    Returns
+    -------
+    Tensor
+        Accumulated in float32 or wider. Enqueues; does not block.
+
+    Raises
+    ------
+    ShapeError
+        If the inner extents differ or an operand is 0-dimensional.
+    DeviceMismatchError
+        If the operands are on different devices.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> a = netcl.asarray([[1.0, 2.0], [3.0, 4.0]])
+    >>> netcl.matmul(a, netcl.asarray([1.0, 1.0])).tolist()
+    [3.0, 7.0]
+    """
+    for x in (x1, x2):
+        if not isinstance(x, Array):
+            raise DTypeError(f"matmul takes Tensors, got {type(x).__name__}; use netcl.asarray(x)")
+        _numeric(x, "matmul")
+    if x1.ndim == 0 or x2.ndim == 0:
+        raise ShapeError(f"matmul needs at least one axis each, got shapes {x1.shape} and {x2.shape}; use x1 * x2")
+    if x1.ndim == 1 or x2.ndim == 1:
+        return _with_vector(x1, x2)
+    if x1.shape[-1] != x2.shape[-2]:
+        raise ShapeError(
+            f"matmul of shapes {x1.shape} and {x2.shape}: the inner extents {x1.shape[-1]} and {x2.shape[-2]} must be equal"
+        )
+    common_backend((x1, x2))
+    out = product(x1, x2)
+    if out.dtype.kind == "f":
+        tape.record(
+            out, (x1, lambda g: _left_vjp(x1, x2, g)), (x2, lambda g: _right_vjp(x1, x2, g)), name="matmul"
+        )
+    return out
+
+
+def _with_vector(x1: A, x2: A) -> A:
+    a = reshape(x1, (1, x1.size)) if x1.ndim == 1 else x1
+    b = reshape(x2, (x2.size, 1)) if x2.ndim == 1 else x2
+    if a.shape[-1] != b.shape[-2]:
+        raise ShapeError(
+            f"matmul of shapes {x1.shape} and {x2.shape}: the inner extents {a.shape[-1]} and {b.shape[-2]} must be equal"
+        )
+    y = matmul(a, b)
+    shape = y.shape[: -1 if x2.ndim == 1 else None]
+    if x1.ndim == 1:
+        shape = shape[:-1] if x2.ndim == 1 else (*shape[:-2], shape[-1])
+    return reshape(y, shape)
+
+
+def vecdot(x1: A, x2: A, /, *, axis: int = -1) -> A:
+    """The dot product of vectors along an axis.
+
+    y = Σ x1 · x2
+
+    Parameters
+    ----------
+    x1, x2 : Tensor
+        Their shapes broadcast; the axis has the same extent in both.
+    axis : int, default -1
+        Counted from the end: -1 is the last.
+
+    Raises
+    ------
+    ShapeError
+        If the extents differ.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.vecdot(netcl.asarray([1.0, 2.0]), netcl.asarray([3.0, 4.0])).item()
+    11.0
+    """
+    if axis >= 0:
+        raise ShapeError(f"vecdot counts its axis from the end because shapes broadcast: axis must be negative, got {axis}")
+    first, second = (x.shape[normalize_axis(axis, x.ndim)] for x in (x1, x2))
+    if first != second:
+        raise ShapeError(f"vecdot of shapes {x1.shape} and {x2.shape}: axis {axis} must have the same extent in both")
+    if x1.dtype.kind == "c":
+        raise DTypeError("vecdot does not take complex arrays; use sum(conj(x1) * x2)")
+    y = multiply(x1, x2)
+    return sum(y, axis=axis, dtype=y.dtype)
+
+
+def outer(x1: A, x2: A, /) -> A:
+    """The products of all pairs of elements of two vectors.
+
+    y[i, j] = x1[i] · x2[j]
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.linalg.outer(netcl.asarray([1, 2]), netcl.asarray([3, 4])).tolist()
+    [[3, 4], [6, 8]]
+    """
+    if x1.ndim != 1 or x2.ndim != 1:
+        raise ShapeError(f"outer takes two vectors, got shapes {x1.shape} and {x2.shape}; reshape them to (-1,)")
+    return multiply(reshape(x1, (x1.size, 1)), x2)  # type: ignore[no-any-return]
+
+
+def tensordot(x1: A, x2: A, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> A:
+    """Contract several axes of two arrays.
+
+    Parameters
+    ----------
+    x1, x2 : Tensor
+    axes : int or pair of sequences of int, default 2
+        The last ``axes`` of x1 with the first of x2, or the axes of each, in order.
+
+    Raises
+    ------
+    ShapeError
+        If extents of contracted axes differ.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.tensordot(netcl.ones((2, 3)), netcl.ones((3, 4)), axes=1).shape
+    (2, 4)
+    """
+    if isinstance(axes, int):
+        if axes < 0 or axes > min(x1.ndim, x2.ndim):
+            raise ShapeError(f"tensordot of shapes {x1.shape} and {x2.shape} cannot contract {axes} axes")
+        left, right = list(range(x1.ndim - axes, x1.ndim)), list(range(axes))
+    else:
+        left = [normalize_axis(axis, x1.ndim) for axis in axes[0]]
+        right = [normalize_axis(axis, x2.ndim) for axis in axes[1]]
+    if [x1.shape[i] for i in left] != [x2.shape[i] for i in right]:
+        raise ShapeError(f"tensordot of shapes {x1.shape} and {x2.shape}: axes {left} and {right} differ in extent")
+    rest1 = [i for i in range(x1.ndim) if i not in left]
+    rest2 = [i for i in range(x2.ndim) if i not in right]
+    inner = math.prod([x1.shape[i] for i in left])
+    rows, columns = math.prod([x1.shape[i] for i in rest1]), math.prod([x2.shape[i] for i in rest2])
+    a = reshape(permute_dims(x1, [*rest1, *left]), (rows, inner))
+    b = reshape(permute_dims(x2, [*right, *rest2]), (inner, columns))
+    return reshape(matmul(a, b), (*[x1.shape[i] for i in rest1], *[x2.shape[i] for i in rest2]))
+
+
+def linear(x: A, weight: A, bias: A | None = None, /) -> A:
+    """An affine map of the last axis.
+
+    y = x · weightᵀ + bias
+
+    Parameters
+    ----------
+    x : Tensor, shape (…, in_features)
+    weight : Tensor, shape (out_features, in_features)
+    bias : Tensor, shape (out_features,), optional
+
+    Returns
+    -------
+    Tensor, shape (…, out_features)
+        Enqueues; does not block.
+
+    Raises
+    ------
+    ShapeError
+        If the extents do not fit.
+    DeviceMismatchError
+        If the operands are on different devices.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> weight, bias = netcl.asarray([[1.0, 2.0]]), netcl.asarray([0.5])
+    >>> netcl.functional.linear(netcl.asarray([[3.0, 4.0]]), weight, bias).tolist()
+    [[11.5]]
+    """
+    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(
+            f"linear of shape {x.shape} with a weight of shape {weight.shape}: the last extent of x must equal "
+            "in_features, the second of (out_features, in_features)"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"the bias of linear must have shape {weight.shape[:1]}, got {bias.shape}")
+    if x.ndim == 1:
+        y = matmul(weight, x)
+        return y if bias is None else add(y, bias)  # type: ignore[no-any-return]
+    common_backend([array for array in (x, weight, bias) if array is not None])
+    out = product(x, _swapped(weight))
+    if bias is not None:
+        if promote(out.dtype, bias.dtype) is out.dtype:
+            mapped_into(out, _plus, out, bias)
+        else:
+            out = mapped(_plus, out, bias)
+    rows = math.prod(x.shape[:-1])
+
+    def to_weight(g: A) -> A:
+        tall = viewed(g, (rows, g.shape[-1]))
+        return _matched(weight, product(_swapped(tall), viewed(x, (rows, x.shape[-1]))))
+
+    entries: list[tuple[A, tape.VJP]] = [(x, lambda g: _matched(x, product(g, weight))), (weight, to_weight)]
+    if bias is not None:
+        b = bias
+        entries.append((b, lambda g: pull(b, identity, g)))
+    if out.dtype.kind == "f":
+        tape.record(out, *entries, name="linear")
+    return out
+
+
+def _plus(x: Any, y: Any) -> Any:
+    return x + y

@@ -1,0 +1,129 @@
+"""Normalisation over the last axes, fused: three launches forward, four to six back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from netcl import expression as ex
+from netcl import tape
+from netcl.errors import HyperParameterError, ShapeError
+from netcl.functional.activation import check_floating
+from netcl.functional.launch import A, common_backend, identity, mapped, reduced
+from netcl.functional.reduction import averaged
+
+
+def _deviation(x: Any, mean: Any) -> Any:
+    return ex.square(x - mean)
+
+
+def _normalised(x: Any, mean: Any, var: Any, eps: Any) -> Any:
+    return (x - mean) * ex.rsqrt(var + eps)
+
+
+def _normalised_scaled(x: Any, mean: Any, var: Any, eps: Any, weight: Any) -> Any:
+    return _normalised(x, mean, var, eps) * weight
+
+
+def _normalised_affine(x: Any, mean: Any, var: Any, eps: Any, weight: Any, bias: Any) -> Any:
+    return _normalised(x, mean, var, eps) * weight + bias
+
+
+def _normalised_shifted(x: Any, mean: Any, var: Any, eps: Any, bias: Any) -> Any:
+    return _normalised(x, mean, var, eps) + bias
+
+
+def _product(g: Any, weight: Any) -> Any:
+    return g * weight
+
+
+def _with_normalised(g: Any, x: Any, mean: Any, var: Any, eps: Any) -> Any:
+    return g * _normalised(x, mean, var, eps)
+
+
+def _input_gradient(g: Any, x: Any, mean: Any, var: Any, eps: Any, g_mean: Any, g_x_mean: Any) -> Any:
+    # Mean and variance depend on x too: what changes them all alike is taken out again.
+    return ex.rsqrt(var + eps) * (g - g_mean - _normalised(x, mean, var, eps) * g_x_mean)
+
+
+def layer_norm(
+    x: A,
+    normalized_shape: int | Sequence[int],
+    weight: A | None = None,
+    bias: A | None = None,
+    eps: float = 1e-5,
+) -> A:
+    """Normalise over the last axes (Ba, Kiros and Hinton, 2016).
+
+    y = (x - mean(x)) / sqrt(var(x) + eps) · weight + bias
+
+    Parameters
+    ----------
+    x : Tensor of a floating dtype
+    normalized_shape : int or sequence of int
+        The extents of the axes to normalise over: the last ones of ``x``.
+    weight, bias : Tensor, optional
+        Of that shape.
+    eps : float, default 1e-5
+        Greater than 0.
+
+    Returns
+    -------
+    Tensor
+        Statistics are kept in float32 or wider. Enqueues; does not block.
+
+    Raises
+    ------
+    ShapeError
+        If ``x``, ``weight`` or ``bias`` does not end in ``normalized_shape``.
+    HyperParameterError
+        If ``eps`` is not positive.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.functional.layer_norm(netcl.asarray([[1.0, 3.0]]), 2, eps=1e-12).tolist()
+    [[-1.0, 1.0]]
+    """
+    check_floating(x, "layer_norm")
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or x.shape[x.ndim - len(shape) :] != shape or len(shape) > x.ndim:
+        raise ShapeError(f"layer_norm over {shape} takes an array whose shape ends in it, got {x.shape}")
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.shape != shape:
+            raise ShapeError(f"the {name} of layer_norm must have shape {shape}, got {parameter.shape}")
+    if not eps > 0.0:
+        raise HyperParameterError(f"eps must be greater than 0, got {eps}")
+    common_backend([array for array in (x, weight, bias) if array is not None])
+    axes = tuple(range(x.ndim - len(shape), x.ndim))
+    lead = tuple(range(x.ndim - len(shape)))
+    n = math.prod(shape)
+    compute = x.dtype.compute
+    mean = averaged(identity, x, axes=axes, n=n, dtype=compute, keepdims=True)
+    var = averaged(_deviation, x, mean, axes=axes, n=n, dtype=compute, keepdims=True)
+    out: A
+    if weight is not None and bias is not None:
+        out = mapped(_normalised_affine, x, mean, var, eps, weight, bias, dtype=x.dtype)
+    elif weight is not None:
+        out = mapped(_normalised_scaled, x, mean, var, eps, weight, dtype=x.dtype)
+    elif bias is not None:
+        out = mapped(_normalised_shifted, x, mean, var, eps, bias, dtype=x.dtype)
+    else:
+        out = mapped(_normalised, x, mean, var, eps, dtype=x.dtype)
+
+    def to_input(g: Any) -> Any:
+        scaled = g if weight is None else mapped(_product, g, weight, dtype=compute)
+        g_mean = averaged(identity, scaled, axes=axes, n=n, dtype=compute, keepdims=True)
+        g_x_mean = averaged(_with_normalised, scaled, x, mean, var, eps, axes=axes, n=n, dtype=compute, keepdims=True)
+        return mapped(_input_gradient, scaled, x, mean, var, eps, g_mean, g_x_mean, dtype=x.dtype)
+
+    entries: list[tuple[A, tape.VJP]] = [(x, to_input)]
+    if weight is not None:
+        w = weight
+        entries.append((w, lambda g: reduced("sum", _with_normalised, g, x, mean, var, eps, axes=lead, dtype=w.dtype)))
+    if bias is not None:
+        b = bias
+        entries.append((b, lambda g: reduced("sum", identity, g, axes=lead, dtype=b.dtype)))
+    tape.record(out, *entries, name="layer_norm")
+    return out

@@ -1,0 +1,504 @@
+"""Reductions over axes, with their derivatives. All keep a fixed order, so the same input gives the same bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, TypeAlias
+
+from netcl import expression as ex
+from netcl import tape
+from netcl.array import Array
+from netcl.dtypes import DEFAULT_INT, DType, as_dtype, bool_, float32, int64, uint64
+from netcl.errors import DTypeError, ShapeError
+from netcl.functional.elementwise import check_supported, sqrt
+from netcl.functional.launch import A, identity, mapped, reduced
+from netcl.functional.shape import normalize_axes, normalize_axis, reshape
+
+Axes: TypeAlias = int | Sequence[int] | None
+
+
+def restored(g: A, shape: tuple[int, ...], axes: tuple[int, ...]) -> A:
+    """The gradient of a reduction with its axes put back, each of extent 1. Not recorded."""
+    if g.ndim == len(shape):
+        return g
+    strides = iter(g.strides)
+    kept = [1 if axis in axes else extent for axis, extent in enumerate(shape)]
+    return g.restride(tuple(kept), tuple([0 if axis in axes else next(strides) for axis in range(len(shape))]), g.offset)
+
+
+def spread(x: A, g: A, axes: tuple[int, ...]) -> A:
+    """The gradient of a sum: ``g`` repeated to the shape of ``x``, as a view."""
+    g = restored(g, x.shape, axes)
+    strides = tuple([0 if axis in axes else stride for axis, stride in enumerate(g.strides)])
+    out = g.restride(x.shape, strides, g.offset)
+    return out if g.dtype is x.dtype else mapped(identity, out, dtype=x.dtype)
+
+
+def _summed_dtype(x: Array, dtype: DType | str | None) -> DType:
+    """The standard's: integers are summed in the widest integer of their kind."""
+    if dtype is not None:
+        return as_dtype(dtype)
+    return {"b": DEFAULT_INT, "i": int64, "u": uint64}.get(x.dtype.kind, x.dtype)
+
+
+def _check(x: Array, name: str, kinds: str = "uifc") -> None:
+    if x.dtype.kind not in kinds:
+        raise DTypeError(f"{name} does not take arrays of {x.dtype}; convert it with astype() first")
+
+
+def sum(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdims: bool = False) -> A:
+    """Add up elements over axes.
+
+    y = Σ x
+
+    Parameters
+    ----------
+    x : Tensor
+    axis : int, sequence of int or None
+        The axes to reduce; None takes all.
+    dtype : DType, optional
+        Of the result, and of the additions where it is wider; by default int64 or uint64 for integers, else that of x.
+    keepdims : bool, default False
+        Keep reduced axes with extent 1.
+
+    Returns
+    -------
+    Tensor
+        Enqueues; does not block.
+
+    Raises
+    ------
+    ShapeError
+        If there is no such axis.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> x = netcl.asarray([[1, 2], [3, 4]])
+    >>> netcl.sum(x, axis=0).tolist(), netcl.sum(x).item()
+    ([4, 6], 10)
+    """
+    axes = normalize_axes(axis, x.ndim)
+    target = _summed_dtype(x, dtype)
+    check_supported(x.backend, target)
+    out: A = _total(x, axes, target, keepdims)
+    if target.kind in "fc":
+        tape.record(out, (x, lambda g: spread(x, g, axes)), name="sum")
+    return out
+
+
+@cache
+def _widened(dtype: DType) -> Any:
+    return lambda x: ex.cast(x, dtype)
+
+
+def _total(x: A, axes: tuple[int, ...], target: DType, keepdims: bool) -> Any:
+    return reduced("sum", _widened(target), x, axes=axes, dtype=target, keepdims=keepdims)
+
+
+def prod(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdims: bool = False) -> A:
+    """Multiply elements over axes.
+
+    y = Π x
+
+    Parameters
+    ----------
+    x : Tensor
+    axis, dtype, keepdims
+        As in ``sum``.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.prod(netcl.asarray([2, 3, 4])).item()
+    24
+    """
+    axes = normalize_axes(axis, x.ndim)
+    target = _summed_dtype(x, dtype)
+    check_supported(x.backend, target)
+    out: A = reduced("prod", _widened(target), x, axes=axes, dtype=target, keepdims=keepdims)
+    if target.kind in "fc":
+        tape.record(out, (x, lambda g: _prod_vjp(x, g, axes)), name="prod")
+    return out
+
+
+def _prod_vjp(x: A, g: A, axes: tuple[int, ...]) -> A:
+    # The product of the others: the product of all non-zeros / x, and 0 where another factor is zero.
+    nonzeros = reduced("prod", _one_for_zero, x, axes=axes, keepdims=True)
+    zeros = reduced("sum", _is_zero, x, axes=axes, keepdims=True)
+    return mapped(_prod_others, restored(g, x.shape, axes), x, nonzeros, zeros, dtype=x.dtype)  # type: ignore[no-any-return]
+
+
+def _one_for_zero(x: Any) -> Any:
+    return ex.where(ex.equal(x, 0.0), 1.0, x)
+
+
+def _is_zero(x: Any) -> Any:
+    return ex.where(ex.equal(x, 0.0), 1.0, 0.0)
+
+
+def _prod_others(g: Any, x: Any, nonzeros: Any, zeros: Any) -> Any:
+    alone = ex.where(ex.equal(zeros, 1.0), nonzeros, 0.0)
+    return g * ex.where(ex.equal(x, 0.0), alone, ex.where(ex.equal(zeros, 0.0), nonzeros / x, 0.0))
+
+
+def _count(x: Array, axes: tuple[int, ...]) -> int:
+    return math.prod([x.shape[axis] for axis in axes])
+
+
+def _real_floating(x: Array, name: str) -> DType:
+    """The dtype of a mean: that of ``x``, or float32 for integers."""
+    _check(x, name, "buif")
+    return x.dtype if x.dtype.kind == "f" else float32
+
+
+def _divided(x: Any, n: Any) -> Any:
+    return x / n
+
+
+def _scaled(x: Any, factor: Any) -> Any:
+    return x * factor
+
+
+def averaged(function: Any, *operands: Any, axes: tuple[int, ...], n: float, dtype: DType, keepdims: bool) -> Any:
+    """Σ function / n. One launch where 1/n is exact in binary, else two. Not recorded."""
+    power_of_two = n > 0 and math.frexp(n)[0] == 0.5
+    if power_of_two:
+        if function is identity:
+            return reduced("sum", _scaled, *operands, 1.0 / n, axes=axes, dtype=dtype, keepdims=keepdims)
+        total = reduced("sum", function, *operands, axes=axes, dtype=dtype.compute, keepdims=keepdims)
+        return mapped(_scaled, total, 1.0 / n, dtype=dtype)
+    total = reduced("sum", function, *operands, axes=axes, dtype=dtype.compute, keepdims=keepdims)
+    return mapped(_divided, total, n, dtype=dtype)
+
+
+def mean(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
+    """Average elements over axes.
+
+    y = (Σ x) / n
+
+    Parameters
+    ----------
+    x : Tensor
+        Integers give float32.
+    axis, keepdims
+        As in ``sum``. Over no elements the mean is NaN.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.mean(netcl.asarray([1.0, 2.0, 6.0])).item()
+    3.0
+    """
+    axes = normalize_axes(axis, x.ndim)
+    n = _count(x, axes)
+    dtype = _real_floating(x, "mean")
+    operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
+    out: A = averaged(identity, operand, axes=axes, n=n, dtype=dtype, keepdims=keepdims)
+    tape.record(out, (x, lambda g: _mean_vjp(x, g, axes, n)), name="mean")
+    return out
+
+
+def _mean_vjp(x: A, g: A, axes: tuple[int, ...], n: int) -> A:
+    return spread(x, mapped(_scaled, g, 1.0 / max_of(n, 1), dtype=x.dtype), axes)
+
+
+def max_of(a: int | float, b: int | float) -> Any:
+    """The larger Python number (``max`` is the array function here)."""
+    return a if a > b else b
+
+
+def _squared_deviation(x: Any, mean: Any) -> Any:
+    return ex.square(x - mean)
+
+
+def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> A:
+    """The variance over axes, in two passes.
+
+    y = Σ (x - mean(x))² / (n - correction)
+
+    Parameters
+    ----------
+    x : Tensor
+    axis, keepdims
+        As in ``sum``.
+    correction : float, default 0.0
+        1 for the unbiased estimate. A divisor of 0 or less gives NaN or infinity.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.var(netcl.asarray([1.0, 2.0, 3.0]), correction=1).item()
+    1.0
+    """
+    axes = normalize_axes(axis, x.ndim)
+    dtype = _real_floating(x, "var")
+    n = _count(x, axes)
+    operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
+    center = averaged(identity, operand, axes=axes, n=n, dtype=dtype.compute, keepdims=True)
+    divisor = max_of(float(n - correction), 0.0)
+    out: A = averaged(_squared_deviation, operand, center, axes=axes, n=divisor, dtype=dtype, keepdims=keepdims)
+
+    def vjp(g: Any) -> Any:
+        return mapped(_var_vjp, restored(g, x.shape, axes), x, center, 2.0 / divisor if divisor else math.inf, dtype=x.dtype)
+
+    tape.record(out, (x, vjp), name="var")
+    return out
+
+
+def _var_vjp(g: Any, x: Any, center: Any, factor: Any) -> Any:
+    return g * (x - center) * factor
+
+
+def std(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> A:
+    """The standard deviation over axes.
+
+    y = sqrt(var(x))
+
+    Parameters
+    ----------
+    x : Tensor
+    axis, correction, keepdims
+        As in ``var``.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.std(netcl.asarray([1.0, 3.0])).item()
+    1.0
+    """
+    return sqrt(var(x, axis=axis, correction=correction, keepdims=keepdims))  # type: ignore[no-any-return]
+
+
+def _extremum(op: str, x: A, axis: Axes, keepdims: bool) -> A:
+    _check(x, op, "uif")
+    axes = normalize_axes(axis, x.ndim)
+    if x.size == 0 and _count(x, axes) == 0:
+        raise ShapeError(f"{op} over no elements has no value: shape {x.shape}, axes {axes}; check the size first")
+    out: A = reduced(op, identity, x, axes=axes, keepdims=keepdims)
+
+    def vjp(g: Any) -> Any:
+        best = restored(out, x.shape, axes)
+        ties = reduced("sum", _is_best, x, best, axes=axes, keepdims=True)
+        return mapped(_share_of_best, restored(g, x.shape, axes), x, best, ties, dtype=x.dtype)
+
+    if x.dtype.kind == "f":
+        tape.record(out, (x, vjp), name=op)
+    return out
+
+
+def _is_best(x: Any, best: Any) -> Any:
+    return ex.where(ex.equal(x, best), 1.0, 0.0)
+
+
+def _share_of_best(g: Any, x: Any, best: Any, ties: Any) -> Any:
+    return ex.where(ex.equal(x, best), g / ties, 0.0)
+
+
+def max(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
+    """The largest element over axes; NaN if there is one. Equals share the gradient.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis, keepdims
+        As in ``sum``.
+
+    Raises
+    ------
+    ShapeError
+        Over no elements.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.max(netcl.asarray([[1.0, 5.0], [4.0, 2.0]]), axis=1).tolist()
+    [5.0, 4.0]
+    """
+    return _extremum("max", x, axis, keepdims)
+
+
+def min(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
+    """The smallest element over axes; NaN if there is one. Equals share the gradient.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis, keepdims
+        As in ``sum``.
+
+    Raises
+    ------
+    ShapeError
+        Over no elements.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.min(netcl.asarray([3, 1, 2])).item()
+    1
+    """
+    return _extremum("min", x, axis, keepdims)
+
+
+def _truth(x: Any) -> Any:
+    return ex.cast(x, bool_)
+
+
+def all(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
+    """Whether every element over the axes is nonzero; True over none.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.all(netcl.asarray([True, False])).item()
+    False
+    """
+    return reduced("all", _truth, x, axes=normalize_axes(axis, x.ndim), dtype=bool_, keepdims=keepdims)  # type: ignore[no-any-return]
+
+
+def any(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
+    """Whether some element over the axes is nonzero; False over none.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.any(netcl.asarray([True, False])).item()
+    True
+    """
+    return reduced("any", _truth, x, axes=normalize_axes(axis, x.ndim), dtype=bool_, keepdims=keepdims)  # type: ignore[no-any-return]
+
+
+def count_nonzero(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
+    """How many elements over the axes are nonzero, as int64.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.count_nonzero(netcl.asarray([0, 2, 3])).item()
+    2
+    """
+    return reduced("sum", _one_if_true, x, axes=normalize_axes(axis, x.ndim), dtype=int64, keepdims=keepdims)  # type: ignore[no-any-return]
+
+
+def _one_if_true(x: Any) -> Any:
+    return ex.cast(ex.cast(x, bool_), int64)
+
+
+def _arg(op: str, x: A, axis: int | None, keepdims: bool) -> A:
+    _check(x, op, "uif")
+    shape = x.shape
+    if axis is None:
+        x, place = reshape(x, (-1,)), 0
+        kept: tuple[int, ...] = (1,) * len(shape)
+    else:
+        place = normalize_axis(axis, x.ndim)
+        kept = (*shape[:place], 1, *shape[place + 1 :])
+    if x.shape[place] == 0:
+        raise ShapeError(f"{op} over no elements has no value: shape {shape}, axis {axis}; check the size first")
+    out = x.empty_like((*x.shape[:place], *x.shape[place + 1 :]), int64)
+    if out.size:
+        x.backend.arg_reduce(op, x.view(), place, out.view())
+    return reshape(out, kept) if keepdims else out
+
+
+def argmax(x: A, /, *, axis: int | None = None, keepdims: bool = False) -> A:
+    """The index (int64) of the first largest element along an axis; a NaN counts as the largest.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis : int or None
+        None searches the flattened array.
+    keepdims : bool, default False
+
+    Raises
+    ------
+    ShapeError
+        Over no elements.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.argmax(netcl.asarray([[1.0, 5.0], [4.0, 2.0]]), axis=1).tolist()
+    [1, 0]
+    """
+    return _arg("argmax", x, axis, keepdims)
+
+
+def argmin(x: A, /, *, axis: int | None = None, keepdims: bool = False) -> A:
+    """The index (int64) of the first smallest element along an axis; a NaN counts as the smallest.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis, keepdims
+        As in ``argmax``.
+
+    Raises
+    ------
+    ShapeError
+        Over no elements.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.argmin(netcl.asarray([3, 1, 2])).item()
+    1
+    """
+    return _arg("argmin", x, axis, keepdims)
+
+
+def logsumexp(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
+    """The logarithm of the sum of exponentials over axes, without overflow.
+
+    y = m + log(Σ exp(x - m)), m = max(x)
+
+    Parameters
+    ----------
+    x : Tensor of a floating dtype
+    axis, keepdims
+        As in ``sum``.
+
+    Raises
+    ------
+    DTypeError
+        If ``x`` is not floating.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.logsumexp(netcl.asarray([1000.0, 1000.0])).item()
+    1000.693115234375
+    """
+    _check(x, "logsumexp", "f")
+    axes = normalize_axes(axis, x.ndim)
+    if _count(x, axes) == 0:
+        raise ShapeError(f"logsumexp over no elements has no value: shape {x.shape}, axes {axes}; check the size first")
+    peak = reduced("max", identity, x, axes=axes, keepdims=True)
+    total = reduced("sum", _shifted_exp, x, peak, axes=axes, dtype=x.dtype.compute, keepdims=keepdims)
+    out: A = mapped(_log_plus, total, peak if keepdims else reshape(peak, total.shape), dtype=x.dtype)
+
+    def vjp(g: Any) -> Any:
+        return mapped(_weighted, restored(g, x.shape, axes), x, restored(out, x.shape, axes), dtype=x.dtype)
+
+    tape.record(out, (x, vjp), name="logsumexp")
+    return out
+
+
+def _finite_or_zero(peak: Any) -> Any:
+    return ex.where(ex.isfinite(peak), peak, 0.0)
+
+
+def _shifted_exp(x: Any, peak: Any) -> Any:
+    return ex.exp(x - _finite_or_zero(peak))
+
+
+def _log_plus(total: Any, peak: Any) -> Any:
+    return ex.log(total) + _finite_or_zero(peak)
+
+
+def _weighted(g: Any, x: Any, y: Any) -> Any:
+    return g * ex.exp(x - y)

@@ -1,0 +1,661 @@
+"""Operations that move or rename axes and elements. Views cost nothing: they share the storage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from netcl import tape
+from netcl.array import Array, broadcast_shapes, contiguous_strides
+from netcl.dtypes import promote
+from netcl.errors import DTypeError, ShapeError
+from netcl.functional.elementwise import assign
+from netcl.functional.launch import (
+    A,
+    broadcast_view,
+    common_backend,
+    contiguous,
+    identity,
+    mapped,
+    pull,
+    zeros_for,
+)
+
+
+def normalize_axis(axis: int, ndim: int) -> int:
+    """``axis`` counted from the front.
+
+    Raises
+    ------
+    ShapeError
+        If there is no such axis.
+    """
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"axis {axis} is out of range for {ndim} axes; it must lie in [{-ndim}, {ndim - 1}]")
+    return axis % ndim
+
+
+def normalize_axes(axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """``axes`` sorted and counted from the front; None stands for all of them."""
+    if axes is None:
+        return tuple(range(ndim))
+    chosen = [axes] if isinstance(axes, int) else list(axes)
+    found = sorted(normalize_axis(axis, ndim) for axis in chosen)
+    if len(set(found)) != len(found):
+        raise ShapeError(f"an axis is named twice in {tuple(chosen)}; name each axis once")
+    return tuple(found)
+
+
+def collapsed_strides(
+    shape: tuple[int, ...], strides: tuple[int, ...], target: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """The strides of a view of shape ``target`` over the same elements in row-major order; None if there is none."""
+    if 0 in shape:
+        return contiguous_strides(target)
+    axes = [(extent, stride) for extent, stride in zip(shape, strides, strict=True) if extent != 1]
+    merged: list[tuple[int, int]] = []  # runs of axes that one stride walks through: (elements, innermost stride)
+    for extent, stride in axes:
+        if merged and merged[-1][1] == stride * extent:
+            merged[-1] = (merged[-1][0] * extent, stride)
+        else:
+            merged.append((extent, stride))
+    result = [0] * len(target)
+    remaining, step = merged.pop() if merged else (1, 1)
+    for axis in reversed(range(len(target))):
+        extent = target[axis]
+        if extent == 1:
+            result[axis] = step
+            continue
+        if remaining == 1:
+            remaining, step = merged.pop()
+        if remaining % extent:
+            return None
+        result[axis] = step
+        remaining //= extent
+        step *= extent
+    return tuple(result)
+
+
+def _resolved(shape: int | Sequence[int], size: int) -> tuple[int, ...]:
+    wanted = (shape,) if isinstance(shape, int) else tuple(int(extent) for extent in shape)
+    if wanted.count(-1) == 1:
+        rest = math.prod(extent for extent in wanted if extent != -1)
+        if rest and size % rest == 0:
+            wanted = tuple(size // rest if extent == -1 else extent for extent in wanted)
+    if -1 in wanted or math.prod(wanted) != size:
+        raise ShapeError(
+            f"{size} elements do not fit the shape {wanted}; the product of the extents must be {size}, "
+            "and at most one extent may be -1"
+        )
+    return wanted
+
+
+def viewed(x: A, shape: tuple[int, ...]) -> A:
+    """``x`` with another shape, as a view where its strides allow it, else as a copy. Not recorded."""
+    if x.shape == shape:
+        return x
+    strides = collapsed_strides(x.shape, x.strides, shape)
+    if strides is not None:
+        return x.restride(shape, strides, x.offset)
+    copy: A = mapped(identity, x)
+    return copy.restride(shape, contiguous_strides(shape), 0)
+
+
+def reshape(x: A, /, shape: int | Sequence[int], *, copy: bool | None = None) -> A:
+    """Give the same elements, in row-major order, another shape.
+
+    Parameters
+    ----------
+    x : Tensor
+    shape : int or sequence of int
+        One extent may be -1: whatever is left.
+    copy : bool, optional
+        None makes a view where the strides allow it and a copy otherwise; True always copies; False refuses to.
+
+    Returns
+    -------
+    Tensor
+        A view that shares memory with ``x``, or a copy. Does not block.
+
+    Raises
+    ------
+    ShapeError
+        If the number of elements differs.
+    ValueError
+        If ``copy=False`` and the elements cannot be viewed so.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.reshape(netcl.arange(6), (2, -1)).tolist()
+    [[0, 1, 2], [3, 4, 5]]
+    """
+    target = _resolved(shape, x.size)
+    if copy is None and target == x.shape:
+        out = x.restride(x.shape, x.strides, x.offset)
+    elif copy:
+        duplicate: A = mapped(identity, x)
+        out = duplicate.restride(target, contiguous_strides(target), 0)
+    elif copy is False and collapsed_strides(x.shape, x.strides, target) is None:
+        raise ValueError(
+            f"an array of shape {x.shape} and strides {x.strides} cannot be viewed as {target} without a copy; "
+            "pass copy=None"
+        )
+    else:
+        out = viewed(x, target)
+    tape.record(out, (x, lambda g: viewed(g, x.shape)), name="reshape")
+    return out
+
+
+def flatten(x: A, /, start_axis: int = 0, end_axis: int = -1) -> A:
+    """Merge the axes from ``start_axis`` to ``end_axis`` into one.
+
+    Parameters
+    ----------
+    x : Tensor
+    start_axis, end_axis : int, default 0 and -1
+        The first and the last axis to merge.
+
+    Raises
+    ------
+    ShapeError
+        If there is no such axis.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.flatten(netcl.zeros((2, 3, 4)), 1).shape
+    (2, 12)
+    """
+    if x.ndim == 0:
+        return reshape(x, (1,))
+    start, end = normalize_axis(start_axis, x.ndim), normalize_axis(end_axis, x.ndim)
+    if end < start:
+        raise ShapeError(f"end_axis ({end_axis}) lies before start_axis ({start_axis}); exchange them")
+    return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
+
+
+def permute_dims(x: A, /, axes: Sequence[int]) -> A:
+    """Put the axes into another order, as a view.
+
+    Parameters
+    ----------
+    x : Tensor
+    axes : sequence of int
+        Axis i of the result is axis ``axes[i]`` of ``x``.
+
+    Raises
+    ------
+    ShapeError
+        If ``axes`` is no permutation.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.permute_dims(netcl.zeros((2, 3, 4)), (2, 0, 1)).shape
+    (4, 2, 3)
+    """
+    order = tuple([normalize_axis(axis, x.ndim) for axis in axes])
+    if sorted(order) != list(range(x.ndim)):
+        raise ShapeError(f"axes {tuple(axes)} must name each of the {x.ndim} axes exactly once")
+    out = _permuted(x, order)
+    inverse = tuple(sorted(range(len(order)), key=order.__getitem__))
+    tape.record(out, (x, lambda g: _permuted(g, inverse)), name="permute_dims")
+    return out
+
+
+def _permuted(x: A, order: Sequence[int]) -> A:
+    return x.restride(tuple([x.shape[i] for i in order]), tuple([x.strides[i] for i in order]), x.offset)
+
+
+def matrix_transpose(x: A, /) -> A:
+    """Exchange the last two axes, as a view.
+
+    Raises
+    ------
+    ShapeError
+        If ``x`` has fewer than two axes.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.matrix_transpose(netcl.zeros((5, 2, 3))).shape
+    (5, 3, 2)
+    """
+    if x.ndim < 2:
+        raise ShapeError(f"matrix_transpose needs at least two axes, got shape {x.shape}; use permute_dims or expand_dims")
+    return permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def moveaxis(x: A, source: int | Sequence[int], destination: int | Sequence[int], /) -> A:
+    """Move axes to new positions, as a view; the others keep their order.
+
+    Parameters
+    ----------
+    x : Tensor
+    source, destination : int or sequence of int
+        Where each axis is and where it goes.
+
+    Raises
+    ------
+    ShapeError
+        If the two differ in length or name an axis twice.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.moveaxis(netcl.zeros((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
+    start = [normalize_axis(axis, x.ndim) for axis in ([source] if isinstance(source, int) else source)]
+    end = [normalize_axis(axis, x.ndim) for axis in ([destination] if isinstance(destination, int) else destination)]
+    if len(start) != len(end) or len(set(start)) != len(start) or len(set(end)) != len(end):
+        raise ShapeError(f"source {source} and destination {destination} must name as many axes, each once")
+    order = [axis for axis in range(x.ndim) if axis not in start]
+    for position, axis in sorted(zip(end, start, strict=True)):
+        order.insert(position, axis)
+    return permute_dims(x, order)
+
+
+def expand_dims(x: A, /, axis: int | Sequence[int] = 0) -> A:
+    """Insert axes of extent 1, as a view.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis : int or sequence of int, default 0
+        Where the new axes stand in the result.
+
+    Raises
+    ------
+    ShapeError
+        If a position is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.expand_dims(netcl.zeros((2, 3)), axis=1).shape
+    (2, 1, 3)
+    """
+    count = 1 if isinstance(axis, int) else len(axis)
+    places = normalize_axes(axis, x.ndim + count)
+    rest = iter(x.shape)
+    return reshape(x, tuple(1 if position in places else next(rest) for position in range(x.ndim + count)))
+
+
+def squeeze(x: A, /, axis: int | Sequence[int]) -> A:
+    """Remove axes of extent 1, as a view.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis : int or sequence of int
+
+    Raises
+    ------
+    ShapeError
+        If an axis does not have extent 1.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.squeeze(netcl.zeros((2, 1, 3)), axis=1).shape
+    (2, 3)
+    """
+    places = normalize_axes(axis, x.ndim)
+    for place in places:
+        if x.shape[place] != 1:
+            raise ShapeError(f"axis {place} of shape {x.shape} has extent {x.shape[place]}; only extent 1 can be squeezed")
+    return reshape(x, tuple(extent for position, extent in enumerate(x.shape) if position not in places))
+
+
+def broadcast_to(x: A, /, shape: Sequence[int]) -> A:
+    """Repeat ``x`` to ``shape``, as a view that repeats nothing in memory.
+
+    Parameters
+    ----------
+    x : Tensor
+    shape : sequence of int
+
+    Raises
+    ------
+    ShapeError
+        If ``x`` does not broadcast to it.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.broadcast_to(netcl.asarray([1, 2]), (2, 2)).tolist()
+    [[1, 2], [1, 2]]
+    """
+    target = tuple(shape)
+    if broadcast_shapes(x.shape, target) != target:
+        raise ShapeError(f"shape {x.shape} does not broadcast to {target}; its extents must be 1 or equal from the right")
+    view = broadcast_view(x, target)
+    out = x.restride(target, view.strides, x.offset)
+    tape.record(out, (x, lambda g: pull(x, identity, g)), name="broadcast_to")
+    return out
+
+
+def broadcast_arrays(*arrays: A) -> list[A]:
+    """Every array repeated, as a view, to their common shape.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> [x.shape for x in netcl.broadcast_arrays(netcl.zeros((3, 1)), netcl.zeros(2))]
+    [(3, 2), (3, 2)]
+    """
+    shape = broadcast_shapes(*[x.shape for x in arrays])
+    return [broadcast_to(x, shape) for x in arrays]
+
+
+def _part(x: A, axis: int, start: int, size: int) -> A:
+    shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+    return x.restride(shape, x.strides, x.offset + start * x.strides[axis])
+
+
+def concat(arrays: Sequence[A], /, *, axis: int | None = 0) -> A:
+    """Join arrays along an axis.
+
+    Parameters
+    ----------
+    arrays : sequence of Tensor
+        Of shapes that are equal except along ``axis``.
+    axis : int or None, default 0
+        None joins the flattened arrays.
+
+    Raises
+    ------
+    ShapeError
+        If there is no array or the shapes do not fit.
+    DeviceMismatchError
+        If the arrays are on different devices.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.concat([netcl.asarray([1, 2]), netcl.asarray([3])]).tolist()
+    [1, 2, 3]
+    """
+    parts = list(arrays)
+    if not parts:
+        raise ShapeError("concat needs at least one array, got none")
+    if axis is None:
+        parts = [reshape(part, (-1,)) for part in parts]
+        axis = 0
+    common_backend(parts)
+    first = parts[0]
+    axis = normalize_axis(axis, first.ndim)
+    dtype = first.dtype
+    for part in parts[1:]:
+        dtype = promote(dtype, part.dtype)
+        same = part.ndim == first.ndim and all(
+            part.shape[i] == first.shape[i] for i in range(first.ndim) if i != axis
+        )
+        if not same:
+            raise ShapeError(
+                f"shapes {first.shape} and {part.shape} do not join along axis {axis}; all other extents must be equal"
+            )
+    total = sum(part.shape[axis] for part in parts)
+    out = first.empty_like((*first.shape[:axis], total, *first.shape[axis + 1 :]), dtype)
+    entries = []
+    start = 0
+    for part in parts:
+        size = part.shape[axis]
+        assign(_part(out, axis, start, size), part)
+        entries.append((part, _take_part(part, axis, start, size)))
+        start += size
+    tape.record(out, *entries, name="concat")
+    return out
+
+
+def _take_part(x: Array, axis: int, start: int, size: int) -> tape.VJP:
+    return lambda g: pull(x, identity, _part(g, axis, start, size))
+
+
+def stack(arrays: Sequence[A], /, *, axis: int = 0) -> A:
+    """Join arrays of one shape along a new axis.
+
+    Parameters
+    ----------
+    arrays : sequence of Tensor
+    axis : int, default 0
+        Where the new axis stands in the result.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.stack([netcl.asarray([1, 2]), netcl.asarray([3, 4])], axis=1).tolist()
+    [[1, 3], [2, 4]]
+    """
+    return concat([expand_dims(x, normalize_axis(axis, x.ndim + 1)) for x in arrays], axis=axis)
+
+
+def unstack(x: A, /, *, axis: int = 0) -> tuple[A, ...]:
+    """Views of ``x`` at each position along an axis.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> [part.tolist() for part in netcl.unstack(netcl.asarray([[1, 2], [3, 4]]), axis=1)]
+    [[1, 3], [2, 4]]
+    """
+    axis = normalize_axis(axis, x.ndim)
+    return tuple([squeeze(part, axis) for part in split(x, 1, axis=axis)]) if x.shape[axis] else ()
+
+
+def split(x: A, size: int | Sequence[int], /, *, axis: int = 0) -> tuple[A, ...]:
+    """Views of consecutive parts of ``x`` along an axis.
+
+    Parameters
+    ----------
+    x : Tensor
+    size : int or sequence of int
+        The extent of each part (the last may be smaller), or the extents of all parts.
+    axis : int, default 0
+
+    Raises
+    ------
+    ShapeError
+        If the extents do not add up.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> [part.tolist() for part in netcl.functional.split(netcl.arange(5), 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    axis = normalize_axis(axis, x.ndim)
+    extent = x.shape[axis]
+    if isinstance(size, int):
+        if size < 1:
+            raise ShapeError(f"the size of a part must be at least 1, got {size}")
+        sizes = [min(size, extent - start) for start in range(0, extent, size)]
+    else:
+        sizes = list(size)
+        if sum(sizes) != extent or any(part < 0 for part in sizes):
+            raise ShapeError(f"parts of {sizes} do not add up to the {extent} elements of axis {axis}")
+    parts = []
+    start = 0
+    for part in sizes:
+        parts.append(strided(x, axis, start, part, 1))
+        start += part
+    return tuple(parts)
+
+
+def strided(x: A, axis: int, start: int, size: int, step: int) -> A:
+    """The view of ``size`` elements along ``axis``, from ``start`` on, ``step`` apart."""
+    shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+    strides = (*x.strides[:axis], x.strides[axis] * step, *x.strides[axis + 1 :])
+    offset = x.offset + (start * x.strides[axis] if size else 0)
+    out = x.restride(shape, strides, offset)
+
+    def vjp(g: Any) -> Any:
+        total = zeros_for(x, dtype=g.dtype)
+        assign(strided(total, axis, start, size, step), g)
+        return total
+
+    tape.record(out, (x, vjp), name="slice")
+    return out
+
+
+def flip(x: A, /, *, axis: int | Sequence[int] | None = None) -> A:
+    """Reverse the order of elements along axes, as a view.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.flip(netcl.asarray([1, 2, 3])).tolist()
+    [3, 2, 1]
+    """
+    axes = normalize_axes(axis, x.ndim)
+    out = _flipped(x, axes)
+    tape.record(out, (x, lambda g: _flipped(g, axes)), name="flip")
+    return out
+
+
+def _flipped(x: A, axes: tuple[int, ...]) -> A:
+    if x.size == 0:
+        return x.restride(x.shape, x.strides, x.offset)
+    strides = tuple([-stride if axis in axes else stride for axis, stride in enumerate(x.strides)])
+    offset = x.offset + sum((x.shape[axis] - 1) * x.strides[axis] for axis in axes)
+    return x.restride(x.shape, strides, offset)
+
+
+def roll(x: A, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | None = None) -> A:
+    """Move elements along axes; those that leave at the end come in at the start.
+
+    Parameters
+    ----------
+    x : Tensor
+    shift : int or sequence of int
+        Places to move, one for each axis.
+    axis : int, sequence of int or None
+        None rolls the flattened array.
+
+    Raises
+    ------
+    ShapeError
+        If shifts and axes differ in number.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.roll(netcl.asarray([1, 2, 3]), 1).tolist()
+    [3, 1, 2]
+    """
+    if axis is None:
+        if not isinstance(shift, int):
+            raise ShapeError(f"roll of the flattened array takes one shift, got {tuple(shift)}; name the axes")
+        return reshape(roll(reshape(x, (-1,)), shift, axis=0), x.shape)
+    axes = [axis] if isinstance(axis, int) else list(axis)
+    shifts = [shift] * len(axes) if isinstance(shift, int) else list(shift)
+    if len(axes) != len(shifts):
+        raise ShapeError(f"roll takes one shift for each axis, got {len(shifts)} shifts and {len(axes)} axes")
+    out = x
+    for places, each in zip(shifts, axes, strict=True):
+        each = normalize_axis(each, x.ndim)
+        extent = x.shape[each]
+        cut = -places % extent if extent else 0
+        out = concat([strided(out, each, cut, extent - cut, 1), strided(out, each, 0, cut, 1)], axis=each)
+    return out
+
+
+def tile(x: A, repetitions: Sequence[int], /) -> A:
+    """Lay copies of ``x`` side by side.
+
+    Parameters
+    ----------
+    x : Tensor
+    repetitions : sequence of int
+        How often along each axis, aligned at the last one.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.tile(netcl.asarray([1, 2]), (2,)).tolist()
+    [1, 2, 1, 2]
+    """
+    times = tuple(repetitions)
+    rank = max(len(times), x.ndim)
+    times = (1,) * (rank - len(times)) + times
+    shape = (1,) * (rank - x.ndim) + x.shape
+    spread = reshape(x, tuple(extent for n in shape for extent in (1, n)))
+    spread = broadcast_to(spread, tuple(extent for pair in zip(times, shape, strict=True) for extent in pair))
+    return reshape(spread, tuple(a * b for a, b in zip(times, shape, strict=True)))
+
+
+def repeat(x: A, repeats: int, /, *, axis: int | None = None) -> A:
+    """Repeat each element.
+
+    Parameters
+    ----------
+    x : Tensor
+    repeats : int
+        How often; arrays of counts are not supported.
+    axis : int or None
+        None repeats the flattened array.
+
+    Raises
+    ------
+    DTypeError
+        If ``repeats`` is not an integer.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.repeat(netcl.asarray([1, 2]), 2).tolist()
+    [1, 1, 2, 2]
+    """
+    if not isinstance(repeats, int):
+        raise DTypeError(f"repeat takes one Python int for all elements, got {type(repeats).__name__}; use take")
+    if axis is None:
+        return repeat(reshape(x, (-1,)), repeats, axis=0)
+    axis = normalize_axis(axis, x.ndim)
+    spread = expand_dims(x, axis + 1)
+    wide = broadcast_to(spread, (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :]))
+    return reshape(wide, (*x.shape[:axis], x.shape[axis] * repeats, *x.shape[axis + 1 :]))
+
+
+def clone(x: A, /) -> A:
+    """A contiguous copy with memory of its own, recorded by the tape.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.functional.clone(netcl.asarray([1, 2])).tolist()
+    [1, 2]
+    """
+    out: A = mapped(identity, x)
+    tape.record(out, (x, lambda g: g), name="clone")
+    return out
+
+
+def padded(x: A, before: Sequence[int], after: Sequence[int], value: float) -> A:
+    """``x`` surrounded by ``value``: so many elements before and after it along each axis. Not recorded."""
+    if not any(before) and not any(after):
+        return contiguous(x)
+    shape = tuple([a + n + b for a, n, b in zip(before, x.shape, after, strict=True)])
+    out = x.empty_like(shape)
+    if out.size:
+        out.backend.fill(out.span(), value)
+    assign(interior(out, before, x.shape), x)
+    return out
+
+
+def interior(x: A, before: Sequence[int], shape: tuple[int, ...]) -> A:
+    """The view of ``shape`` that starts at position ``before``. Not recorded."""
+    offset = x.offset + sum(start * stride for start, stride in zip(before, x.strides, strict=True))
+    return x.restride(shape, x.strides, offset)
