@@ -16,7 +16,7 @@ import numpy as np
 
 from netcl.array import contiguous_strides
 from netcl.backends.reference_special import erf
-from netcl.dtypes import DType, bfloat16, bool_, float16, float64
+from netcl.dtypes import DType, bfloat16, bool_, float16, float64, uint16, uint32, uint64
 from netcl.errors import DTypeError
 
 Shape = tuple[int, ...]
@@ -204,6 +204,10 @@ class NumpyNamespace(Namespace):
 
 class TorchNamespace(Namespace):
     """torch: strided views that are not negative, and bfloat16 of its own."""
+
+    def supports(self, dtype: DType) -> bool:
+        # torch stores the wider unsigned integers but has next to no arithmetic on them.
+        return dtype not in (uint16, uint32, uint64)
 
     def from_host(self, host: Any, dtype: DType) -> Any:
         if dtype is bfloat16:

@@ -81,7 +81,8 @@ class UpdateCalls(Core):
     """:class:`~netcl.backends.base.UpdateOperations` over a namespace."""
 
     def fill(self, x: Span, a: Scalar) -> None:
-        self.store(_flat(x), self.namespace.scalar(a, x.dtype.compute))
+        with np.errstate(all="ignore"):
+            self.store(_flat(x), self.namespace.scalar(a, x.dtype.compute))
 
     def scale(self, a: Scalar | Span, x: Span) -> None:
         factor = self.number(a) if isinstance(a, Span) else a
