@@ -1,0 +1,103 @@
+// prepare_step: decides a step on the device, in one work-group.
+//
+// From the records (scale, sum) of norm_reduce, all of one step, in a fixed order:
+//   norm_scale = the largest scale; norm_root = (sum of sum_i * (scale_i / norm_scale)^p)^(1/p); norm = their product
+//   nonfinite  = 1 if one of the two is NaN or infinite, else 0
+//   multiplier = min(1, max_norm / norm), formed as (max_norm / norm_scale) / norm_root, which cannot overflow;
+//                1 for a zero or non-finite norm
+// Without records the norm is left alone and the multiplier is 1.
+// With rows it renews the bias corrections in `now` and writes the counters of the step after it to `next`.
+// Bytes moved: 8 per record and about 50 per row, for float32.
+// Launch: one work-group.
+
+// A power of two.
+#ifndef WORK_GROUP_SIZE
+#define WORK_GROUP_SIZE 64
+#endif
+
+#include "step.clh"
+
+// The p of the norm if it is 1 or 2; 0 for another, which is then an argument; -1 for infinity.
+#ifndef ORDER
+#define ORDER 2
+#endif
+// Nonzero if there are records, and if the block has rows.
+#ifndef RECORDS
+#define RECORDS 1
+#endif
+#ifndef ROWS
+#define ROWS 1
+#endif
+
+#if RECORDS
+static inline real power(const real x, const real p) { return ORDER == 2 ? x * x : ORDER == 1 ? x : pow(x, p); }
+
+static inline real root(const real x, const real p) { return ORDER == 2 ? sqrt(x) : ORDER == 1 ? x : pow(x, 1 / p); }
+
+// Unlike fmax this keeps a NaN of either.
+static inline real larger(const real a, const real b) { return a >= b || isnan(a) ? a : b; }
+
+// scale = 0 stands for a zero norm; of the others the largest counts fully, which infinity / infinity would not say.
+static inline real weighted(const real scale, const real sum, const real largest, const real p) {
+    if (scale == largest || isnan(sum))
+        return sum;
+    return isinf(largest) ? 0 : sum * power(scale / largest, p);
+}
+#endif
+
+__kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void
+prepare_step(__global real *restrict header, const ulong header_offset
+#if RECORDS
+             ,
+             const real p, const real max_norm, const __global real *restrict partials, const ulong partials_offset,
+             const ulong count
+#endif
+#if ROWS
+             ,
+             const __global real *restrict hyper, const ulong hyper_offset, __global real *restrict now,
+             const ulong now_offset, __global real *restrict next, const ulong next_offset, const ulong row_count
+#endif
+) {
+    const size_t lane = get_local_id(0);
+    header += header_offset;
+#if RECORDS
+    __local real lanes[WORK_GROUP_SIZE];
+    partials += partials_offset;
+    real scale = 0;
+    for (size_t i = lane; i < count; i += WORK_GROUP_SIZE)
+        scale = larger(scale, partials[2 * i]);
+    TREE(lanes, scale, larger)
+    real sum = 0;
+    for (size_t i = lane; i < count; i += WORK_GROUP_SIZE)
+        sum += weighted(partials[2 * i], partials[2 * i + 1], scale, p);
+    TREE(lanes, sum, ADD)
+    if (lane == 0) {
+        const bool is_maximum = ORDER < 0;
+        const real norm_root = isnan(sum) ? sum : scale == 0 || isinf(scale) || is_maximum ? 1 : root(sum, p);
+        const bool finite = isfinite(scale) && isfinite(norm_root);
+        const real share = max_norm / scale;
+        header[NORM] = scale * norm_root;
+        header[NORM_SCALE] = scale;
+        header[NORM_ROOT] = norm_root;
+        header[NONFINITE] = finite ? 0 : 1;
+        header[MULTIPLIER] = finite && scale != 0 && share < norm_root ? share / norm_root : 1;
+    }
+#else
+    if (lane == 0)
+        header[MULTIPLIER] = 1;
+#endif
+#if ROWS
+    hyper += hyper_offset;
+    now += now_offset;
+    for (size_t row = lane; row < row_count; row += WORK_GROUP_SIZE) {
+        __global real *counters = now + row * COUNTERS;
+        const __global real *hyper_row = hyper + row * COLUMNS;
+        counters[BIAS_CORRECTION1] =
+            bias_correction(hyper_row, LOG_BETA1_COLUMN, counters[STEP], counters[BIAS_CORRECTION1]);
+        counters[BIAS_CORRECTION2] =
+            bias_correction(hyper_row, LOG_BETA2_COLUMN, counters[STEP], counters[BIAS_CORRECTION2]);
+    }
+    // Each work-item advances the rows that it renewed itself, so nothing has to be waited for.
+    advance_counters(lane, WORK_GROUP_SIZE, row_count, header[SKIP], hyper, now, next + next_offset);
+#endif
+}

@@ -1,0 +1,478 @@
+"""The optimizer step: norms, the decision on the device, and the fused updates."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyopencl as cl
+
+from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
+from netcl.backends.opencl.codegen import statements
+from netcl.backends.opencl.core import Core, memory
+from netcl.backends.opencl.program import Defines
+from netcl.backends.opencl.storage import SCALAR, TAG
+from netcl.dtypes import DType, float64, uint16
+from netcl.errors import DTypeError, HyperParameterError, ShapeError
+from netcl.expression import Expression, Node
+
+PIECE = {True: 16384, False: 4096}
+"""Elements per record of a norm: on a CPU what a core's cache holds, on a GPU enough for one work-group."""
+
+RUN = 16
+"""Vectors that one work-item of a CPU updates, one after the other."""
+
+PREPARE_GROUP = 64
+"""Work-items that decide a step."""
+
+KEPT_LAUNCHES = 256
+"""Launches kept in one step block, before they are all forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How the elements of a span are dealt out to work-items; the knobs of ``kernels/step.clh``."""
+
+    width: int
+    run: int
+    group: int
+    interleaved: int
+
+    def defines(self) -> Defines:
+        return (
+            ("WIDTH", self.width),
+            ("RUN", self.run),
+            ("WORK_GROUP_SIZE", self.group),
+            ("INTERLEAVED", self.interleaved),
+        )
+
+
+@dataclass(slots=True)
+class Launch:
+    """A kernel whose arguments are set, and the operands they were set from, which it does not keep alive."""
+
+    kernel: cl.Kernel
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...]
+    operands: tuple[tuple[weakref.ref[Any], int, int], ...]
+    max_norm: float = math.inf
+
+    def fits(self, spans: Sequence[Span]) -> bool:
+        """Whether the arguments are those of ``spans``."""
+        return all(
+            buffer() is span.buffer and offset == span.offset and size == span.size
+            for (buffer, offset, size), span in zip(self.operands, spans, strict=True)
+        )
+
+
+def _references(spans: Sequence[Span]) -> tuple[tuple[weakref.ref[Any], int, int], ...]:
+    return tuple((weakref.ref(span.buffer), span.offset, span.size) for span in spans)
+
+
+def _arguments(*spans: Span) -> list[Any]:
+    """Buffer and offset of each span."""
+    return [argument for span in spans for argument in (memory(span), span.offset)]
+
+
+def _order(ord: float) -> int:
+    """The knob ORDER: which p-norm a kernel is built for."""
+    if math.isnan(ord) or ord <= 0:
+        raise HyperParameterError(f"the p of a norm must be positive or infinite, got {ord}")
+    return -1 if math.isinf(ord) else int(ord) if ord in (1, 2) else 0
+
+
+class UpdateCalls(Core):
+    """norm_reduce, prepare_step and the fused updates of :class:`~netcl.backends.base.UpdateOperations`."""
+
+    def _shape(self, dtype: DType) -> Shape:
+        if self.is_cpu:
+            width = 4 if dtype is float64 else 8
+            return Shape(width, RUN, 8, 0)
+        group = 1 << (min(256, self.cl_device.max_work_group_size).bit_length() - 1)
+        return Shape(1, CHUNK // group, group, 1)
+
+    def norm_partials(self, n: int) -> int:
+        """How many records ``norm_reduce`` writes for ``n`` elements: one for each piece of a fixed size."""
+        return max(1, -(-n // PIECE[self.is_cpu]))
+
+    def norm_reduce(
+        self,
+        x: Span,
+        partials: Span,
+        ord: float,
+        *,
+        multiplier: Span | None = None,
+        rows: Span | None = None,
+        block: StepBlock | None = None,
+    ) -> None:
+        """Records of a p-norm. See :class:`~netcl.backends.base.UpdateOperations`. Does not block.
+
+        Raises
+        ------
+        HyperParameterError
+            If ``ord`` is not positive.
+        ShapeError
+            If ``partials`` has no room for the records, or ``rows`` does not cover x or comes without a block.
+        DTypeError
+            If the records cannot hold the norm, an operand differs from them in dtype, or the device cannot compute
+            with it.
+        """
+        order = _order(ord)
+        spans = [span for span in (x, partials, multiplier, rows, block.hyper if block else None) if span is not None]
+        key = ("norm_reduce", ord, id(x.buffer), x.offset, x.size, rows is not None, multiplier is not None)
+        launch = None if block is None else block.bound.get(key)
+        if launch is None or not launch.fits(spans):
+            launch = self._bind_norm(x, partials, ord, order, multiplier, rows, block, spans)
+            if block is not None:
+                _keep(block, key, launch)
+        self.launch(launch.kernel, launch.global_size, launch.local_size)
+
+    def _bind_norm(
+        self,
+        x: Span,
+        partials: Span,
+        ord: float,
+        order: int,
+        multiplier: Span | None,
+        rows: Span | None,
+        block: StepBlock | None,
+        spans: Sequence[Span],
+    ) -> Launch:
+        compute = partials.dtype
+        count = self.norm_partials(x.size)
+        self.require(x.dtype, compute)
+        if not x.dtype.is_floating:
+            raise DTypeError(f"norm_reduce takes floating-point elements, got {x.dtype}; cast with astype() first")
+        if compute not in (x.dtype.compute, float64):
+            raise DTypeError(f"the norm of {x.dtype} elements needs records of {x.dtype.compute}, got {compute}")
+        if partials.size < 2 * count:
+            raise ShapeError(
+                f"the norm of {x.size} elements has {count} records of 2 values, got room for {partials.size} values; "
+                "ask norm_partials(n) how many there are"
+            )
+        _same_compute(compute, multiplier=multiplier)
+        shape = self._shape(compute)
+        lanes = shape.group if shape.interleaved else 1
+        defines: Defines = (
+            *_reals(compute),
+            ("WIDTH", shape.width),
+            ("LANES", lanes),
+            ("PIECE", PIECE[self.is_cpu]),
+            ("X", TAG[x.dtype]),
+            ("WIDE", int(compute is float64)),
+            ("WIDEN", int(compute is not x.dtype.compute)),
+            ("ORDER", order),
+            ("MULTIPLIED", int(multiplier is not None)),
+            ("MAPPED", int(rows is not None)),
+        )
+        real = SCALAR[compute]
+        types: list[Any] = [None, np.uint64, np.uint64, None, np.uint64, real]
+        arguments = [*_arguments(x), x.size, *_arguments(partials), real(ord)]
+        if multiplier is not None:
+            types += [None, np.uint64]
+            arguments += _arguments(multiplier)
+        if rows is not None:
+            if block is None or block.hyper is None:
+                raise ShapeError("norm_reduce reads the rows of a step block; pass block= with rows=, or neither")
+            _check_rows(rows, x.size)
+            _same_compute(compute, hyper=block.hyper)
+            defines += (("COLUMNS", len(block.columns)),)
+            types += [None, np.uint64, None, np.uint64]
+            arguments += _arguments(block.hyper, rows)
+        kernel = self.own_kernel("norm_reduce.cl", "norm_reduce", defines, arguments=tuple(types))
+        kernel.set_args(*arguments)
+        return Launch(kernel, (count * lanes,), (lanes,), _references(spans))
+
+    def prepare_step(
+        self, block: StepBlock, partials: Span | None = None, *, ord: float = 2.0, max_norm: float = float("inf")
+    ) -> None:
+        """Decide a step on the device. See :class:`~netcl.backends.base.UpdateOperations`. Does not block.
+
+        Raises
+        ------
+        HyperParameterError
+            If ``ord`` is not positive.
+        ShapeError
+            If header, hyper-parameters or counters are smaller than the block says.
+        DTypeError
+            If they differ in dtype, or the device cannot compute with it.
+        """
+        order = _order(ord)
+        spans = _block_spans(block, partials)
+        key = ("prepare_step", ord, block.slot, partials is not None)
+        launch = block.bound.get(key)
+        if launch is None or not launch.fits(spans):
+            launch = self._bind_prepare(block, partials, ord, order, spans)
+            _keep(block, key, launch)
+        if partials is not None and launch.max_norm != max_norm:
+            launch.kernel.set_arg(3, SCALAR[block.header.dtype](max_norm))
+            launch.max_norm = max_norm
+        self.launch(launch.kernel, launch.global_size, launch.local_size)
+
+    def _bind_prepare(
+        self, block: StepBlock, partials: Span | None, ord: float, order: int, spans: Sequence[Span]
+    ) -> Launch:
+        compute = block.header.dtype
+        self.require(compute)
+        _check_block(block)
+        real = SCALAR[compute]
+        types: list[Any] = [None, np.uint64]
+        arguments = _arguments(block.header)
+        if partials is not None:
+            _same_compute(compute, partials=partials)
+            types += [real, real, None, np.uint64, np.uint64]
+            arguments += [real(ord), real(math.inf), *_arguments(partials), partials.size // 2]
+        if block.rows:
+            types += [None, np.uint64] * 3 + [np.uint64]
+            arguments += [*_arguments(*_tables(block)), block.rows]
+        defines: Defines = (
+            *_reals(compute),
+            *_columns(block),
+            ("WORK_GROUP_SIZE", PREPARE_GROUP),
+            ("ORDER", order),
+            ("RECORDS", int(partials is not None)),
+            ("ROWS", int(block.rows > 0)),
+        )
+        kernel = self.own_kernel("prepare_step.cl", "prepare_step", defines, arguments=tuple(types))
+        kernel.set_args(*arguments)
+        return Launch(kernel, (PREPARE_GROUP,), (PREPARE_GROUP,), _references(spans))
+
+    def fused_adam(
+        self,
+        p: Span,
+        g: Span,
+        exp_avg: Span,
+        exp_avg_sq: Span,
+        max_exp_avg_sq: Span | None,
+        block: StepBlock,
+        rows: Span,
+        *,
+        advance: bool,
+    ) -> None:
+        """One pass of Adam in any variant. See :class:`~netcl.backends.base.UpdateOperations`. Does not block.
+
+        Raises
+        ------
+        HyperParameterError
+            If the block's columns are not :data:`~netcl.backends.base.ADAM_COLUMNS`.
+        ShapeError
+            If the spans differ in size, or the row map or block is too small.
+        DTypeError
+            If the spans are not of the block's compute dtype, or the device cannot compute with it.
+        """
+        state = (exp_avg, exp_avg_sq) if max_exp_avg_sq is None else (exp_avg, exp_avg_sq, max_exp_avg_sq)
+        if block.columns != ADAM_COLUMNS:
+            raise HyperParameterError(
+                f"fused_adam reads the columns {', '.join(ADAM_COLUMNS)}, got a block with {', '.join(block.columns)}"
+            )
+        self._fused("fused_adam", None, (p, g, *state), block, rows, advance)
+
+    def fused_update(
+        self, rule: Expression, p: Span, g: Span, state: Sequence[Span], block: StepBlock, rows: Span, *, advance: bool
+    ) -> None:
+        """One pass of an elementwise rule. See :class:`~netcl.backends.base.UpdateOperations`. Does not block.
+
+        Raises
+        ------
+        HyperParameterError
+            If the rule reads a hyper-parameter that the block does not have.
+        ShapeError
+            If the spans differ in size or number from what the rule says, or the row map or block is too small.
+        DTypeError
+            If a span does not have the rule's dtype, or the device cannot compute with it.
+        """
+        self._fused("fused_update", rule, (p, g, *state), block, rows, advance)
+
+    def _fused(
+        self, call: str, rule: Expression | None, fields: tuple[Span, ...], block: StepBlock, rows: Span, advance: bool
+    ) -> None:
+        p = fields[0]
+        spans = [*fields, rows, *_block_spans(block, None)]
+        key = (call, rule and rule.key, len(fields), id(p.buffer), p.offset, p.size, block.slot, advance)
+        launch = block.bound.get(key)
+        if launch is None or not launch.fits(spans):
+            launch = self._bind_fused(call, rule, fields, block, rows, advance, spans)
+            _keep(block, key, launch)
+        if launch.global_size[0]:
+            self.launch(launch.kernel, launch.global_size, launch.local_size)
+
+    def _bind_fused(
+        self,
+        call: str,
+        rule: Expression | None,
+        fields: tuple[Span, ...],
+        block: StepBlock,
+        rows: Span,
+        advance: bool,
+        spans: Sequence[Span],
+    ) -> Launch:
+        p, g, *state = fields
+        compute = block.header.dtype
+        self.require(compute)
+        _check_block(block)
+        if not block.rows:
+            raise ShapeError(f"{call} needs a step block with rows; give it hyper, counters and the number of rows")
+        if any(span.size != p.size for span in fields):
+            sizes = ", ".join(str(span.size) for span in fields)
+            raise ShapeError(f"{call} needs parameters, gradients and state of one size, got {sizes} elements")
+        _check_rows(rows, p.size)
+        _same_compute(compute, **{f"operand {i}": span for i, span in enumerate(fields)})
+        shape = self._shape(compute)
+        defines: Defines = (
+            *_reals(compute),
+            *_columns(block),
+            *shape.defines(),
+            ("ADVANCE", int(advance)),
+            ("P", TAG[p.dtype]),
+            ("G", TAG[g.dtype]),
+        )
+        generated = ""
+        if rule is None:
+            defines += (("AMSGRAD", int(len(state) == 3)),)
+            defines += tuple((name, TAG[span.dtype]) for name, span in zip(("M", "V", "V_MAX"), state, strict=False))
+        else:
+            _check_rule(rule, fields, block)
+            generated = _rule_text(rule, block, shape.width)
+        types = ([None, np.uint64] * 4) + [np.uint64, None, np.uint64, np.uint64] + [None, np.uint64] * len(fields)
+        kernel = self.own_kernel(f"{call}.cl", call, defines, generated, tuple(types))
+        kernel.set_args(
+            *_arguments(block.header, *_tables(block)), block.rows, *_arguments(rows), p.size,
+            *_arguments(*fields),
+        )  # fmt: skip
+        groups = -(-p.size // (shape.width * shape.run * shape.group)) + advance
+        return Launch(kernel, (groups * shape.group,), (shape.group,), _references(spans))
+
+
+def _keep(block: StepBlock, key: Any, launch: Launch) -> None:
+    # Callers with ever new spans must not fill the memory.
+    if len(block.bound) >= KEPT_LAUNCHES:
+        block.bound.clear()
+    block.bound[key] = launch
+
+
+def _block_spans(block: StepBlock, partials: Span | None) -> list[Span]:
+    """Everything of a block that a launch may read, and the records."""
+    spans = (block.header, block.hyper, *(block.counters or ()), partials)
+    return [span for span in spans if span is not None]
+
+
+def _tables(block: StepBlock) -> tuple[Span, Span, Span]:
+    """Hyper-parameters, and the counters of the coming step and of the one after it."""
+    assert block.hyper is not None
+    assert block.counters is not None
+    return block.hyper, block.counters[block.slot], block.counters[1 - block.slot]
+
+
+def _reals(compute: DType) -> Defines:
+    return (("REAL", TAG[compute]), ("CHUNK", CHUNK))
+
+
+def _columns(block: StepBlock) -> Defines:
+    """Where a block keeps what the counters depend on."""
+    places = tuple(
+        (f"{name.upper()}_COLUMN", block.columns.index(name) if name in block.columns else -1)
+        for name in ("log_beta1", "log_beta2")
+    )
+    return (("COLUMNS", len(block.columns)), *places)
+
+
+def _same_compute(compute: DType, **spans: Span | None) -> None:
+    for name, span in spans.items():
+        if span is not None and span.dtype.compute is not compute:
+            raise DTypeError(
+                f"{name} has dtype {span.dtype}, computed in {span.dtype.compute}, but the step is computed in "
+                f"{compute}; use one compute dtype for parameters, gradients, state and step block"
+            )
+
+
+def _check_rows(rows: Span, n: int) -> None:
+    chunks = -(-n // CHUNK)
+    if rows.dtype is not uint16 or rows.size < chunks:
+        raise ShapeError(
+            f"the row map of {n} elements is {chunks} entries of uint16, one for each chunk of {CHUNK}; "
+            f"got {rows.size} of {rows.dtype}"
+        )
+
+
+def _check_block(block: StepBlock) -> None:
+    sizes = [("header", block.header, len(HEADER))]
+    if block.rows:
+        if block.hyper is None or block.counters is None:
+            raise ShapeError(f"a step block of {block.rows} rows needs hyper and counters, got None")
+        if block.columns[: len(ROW)] != ROW:
+            raise ShapeError(f"the columns of a step block start with {ROW}, got {block.columns}")
+        sizes.append(("hyper", block.hyper, block.rows * len(block.columns)))
+        sizes += [(f"counters[{i}]", span, block.rows * len(COUNTERS)) for i, span in enumerate(block.counters)]
+    for name, span, least in sizes:
+        if span.size < least:
+            raise ShapeError(f"{name} of a step block with {block.rows} rows needs {least} values, got {span.size}")
+        if span.dtype is not block.header.dtype or span.dtype is not span.dtype.compute or not span.dtype.is_floating:
+            raise DTypeError(f"{name} of a step block must be float32 or float64 throughout, got {span.dtype}")
+
+
+def _check_rule(rule: Expression, fields: tuple[Span, ...], block: StepBlock) -> None:
+    if len(rule.inputs) != len(fields) or len(rule.stored) != len(fields) - 1 or rule.scalars:
+        raise ShapeError(
+            f"the rule {rule.name} takes {len(rule.inputs)} arrays and gives {len(rule.stored)}; with "
+            f"{len(fields) - 2} state field(s) it must take (p, g, *state), give (p, *state) and have no scalars"
+        )
+    stored = (fields[0], *fields[2:])
+    expected = [*zip(rule.inputs, fields, strict=True), *zip(rule.stored, stored, strict=True)]
+    for dtype, span in expected:
+        if dtype is not span.dtype:
+            raise DTypeError(f"the rule {rule.name} was traced for {dtype} where it is given {span.dtype}")
+    for name in _hyper_names(rule):
+        if name not in block.columns and name not in COUNTERS:
+            raise HyperParameterError(
+                f"the rule {rule.name} reads the hyper-parameter {name!r}, which is neither a column of the step block "
+                f"({', '.join(block.columns)}) nor a counter ({', '.join(COUNTERS)})"
+            )
+
+
+def _hyper_names(rule: Expression) -> list[str]:
+    """The hyper-parameters that a rule reads, in the order in which they are met."""
+    names: dict[str, None] = {}
+    seen: set[int] = set()
+    pending: list[Node] = list(reversed(rule.outputs))
+    while pending:
+        node = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.op == "hyper":
+            names[str(node.value)] = None
+        pending.extend(reversed(node.args))
+    return list(names)
+
+
+def _rule_text(rule: Expression, block: StepBlock, width: int) -> str:
+    """What ``fused_update.cl`` is given of a rule. C names are made up: a state field may be called ``half``."""
+    states = range(len(rule.inputs) - 2)
+    hyper = _hyper_names(rule)
+    names: dict[tuple[str, int | str], str] = {("input", 0): "p", ("input", 1): "g"}
+    names |= {("input", i + 2): f"s{i}" for i in states}
+    names |= {("hyper", name): f"h.h{i}" for i, name in enumerate(hyper)}
+    lines, outputs = statements(rule, names, width)
+    lines += [
+        f"const real_vector next_{target} = {output};"
+        for target, output in zip(("p", *(f"s{i}" for i in states)), outputs, strict=True)
+    ]
+    places = {"COLUMN_VALUES": block.columns, "COUNTER_VALUES": COUNTERS}
+    owner = {name: "COLUMN_VALUES" if name in block.columns else "COUNTER_VALUES" for name in hyper}
+    macros = {
+        macro: " ".join(f"VALUE(h{i}, {columns.index(name)})" for i, name in enumerate(hyper) if owner[name] == macro)
+        for macro, columns in places.items()
+    }
+    fields = " ".join(f"FIELD({TAG[rule.inputs[i + 2]]}, s{i})" for i in states)
+    return "\n".join(
+        [
+            f"#define STATE(FIELD) {fields}",
+            *(f"#define {macro}(VALUE) {values}" for macro, values in macros.items()),
+            "#define RULE \\",
+            " \\\n".join(f"    {line}" for line in lines),
+        ]
+    )
