@@ -119,7 +119,7 @@ class Core:
         read, n = self.namespace.read, len(inputs)
         room = [self.namespace.empty(BLOCK, dtype) for dtype in program.scratch]
         for shape, places in blocks(views, BLOCK):
-            pieces = [read(array, *place, shape) for array, place in zip(arrays, places, strict=True)]
+            pieces = [read(array, start, shape, steps) for array, (start, steps) in zip(arrays, places, strict=True)]
             size = math.prod(shape)
             scratch = [memory[:size].reshape(shape) for memory in room]
             program.run([*pieces[:n], *uniform], pieces[n:], scratch)
