@@ -215,9 +215,9 @@ def numbers(loader) -> list[list[int]]:
     return [batch[0].numpy().tolist() for batch in loader]
 
 
-def test_batches_cover_the_set_in_order(device):
+def test_batches_cover_the_set_in_order(backend):
     x, y = np.arange(10, dtype=np.float32).reshape(10, 1), np.arange(10)
-    loader = DataLoader((x, y), batch_size=4, device=device)
+    loader = DataLoader((x, y), batch_size=4, device=backend)
     batches = list(loader)
     assert len(loader) == len(batches) == 3
     assert [tuple(part.shape for part in batch) for batch in batches] == [((4, 1), (4,))] * 2 + [((2, 1), (2,))]
@@ -237,9 +237,9 @@ def test_batch_sizes(n, size, drop_last, expected):
     assert len(loader) == len(expected)
 
 
-def test_shuffling_is_new_each_epoch_and_repeatable(device):
+def test_shuffling_is_new_each_epoch_and_repeatable(backend):
     def loader(seed):
-        return DataLoader(np.arange(50), 8, shuffle=True, seed=seed, device=device)
+        return DataLoader(np.arange(50), 8, shuffle=True, seed=seed, device=backend)
 
     first = loader(3)
     epochs = [numbers(first) for _ in range(3)]
@@ -266,9 +266,9 @@ def test_a_batch_is_no_view_of_the_data():
     assert not batch.numpy().any()
 
 
-def test_default_device_is_the_one_at_iteration(device):
+def test_default_device_is_the_one_at_iteration(backend):
     loader = DataLoader(np.arange(4), 2)
-    with netcl.use_backend(device):
+    with netcl.use_backend(backend):
         (batch,) = next(iter(loader))
         assert batch.device == netcl.zeros(1).device
 
