@@ -272,7 +272,7 @@ def set_backend(selection: Selection) -> Backend:
     Examples
     --------
     >>> import netcl
-    >>> before = netcl.default_backend()
+    >>> before = netcl.backends.default_backend()
     >>> netcl.set_backend("numpy").device.backend
     'numpy'
     >>> _ = netcl.set_backend(before)
