@@ -87,6 +87,14 @@ def build(seed: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), *layers[:-1])
 
 
+def standardised_values(images: np.ndarray) -> np.ndarray:
+    """What each of the 256 grey values becomes: in [0, 1], less the mean of these images, over their deviation."""
+    grey = np.arange(256) / 255
+    share = np.bincount(images.reshape(-1), minlength=256) / images.size
+    mean = share @ grey
+    return ((grey - mean) / np.sqrt(share @ (grey - mean) ** 2)).astype(np.float32)
+
+
 def evaluate(model: nn.Module, loader: DataLoader) -> float:
     model.eval()
     right = netcl.zeros((), dtype=netcl.int64, device=loader.device)
@@ -162,17 +170,16 @@ def run(options: argparse.Namespace) -> Result:
     print(f"device: {name}")
     print(f"data:   {len(images):,} training and {len(test):,} test images from {train.source}", flush=True)
 
-    pixels = images / np.float32(255)
-    mean, std = pixels.mean(), pixels.std()
+    values = standardised_values(images)
     batches = DataLoader(
-        ((pixels - mean) / std, labels),
+        (values[images], labels),
         options.batch_size,
         shuffle=True,
         seed=options.seed,
         device=str(device),
         progress=not options.no_progress,
     )
-    held_out = DataLoader(((test.images / np.float32(255) - mean) / std, test.labels), 1000, device=str(device))
+    held_out = DataLoader((values[test.images], test.labels), 1000, device=str(device))
     opt = AdamW(model.parameters(), lr=options.lr, weight_decay=0.01)
     sched = CosineAnnealingLR(opt, T_max=options.epochs)
 

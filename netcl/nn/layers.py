@@ -217,7 +217,8 @@ class Tanh(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.tanh(x)
+        y: Tensor = F.tanh(x)
+        return y
 
 
 class Sigmoid(Module):
