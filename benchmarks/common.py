@@ -9,7 +9,7 @@ import netcl
 from netcl.backends import get_backend
 
 # Fixed, so that results of different machines and days line up; a runtime that a machine lacks is left out there.
-RUNTIMES = ("numpy", "opencl:Intel", "opencl:Portable", "opencl:gpu")
+RUNTIMES = ("numpy", "opencl:intel", "opencl:pocl", "opencl:gpu")
 SIZES = (1_000, 100_000, 10_000_000)
 
 

@@ -1,4 +1,4 @@
-// contract: out[b, m, n] = sum over k of a[b, m, k] * b[b, k, n], on GPUs.
+// contract_tiled: out[b, m, n] = sum over k of a[b, m, k] * b[b, k, n], on GPUs.
 //
 // A work-group computes a tile of TILE x TILE results, a work-item PER_ITEM x PER_ITEM of them in registers, from tiles
 // of a and b that the group reads together into local memory, DEPTH elements of k at a time. Neighbouring work-items

@@ -6,6 +6,7 @@
 // Source: J. K. Salmon, M. A. Moraes, R. O. Dror and D. E. Shaw, Parallel Random Numbers: As Easy as 1, 2, 3, 2011.
 // Launch: one work-item per 8 counters, the global size rounded up to whole work-groups.
 
+// Fixed, because a runtime may compile once for each size it meets.
 #ifndef WORK_GROUP_SIZE
 #define WORK_GROUP_SIZE 64
 #endif

@@ -85,11 +85,14 @@ def module_file(name: str) -> str:
 
 
 def strings(path: str) -> Iterator[tuple[int, str]]:
-    """Line and value of every string constant that is not a docstring."""
+    """Line and value of every string constant that is neither a docstring nor the name of an attribute."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"), path)
-    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    left_out = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("hasattr", "getattr"):
+            left_out.add(id(node.args[1]))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in left_out:
             yield node.lineno, node.value
 
 
