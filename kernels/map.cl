@@ -8,14 +8,10 @@
 // element: the size of every input and output, once. Launch: (inner axis / chunk, product of the outer axes), both
 // rounded up to whole work-groups. A chunk is a multiple of WIDTH: one vector on a GPU, hundreds of elements on a CPU.
 
-#include "storage.clh"
+#include "lanes.clh"
 
 #pragma OPENCL FP_CONTRACT OFF
 
-// Lanes per work-item; 4 where a value has 8 bytes, for PoCL is unsafe with vectors of 64 bytes.
-#ifndef WIDTH
-#define WIDTH 8
-#endif
 // Work-group size along the inner axis and across rows.
 #ifndef GROUP_INNER
 #define GROUP_INNER 64
@@ -24,51 +20,12 @@
 #define GROUP_OUTER 1
 #endif
 
-#define VECTOR(T) STORAGE_PASTE(COMPUTED, WIDTH)(T)
-
-// The lanes from element `at` of p on, as `name`. `whole` is constant where this is expanded.
-#define FETCH(T, name, p, at)                                                                                          \
-    VECTOR(T) name;                                                                                                    \
-    if (whole) {                                                                                                       \
-        name = STORAGE_PASTE(LOAD, WIDTH)(T, p, at);                                                                   \
-    } else {                                                                                                           \
-        COMPUTED(T) name##_lanes[WIDTH];                                                                               \
-        for (size_t lane = 0; lane < WIDTH; ++lane)                                                                    \
-            name##_lanes[lane] = LOAD(T, p, (at) + min(lane, last));                                                   \
-        name = STORAGE_PASTE(vload, WIDTH)(0, name##_lanes);                                                           \
-    }
-
-// The same with `step` elements between lanes.
-#define GATHER(T, name, p, at, step)                                                                                   \
-    COMPUTED(T) name##_lanes[WIDTH];                                                                                   \
-    for (size_t lane = 0; lane < WIDTH; ++lane)                                                                        \
-        name##_lanes[lane] = LOAD(T, p, (at) + min(lane, last) * (step));                                              \
-    const VECTOR(T) name = STORAGE_PASTE(vload, WIDTH)(0, name##_lanes);
-
-// One element in every lane.
-#define SPREAD(T, name, p, at) const VECTOR(T) name = (VECTOR(T))(LOAD(T, p, at));
-
-#define PUT(T, value, p, at)                                                                                           \
-    if (whole) {                                                                                                       \
-        STORAGE_PASTE(STORE, WIDTH)(T, value, p, at);                                                                  \
-    } else {                                                                                                           \
-        SCATTER(T, value, p, at, 1)                                                                                    \
-    }
-
-#define SCATTER(T, value, p, at, step)                                                                                 \
-    {                                                                                                                  \
-        COMPUTED(T) lanes[WIDTH];                                                                                      \
-        STORAGE_PASTE(vstore, WIDTH)(value, 0, lanes);                                                                 \
-        for (size_t lane = 0; lane <= last; ++lane)                                                                    \
-            STORE(T, lanes[lane], p, (at) + lane * (step));                                                            \
-    }
-
 // What is generated, here for r0 = x0 + x1 * s0 in float32 with one outer axis. Offsets and strides count elements.
 #ifndef NETCL_GENERATED
 #define PARAMETERS                                                                                                     \
     const __global float *x0, const ulong x0_offset, const __global float *x1, const ulong x1_offset,                  \
         __global float *r0, const ulong r0_offset, const float s0, const ulong x0_stride0, const ulong x1_stride0,     \
-        const ulong x1_step, const ulong r0_stride0
+        const ulong x1_lane, const ulong r0_stride0
 // From the row number `rest` to where the row of each operand begins.
 #define ROWS                                                                                                           \
     const size_t q0 = rest;                                                                                            \
@@ -77,7 +34,7 @@
     const size_t r0_row = r0_offset + q0 * r0_stride0;
 #define LOADS                                                                                                          \
     FETCH(float32, v0, x0, x0_row + i)                                                                                 \
-    GATHER(float32, v1, x1, x1_row + i * x1_step, x1_step)
+    GATHER(float32, v1, x1, x1_row + i * x1_lane, x1_lane)
 #define STATEMENTS                                                                                                     \
     const float8 t0 = (float8)(s0);                                                                                    \
     const float8 t1 = v1 * t0;                                                                                         \

@@ -1,218 +1,451 @@
-"""Elementwise maps and the reductions over them."""
+"""Elementwise maps and what reduces them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyopencl as cl
 
+from netcl import expression as ex
+from netcl.array import contiguous_strides
 from netcl.backends.base import Scalar, View
-from netcl.backends.opencl.codegen import c_type, is_wide, statements
-from netcl.backends.opencl.core import Core, memory
-from netcl.backends.opencl.flat import number
+from netcl.backends.opencl import operands
+from netcl.backends.opencl.codegen import Names, is_wide, literal, statements
+from netcl.backends.opencl.core import memory
 from netcl.backends.opencl.layout import Axes
-from netcl.backends.opencl.storage import SCALAR, STORED, TAG
-from netcl.dtypes import DType
+from netcl.backends.opencl.mapping import OUTER, PLANS, MapCalls
+from netcl.backends.opencl.operands import WORD
+from netcl.backends.opencl.storage import HOST, TAG
+from netcl.dtypes import DType, bool_, int64
 from netcl.errors import DTypeError, ShapeError
 from netcl.expression import Expression
 
-PLANS = 4096
-"""Prepared launches that are kept, of each kind."""
+COMBINE = {
+    "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum", "any": "logical_or", "all": "logical_and",
+}  # fmt: skip
+"""The operator that joins two partial results of each reduction."""
 
-OUTER = 6
-"""Outer axes that a kernel walks; what has more is launched piece by piece."""
+SHORT = 32
+"""An axis shorter than this is not worth a work-item of its own if lanes can lie along another axis."""
 
-CHUNK = 512
-"""Neighbours that one work-item of a CPU goes through."""
+STRIP = 4
+BLOCK = {False: 16, True: 32}
+"""Terms that are added plainly, for rows and for columns: for either, 64 to a rounding error kept."""
 
-WORD = (1 << 64) - 1
+
+class Walk(NamedTuple):
+    """How a reduction visits its inputs: the units and the axes walked, and which of the two the lanes lie along."""
+
+    columns: bool
+    units: Axes
+    outer: Axes
+    inner: int
+    lanes: int
+    lane_strides: tuple[int, ...]
+    steps: tuple[int, ...]
 
 
-class Launch(NamedTuple):
-    """A kernel with everything but the operands: element offsets to add for each piece, and the last arguments."""
+class Split(NamedTuple):
+    """How the axes that are walked are cut into parts."""
+
+    parts: int
+    outer_chunk: int
+    inner_chunk: int
+    inner_parts: int
+
+
+class ReducePlan(NamedTuple):
+    """How one reduction over views of given shapes and strides runs, without the operands."""
 
     kernel: cl.Kernel
-    global_size: tuple[int, ...]
-    local_size: tuple[int, ...]
+    global_size: tuple[int]
+    local_size: tuple[int]
+    strides: tuple[int, ...]
+    part_stride: int
     last: tuple[int, ...]
+    parts: int
+    accumulator: DType
 
 
-class MapPlan(NamedTuple):
-    """How one map over views of given shapes and strides runs."""
-
-    launch: Launch
-    pieces: tuple[tuple[int, ...], ...]
-
-
-class ElementwiseCalls(Core):
+class ElementwiseCalls(MapCalls):
     """map, reduce and arg_reduce of :class:`~netcl.backends.base.ArrayOperations`."""
 
     def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
         super().__init__(cl_device, index)
-        self._map_plans: dict[tuple[Any, ...], MapPlan | None] = {}
-        self._map_kernels: dict[tuple[Any, ...], cl.Kernel] = {}
+        self._reduce_plans: dict[tuple[Any, ...], ReducePlan | None] = {}
+        self._reduce_kernels: dict[tuple[Any, ...], cl.Kernel] = {}
 
-    def map(
-        self, expression: Expression, inputs: Sequence[View], outputs: Sequence[View], scalars: Sequence[Scalar] = ()
+    def reduce(
+        self,
+        op: str,
+        expression: Expression,
+        inputs: Sequence[View],
+        axes: tuple[int, ...],
+        out: View,
+        scalars: Sequence[Scalar] = (),
     ) -> None:
-        """outputs ← expression(inputs). See :class:`~netcl.backends.base.ArrayOperations`.
+        """out ← op over ``axes`` of expression(inputs). See :class:`~netcl.backends.base.ArrayOperations`.
 
         Raises
         ------
         ShapeError
-            If the views differ in shape, or are not as many as the expression has.
+            If the views' shapes do not fit, or they are not as many as the expression has.
         DTypeError
             If a view or scalar does not have the expression's dtype, or the device cannot compute with it.
         """
-        views = (*inputs, *outputs)
-        key = (expression.key, outputs[0].shape, *[view.strides for view in views])
+        shapes = [view.shape for view in inputs]
+        strides = [view.strides for view in inputs]
+        key = (op, expression.key, axes, out.buffer.dtype, out.shape, out.strides, *shapes, *strides)
         try:
-            plan = self._map_plans[key]
+            plan = self._reduce_plans[key]
         except KeyError:
-            plan = self._plan_map(expression, inputs, outputs, scalars, key)
-        for view, dtype in zip(views, expression.inputs + expression.stored, strict=True):
-            if view.buffer.dtype is not dtype:
-                raise DTypeError(f"{expression.name} expects an operand of {dtype}, got {view.buffer.dtype}")
-        if plan is None:
+            self._check_reduction(op, expression, inputs, axes, out, scalars)
+            plan = self._plan_reduction(op, expression, inputs, axes, out)
+            if len(self._reduce_plans) >= PLANS:
+                self._reduce_plans.clear()
+            self._reduce_plans[key] = plan
+        operands.check_dtypes(expression.name, inputs, expression.inputs)
+        if 0 in out.shape:
             return
-        kernel, global_size, local_size, last = plan.launch
-        numbers = [number(scalar, dtype) for scalar, dtype in zip(scalars, expression.scalars, strict=True)]
-        for piece in plan.pieces:
-            operands: list[Any] = []
-            for view, shift in zip(views, piece, strict=True):
-                operands += (memory(view), view.offset + shift)
-            self.launch(kernel, global_size, local_size, *operands, *numbers, *last)
+        if plan is None:
+            self._reduce_copy(op, expression, inputs, axes, out, scalars)
+            return
+        first = operands.arguments(expression, inputs, scalars)
+        target = out
+        if plan.parts > 1:
+            scratch = self.alloc(plan.parts * math.prod(out.shape), plan.accumulator)
+            target = View(scratch, 0, (plan.parts, *out.shape), contiguous_strides((plan.parts, *out.shape)))
+        self.launch(
+            plan.kernel, plan.global_size, plan.local_size, *first, *plan.strides, memory(target),
+            target.offset, plan.part_stride, *plan.last,
+        )  # fmt: skip
+        if plan.parts > 1:
+            copy = ex.conversion(plan.accumulator, plan.accumulator)
+            self.reduce(op, copy, (target,), (0,), out)
 
-    def _plan_map(
+    def _check_reduction(
         self,
+        op: str,
         expression: Expression,
         inputs: Sequence[View],
-        outputs: Sequence[View],
+        axes: tuple[int, ...],
+        out: View,
         scalars: Sequence[Scalar],
-        key: tuple[Any, ...],
-    ) -> MapPlan | None:
-        check_operands(expression, inputs, outputs, scalars)
-        shape = outputs[0].shape
-        for view in (*inputs, *outputs):
+    ) -> None:
+        if op not in COMBINE:
+            raise ShapeError(f"unknown reduction {op!r}; one of {', '.join(COMBINE)}")
+        operands.check_count(expression, inputs, (out,), scalars)
+        shape = inputs[0].shape
+        for view in inputs:
             if view.shape != shape:
                 raise ShapeError(
-                    f"{expression.name}: operands of shapes {view.shape} and {shape}; broadcast them first"
+                    f"{expression.name}: operands of shapes {view.shape} and {shape}; broadcast them to one shape first"
                 )
-        self.require(*expression.inputs, *expression.scalars, *expression.stored)
-        plan = None
-        if 0 not in shape:
-            views = [view.strides for view in (*inputs, *outputs)]
-            axes = Axes.of(shape, views).ordered(len(inputs)).merged().widened()
-            plan = self._lay_out_map(expression, axes, len(views))
-        if len(self._map_plans) >= PLANS:
-            self._map_plans.clear()
-        self._map_plans[key] = plan
-        return plan
+        left = tuple([extent for axis, extent in enumerate(shape) if axis not in axes])
+        if out.shape != left:
+            raise ShapeError(f"{op} over axes {axes} of shape {shape} has shape {left}, the output has {out.shape}")
+        self.require(*expression.inputs, *expression.scalars, *expression.stored, out.dtype)
 
-    def _lay_out_map(self, expression: Expression, axes: Axes, operands: int) -> MapPlan:
-        outer, inner, steps = axes.split()
-        inputs = len(expression.inputs)
+    def _reduce_copy(
+        self,
+        op: str,
+        expression: Expression,
+        inputs: Sequence[View],
+        axes: tuple[int, ...],
+        out: View,
+        scalars: Sequence[Scalar],
+    ) -> None:
+        """The reduction by way of a contiguous copy, for more axes than a kernel walks."""
+        terms = _terms(op, expression, out.dtype)
+        accumulator = terms.stored[0]
+        shape = inputs[0].shape
+        order = [axis for axis in range(len(shape)) if axis not in axes] + list(axes)
+        moved = [
+            View(view.buffer, view.offset, tuple(shape[a] for a in order), tuple(view.strides[a] for a in order))
+            for view in inputs
+        ]
+        units, walked = math.prod(out.shape), math.prod(shape[axis] for axis in axes)
+        copy = self.alloc(units * walked, accumulator)
+        full = View(copy, 0, moved[0].shape, contiguous_strides(moved[0].shape))
+        self.map(terms, moved, (full,), scalars)
+        total = self.alloc(units, out.dtype)
+        flat = View(copy, 0, (units, walked), (walked, 1))
+        plain = ex.conversion(accumulator, accumulator)
+        self.reduce(op, plain, (flat,), (1,), View(total, 0, (units,), (1,)))
+        result = View(total, 0, out.shape, contiguous_strides(out.shape))
+        self.map(ex.conversion(out.dtype, out.dtype), (result,), (out,))
+
+    def _plan_reduction(
+        self, op: str, expression: Expression, inputs: Sequence[View], axes: tuple[int, ...], out: View
+    ) -> ReducePlan | None:
+        terms = _terms(op, expression, out.dtype)
+        accumulator = terms.stored[0]
+        walk = walk_of(inputs, axes, out)
+        if len(walk.units.shape) + len(walk.outer.shape) > OUTER:
+            return None
+        width = 4 if is_wide(terms) or out.dtype.itemsize == 8 else 8
+        strips = -(-walk.lanes // (STRIP * width)) if walk.columns else 1
+        units = math.prod(walk.units.shape)
+        split = self._split(walk, units * strips, width)
+        items = units * strips * split.parts
+        group = self.work_group_size
+        if self.is_cpu:
+            group = 16 if items >= 256 else 1
+        result = out.dtype
+        part_stride = 0
+        kept = len(inputs)
+        if split.parts > 1:
+            # The first launch leaves its results densely, one array per part.
+            result = accumulator
+            part_stride = math.prod(out.shape)
+            scratch = View(out.buffer, 0, out.shape, contiguous_strides(out.shape))
+            walk = walk_of(inputs, axes, scratch)
         kinds = "".join(
-            "v" if step == 1 else "s" if step == 0 and position < inputs else "g" for position, step in enumerate(steps)
+            operands.kind(step, written=position == kept) for position, step in enumerate(walk.lane_strides)
         )
-        kinds = kinds or "v" * operands
-        pieces, outer = outer.pieces(OUTER, operands)
-        width = 4 if is_wide(expression) else 8
-        rows = math.prod(outer.shape)
-        chunk = width
-        if self.is_cpu:
-            parts = -(-inner // CHUNK)
-            chunk = -(-inner // (parts * width)) * width
-        items = -(-inner // chunk)
-        group = self._group(items, rows)
-        kernel_key = (expression.key, kinds, len(outer.shape), group)
-        kernel = self._map_kernels.get(kernel_key)
+        rank = (len(walk.units.shape), len(walk.outer.shape))
+        kernel_key = (op, terms.key, result, walk.columns, kinds, rank, width, group)
+        kernel = self._reduce_kernels.get(kernel_key)
         if kernel is None:
-            kernel = self._map_kernels[kernel_key] = self._map_kernel(expression, kinds, len(outer.shape), width, group)
-        last = list(outer.shape[1:])
-        for operand in range(operands):
-            last += [strides[operand] & WORD for strides in outer.strides]
-            if kinds[operand] == "g":
-                last.append(steps[operand] & WORD)
-        global_size = (-(-items // group[0]) * group[0], -(-rows // group[1]) * group[1])
-        return MapPlan(Launch(kernel, global_size, group, (*last, inner, rows, chunk)), pieces)
-
-    def _group(self, items: int, rows: int) -> tuple[int, int]:
-        """A work-group of items along the inner axis, or across rows where these are short."""
-        if self.is_cpu:
-            return (16, 1) if rows < 16 or items >= 16 else (1, 32)
-        return (self.work_group_size, 1) if rows == 1 or items >= 24 else (4, self.work_group_size // 4)
-
-    def _map_kernel(
-        self, expression: Expression, kinds: str, rank: int, width: int, group: tuple[int, int]
-    ) -> cl.Kernel:
-        """The kernel for operands that lie along the inner axis as ``kinds`` says, with ``rank`` outer axes."""
-        inputs = len(expression.inputs)
-        operands = [(f"x{k}", dtype) for k, dtype in enumerate(expression.inputs)]
-        operands += [(f"r{k}", dtype) for k, dtype in enumerate(expression.stored)]
-        parameters, arguments = operand_parameters(operands, inputs, expression.scalars)
-        names: dict[tuple[str, int | str], str] = {("scalar", k): f"s{k}" for k in range(len(expression.scalars))}
-        names |= {("input", k): f"v{k}" for k in range(inputs)}
-        lines, results = statements(expression, names, width)
-        extra = [f"const ulong e{axis}" for axis in range(1, rank)]
-        rows = [f"const size_t q{axis} = rest % e{axis}; rest /= e{axis};" for axis in range(rank - 1, 0, -1)]
-        rows += ["const size_t q0 = rest;"] if rank else []
-        loads, stores = [], []
-        for position, ((name, dtype), kind) in enumerate(zip(operands, kinds, strict=True)):
-            strides = [f"{name}_stride{axis}" for axis in range(rank)]
-            extra += [f"const ulong {stride}" for stride in strides]
-            terms = [f"{name}_offset", *(f"q{axis} * {stride}" for axis, stride in enumerate(strides))]
-            rows.append(f"const size_t {name}_row = {' + '.join(terms)};")
-            value = f"v{position}" if position < inputs else results[position - inputs]
-            verb, place = ("FETCH" if position < inputs else "PUT"), f"{name}_row + i"
-            if kind == "s":
-                verb, place = "SPREAD", f"{name}_row"
-            elif kind == "g":
-                extra.append(f"const ulong {name}_step")
-                verb, place = (
-                    ("GATHER" if position < inputs else "SCATTER"),
-                    f"{name}_row + i * {name}_step, {name}_step",
-                )
-            call = f"{verb}({TAG[dtype]}, {value}, {name}, {place})"
-            (rows if verb == "SPREAD" else loads if position < inputs else stores).append(call)
-        generated = define("PARAMETERS", [", ".join(parameters + extra)]) + define("ROWS", rows)
-        generated += define("LOADS", loads) + define("STATEMENTS", lines) + define("STORES", stores)
-        defines = (("WIDTH", width), ("GROUP_INNER", group[0]), ("GROUP_OUTER", group[1]))
-        return self.kernel("map.cl", "map", defines, generated, (*arguments, *([np.uint64] * (len(extra) + 3))))
-
-
-def operand_parameters(
-    operands: Sequence[tuple[str, DType]], inputs: int, scalars: Sequence[DType]
-) -> tuple[list[str], list[Any]]:
-    """C parameters of buffers with their offsets and of scalars, and their argument types."""
-    parameters: list[str] = []
-    arguments: list[Any] = []
-    for position, (name, dtype) in enumerate(operands):
-        const = "const " if position < inputs else ""
-        parameters += [f"{const}__global {STORED[dtype]} *{name}", f"const ulong {name}_offset"]
-        arguments += [None, np.uint64]
-    for k, dtype in enumerate(scalars):
-        parameters.append(f"const {c_type(dtype)} s{k}")
-        arguments.append(SCALAR[dtype])
-    return parameters, arguments
-
-
-def define(name: str, lines: Sequence[str]) -> str:
-    """A macro of several lines."""
-    return " \\\n    ".join([f"#define {name}", *lines]) + "\n"
-
-
-def check_operands(
-    expression: Expression, inputs: Sequence[View], outputs: Sequence[View], scalars: Sequence[Scalar]
-) -> None:
-    """Refuse operands that are not as many as the expression has."""
-    given = (len(inputs), len(outputs), len(scalars))
-    expected = (len(expression.inputs), len(expression.stored), len(expression.scalars))
-    if given != expected:
-        raise ShapeError(
-            f"{expression.name} takes {expected[0]} inputs, {expected[1]} outputs and {expected[2]} scalars, got "
-            f"{given[0]}, {given[1]} and {given[2]}"
+            kernel = self._reduce_kernel(op, terms, result, walk.columns, kinds, rank, width, group)
+            self._reduce_kernels[kernel_key] = kernel
+        strides = [*walk.units.shape[1:], *walk.outer.shape[1:]]
+        for position in range(kept + 1):
+            strides += [steps[position] & WORD for steps in walk.units.strides]
+            if position < kept:
+                strides += [steps[position] & WORD for steps in walk.outer.strides]
+                strides += [walk.steps[position] & WORD] if walk.columns else []
+            strides += [walk.lane_strides[position] & WORD] if kinds[position : position + 1] == "g" else []
+        strides += [walk.lanes] if walk.columns else []
+        last = (units, math.prod(walk.outer.shape), walk.inner, split.outer_chunk, split.inner_chunk, split.inner_parts)
+        global_size = (-(-items // group) * group,)
+        return ReducePlan(
+            kernel, global_size, (group,), tuple(strides), part_stride, (*last, split.parts), split.parts, accumulator
         )
+
+    def _split(self, walk: Walk, items: int, width: int) -> Split:
+        """As few parts as keep the device busy, each of them long enough to be worth an item."""
+        outer = math.prod(walk.outer.shape)
+        shortest = 128 if walk.columns else 4096
+        wanted = 8 * self.cl_device.max_compute_units
+        if not self.is_cpu:
+            shortest, wanted = shortest // 16, 32 * wanted
+        parts = max(min(-(-wanted // items), outer * walk.inner // shortest), 1)
+        if outer >= parts:
+            outer_chunk = -(-outer // parts)
+            return Split(-(-outer // outer_chunk), outer_chunk, walk.inner, 1)
+        align = 1 if walk.columns else STRIP * width
+        chunk = -(-walk.inner // (-(-parts // outer) * align)) * align
+        inner_parts = -(-walk.inner // chunk)
+        return Split(outer * inner_parts, 1, chunk, inner_parts)
+
+    def _reduce_kernel(
+        self,
+        op: str,
+        terms: Expression,
+        result: DType,
+        columns: bool,
+        kinds: str,
+        rank: tuple[int, int],
+        width: int,
+        group: int,
+    ) -> cl.Kernel:
+        """The kernel for inputs that lie along the lanes as ``kinds`` says, with ``rank`` axes of units and walked."""
+        accumulator = terms.stored[0]
+        named = [(f"x{k}", dtype) for k, dtype in enumerate(terms.inputs)]
+        parameters, types = operands.parameters(named, terms.scalars)
+        lines, (value,) = statements(terms, operands.names(terms), width)
+        extra = [f"u_extent{axis}" for axis in range(1, rank[0])] + [f"w_extent{axis}" for axis in range(1, rank[1])]
+        units, walks = operands.indices("u", rank[0], "u_extent"), operands.indices("w", rank[1], "w_extent")
+        steps, loads = [], []
+        for position, name in enumerate([*(name for name, _ in named), "r0"]):
+            strides = [f"{name}_unit{axis}" for axis in range(rank[0])]
+            extra += strides
+            units.append(f"const size_t {name}_unit = {operands.place(f'{name}_offset', 'u', strides)};")
+            if name != "r0":
+                strides = [f"{name}_walk{axis}" for axis in range(rank[1])]
+                extra += strides
+                walks.append(f"const size_t {name}_walk = {operands.place(f'{name}_unit', 'w', strides)};")
+                extra += [f"{name}_step"] if columns else []
+                steps.append(f"const size_t {name}_at = {name}_walk{f' + k * {name}_step' if columns else ''};")
+                loads.append(operands.load(terms.inputs[position], kinds[position], position, f"{name}_at"))
+            extra += [f"{name}_lane"] if kinds[position : position + 1] == "g" else []
+        extra += ["lanes"] if columns else []
+        row = "r0_unit + part * r0_part"
+        put = (
+            f"PUT(OUT, value, r0, {row} + i)"
+            if kinds[-1] == "v"
+            else f"SCATTER(OUT, value, r0, {row} + (i) * r0_lane, r0_lane)"
+        )
+        identity = literal(_identity(op, accumulator), accumulator)
+        wide, wide_result = _combination(op, accumulator, width)
+        single, single_result = _combination(op, accumulator, 1)
+        generated = "".join(
+            operands.define(name, text)
+            for name, text in (
+                ("PARAMETERS", [", ".join([*parameters, *(f"const ulong {name}" for name in extra)])]),
+                ("IDENTITY", [identity]),
+                ("COMBINE_VECTORS", [*wide, f"return {wide_result};"]),
+                ("COMBINE_VALUES", [*single, f"return {single_result};"]),
+                ("UNITS", units),
+                ("WALKS", walks),
+                ("STEPS", steps),
+                ("LOADS", loads),
+                ("STATEMENTS", lines),
+                ("VALUE", [value]),
+                ("RESULTS(value, i)", [put]),
+            )
+        )
+        defines = (
+            ("WIDTH", width), ("COLUMNS", int(columns)), ("STRIP", STRIP), ("BLOCK", BLOCK[columns]),
+            ("COMPENSATED", int(op == "sum" and accumulator.kind == "f")), ("SUM", TAG[accumulator]),
+            ("OUT", TAG[result]), ("WORK_GROUP_SIZE", group),
+        )  # fmt: skip
+        types += [np.uint64] * len(extra) + [None] + [np.uint64] * 9
+        return self.kernel("reduce.cl", "reduce", defines, generated, tuple(types))
+
+    def arg_reduce(self, op: str, x: View, axis: int, out: View) -> None:
+        """out ← index of the first maximum or minimum. See :class:`~netcl.backends.base.ArrayOperations`.
+
+        Raises
+        ------
+        ShapeError
+            If ``op`` is neither argmax nor argmin, the output's shape does not fit, or the axis has no elements.
+        DTypeError
+            If the output is not int64, or the device cannot compute with x's dtype.
+        """
+        left = x.shape[:axis] + x.shape[axis + 1 :]
+        if op not in ("argmax", "argmin"):
+            raise ShapeError(f"unknown reduction {op!r}; argmax or argmin")
+        if out.shape != left:
+            raise ShapeError(f"{op} over axis {axis} of shape {x.shape} has shape {left}, the output has {out.shape}")
+        if out.dtype is not int64:
+            raise DTypeError(f"{op} writes int64, the output is {out.dtype}")
+        self.require(x.dtype)
+        if 0 in left:
+            return
+        extent, step = x.shape[axis], x.strides[axis]
+        if extent == 0:
+            raise ShapeError(f"{op} over axis {axis} of shape {x.shape}: there is no element to find")
+        units = math.prod(left)
+        strides = x.strides[:axis] + x.strides[axis + 1 :]
+        wanted = 8 * self.cl_device.max_compute_units * (1 if self.is_cpu else 32)
+        parts = max(min(-(-wanted // units), extent // (4096 if self.is_cpu else 256)), 1)
+        chunk = -(-extent // parts)
+        parts = -(-extent // chunk)
+        if parts == 1:
+            self._scan(op, x, left, strides, step, out, extent, chunk)
+            return
+        scratch = View(self.alloc(parts * units, int64), 0, left, contiguous_strides(left))
+        self._scan(op, x, left, strides, step, scratch, extent, chunk)
+        self._scan(op, x, left, strides, step, out, parts, parts, scratch)
+
+    def _scan(
+        self,
+        op: str,
+        x: View,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        step: int,
+        out: View,
+        extent: int,
+        chunk: int,
+        candidates: View | None = None,
+    ) -> None:
+        """One launch of arg_reduce, which leaves a result per chunk."""
+        axes = Axes.of(shape, [strides, out.strides]).merged()
+        rank = len(axes.shape)
+        names = [f"u_extent{axis}" for axis in range(1, rank)]
+        units = operands.indices("u", rank, "u_extent")
+        numbers = list(axes.shape[1:])
+        for position, name in enumerate(("x", "out")):
+            own = [f"{name}_unit{axis}" for axis in range(rank)]
+            names += own
+            numbers += [steps[position] & WORD for steps in axes.strides]
+            units.append(f"const size_t {name}_unit = {operands.place(f'{name}_offset', 'u', own)};")
+        names.append("x_step")
+        generated = operands.define("STRIDES", [", ".join(f"const ulong {name}" for name in names)])
+        generated += operands.define("UNITS", units)
+        count = math.prod(shape)
+        parts = -(-extent // chunk)
+        group = 16 if self.is_cpu else self.work_group_size
+        defines = (
+            ("X", TAG[x.dtype]), ("FLOATING", int(x.dtype.kind == "f")), ("LARGEST", int(op == "argmax")),
+            ("CANDIDATES", int(candidates is not None)), ("WORK_GROUP_SIZE", group),
+        )  # fmt: skip
+        given: list[Any] = [memory(x), x.offset, memory(out), out.offset]
+        given += [memory(candidates)] if candidates else []
+        types = [None, np.uint64, None, np.uint64, *([None] if candidates else []), *([np.uint64] * (len(names) + 5))]
+        kernel = self.kernel("arg_reduce.cl", "arg_reduce", defines, generated, tuple(types))
+        given += [*numbers, step & WORD, count, count, extent, chunk, parts]
+        self.launch(kernel, (-(-count * parts // group) * group,), (group,), *given)
+
+
+def walk_of(inputs: Sequence[View], axes: tuple[int, ...], out: View) -> Walk:
+    """Choose what a work-item walks and where its lanes lie, so that loads are vectors wherever possible."""
+    shape, count = inputs[0].shape, len(inputs)
+    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    # The input with the most elements decides.
+    main = max(range(count), key=lambda k: sum(stride != 0 for stride in inputs[k].strides))
+    per_unit = [[view.strides[axis] for axis in kept] for view in inputs] + [list(out.strides)]
+    units = Axes.of([shape[axis] for axis in kept], per_unit).ordered(main).merged()
+    empty = any(shape[axis] == 0 for axis in axes)
+    walked = Axes((), ())
+    if not empty:
+        strides = [[view.strides[axis] for axis in axes] for view in inputs]
+        walked = Axes.of([shape[axis] for axis in axes], strides).ordered(main).merged()
+    longest_unit, longest_walk = max(units.shape, default=1), max(walked.shape, default=1)
+    along_walk = bool(walked.shape) and (
+        not units.shape or abs(walked.strides[-1][main]) <= abs(units.strides[-1][main])
+    )
+    if not units.shape or longest_unit < 8:
+        columns = False
+    elif along_walk:
+        columns = walked.shape[-1] < SHORT
+    else:
+        columns = units.shape[-1] >= 8 or longest_walk < SHORT
+    if columns:
+        rest, lanes, lane_strides = units.widened().split(count + 1)
+        outer, inner, steps = walked.split(count)
+        steps = steps if walked.shape else (0,) * count
+    else:
+        rest, lanes, steps = units, 1, ()
+        outer, inner, lane_strides = walked.widened().split(count)
+    return Walk(columns, rest, outer, 0 if empty else inner, lanes, lane_strides, steps)
+
+
+@cache
+def _terms(op: str, expression: Expression, stored: DType) -> Expression:
+    """The expression with its output in the dtype that is accumulated in."""
+    (value,) = expression.outputs
+    dtype = value.dtype
+    if op in ("any", "all"):
+        dtype = bool_
+    elif op in ("sum", "prod") and dtype.kind != "f":
+        dtype = stored.compute
+    return ex.build((ex.cast(value, dtype),), expression.inputs, expression.scalars, (dtype,), expression.name)
+
+
+def _combination(op: str, dtype: DType, width: int) -> tuple[list[str], str]:
+    """Statements that join ``a`` and ``b``, and the name of the result."""
+    joined = ex.trace(lambda a, b: ex.apply(COMBINE[op], a, b), (dtype, dtype))
+    names: Names = {("input", 0): "a", ("input", 1): "b"}
+    lines, (result,) = statements(joined, names, width)
+    return lines, result
+
+
+def _identity(op: str, dtype: DType) -> bool | int | float:
+    if op in ("sum", "any"):
+        return 0
+    if op in ("prod", "all"):
+        return 1
+    if dtype is bool_:
+        return op == "min"
+    if dtype.kind == "f":
+        return -math.inf if op == "max" else math.inf
+    limits = np.iinfo(HOST[dtype])
+    return int(limits.min if op == "max" else limits.max)

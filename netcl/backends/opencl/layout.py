@@ -79,10 +79,10 @@ class Axes:
             return self
         return self.permuted([*(axis for axis in range(len(self.shape)) if axis != longest), longest])
 
-    def split(self) -> tuple[Axes, int, tuple[int, ...]]:
-        """The outer axes, and the extent and strides of the innermost; without axes, one element."""
+    def split(self, operands: int) -> tuple[Axes, int, tuple[int, ...]]:
+        """The outer axes, and the extent and strides of the innermost; without axes, one element of stride 1."""
         if not self.shape:
-            return self, 1, ()
+            return self, 1, (1,) * operands
         return Axes(self.shape[:-1], self.strides[:-1]), self.shape[-1], self.strides[-1]
 
     def pieces(self, rank: int, operands: int) -> tuple[tuple[tuple[int, ...], ...], Axes]:

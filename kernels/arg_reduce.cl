@@ -1,0 +1,80 @@
+// arg_reduce: out <- index of the first maximum (or minimum) along one axis; a NaN wins.
+//
+// A work-item scans one part of the axis for one unit, an element of the axes that remain, in order. With several
+// parts, each leaves the index of its best, and a second launch (CANDIDATES) compares these, again in order. Bytes
+// moved per element: the size of x, once. Launch: units times parts, rounded up to whole work-groups.
+
+#include "storage.clh"
+
+// Tag of the dtype of x, and whether it has NaN.
+#ifndef X
+#define X float32
+#endif
+#ifndef FLOATING
+#define FLOATING 1
+#endif
+// 1 for argmax, 0 for argmin.
+#ifndef LARGEST
+#define LARGEST 1
+#endif
+// 1 to scan the indices that the first launch left instead of the whole axis.
+#ifndef CANDIDATES
+#define CANDIDATES 0
+#endif
+#ifndef WORK_GROUP_SIZE
+#define WORK_GROUP_SIZE 16
+#endif
+
+// What is generated, here for one axis of units.
+#ifndef NETCL_GENERATED
+#define STRIDES const ulong x_unit0, const ulong out_unit0, const ulong x_step
+// From the number `rest` of a unit to where its elements begin.
+#define UNITS                                                                                                          \
+    const size_t u0 = rest;                                                                                            \
+    const size_t x_unit = x_offset + u0 * x_unit0;                                                                     \
+    const size_t out_unit = out_offset + u0 * out_unit0;
+#endif
+
+#if LARGEST
+#define BEYOND(a, b) ((a) > (b))
+#else
+#define BEYOND(a, b) ((a) < (b))
+#endif
+#if FLOATING
+#define BEATS(a, b) (BEYOND(a, b) || (isnan(a) && !isnan(b)))
+#else
+#define BEATS(a, b) BEYOND(a, b)
+#endif
+
+__kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void
+arg_reduce(const __global STORED(X) * x, const ulong x_offset, __global long *out, const ulong out_offset,
+#if CANDIDATES
+           const __global long *candidates,
+#endif
+           STRIDES, const ulong out_part, const ulong units, const ulong extent, const ulong chunk, const ulong parts) {
+    const size_t item = get_global_id(0);
+    const size_t unit = item % units;
+    const size_t part = item / units;
+    if (part >= parts)
+        return;
+    size_t rest = unit;
+    UNITS
+    const size_t first = part * chunk;
+    const size_t end = min(first + chunk, (size_t)extent);
+#if CANDIDATES
+#define PLACE(k) ((size_t)candidates[(k) * units + unit])
+#else
+#define PLACE(k) (k)
+#endif
+    size_t found = PLACE(first);
+    COMPUTED(X) best = LOAD(X, x, x_unit + found * x_step);
+    for (size_t k = first + 1; k < end; ++k) {
+        const size_t at = PLACE(k);
+        const COMPUTED(X) value = LOAD(X, x, x_unit + at * x_step);
+        if (BEATS(value, best)) {
+            best = value;
+            found = at;
+        }
+    }
+    out[out_unit + part * out_part] = (long)found;
+}

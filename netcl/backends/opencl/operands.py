@@ -1,0 +1,120 @@
+"""The C form of operands: parameters, places and loads, for the generated part of a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from netcl.backends.base import Scalar, View
+from netcl.backends.opencl.codegen import Names, c_type
+from netcl.backends.opencl.core import memory
+from netcl.backends.opencl.flat import number
+from netcl.backends.opencl.storage import SCALAR, STORED, TAG
+from netcl.dtypes import DType
+from netcl.errors import DTypeError, ShapeError
+from netcl.expression import Expression
+
+WORD = (1 << 64) - 1
+"""Strides travel modulo 2**64: size_t arithmetic wraps, so a negative one works."""
+
+
+def kind(stride: int, *, written: bool = False) -> str:
+    """How an operand lies along an axis of lanes: v(ector), s(ame element) or g(ather)."""
+    if stride == 1:
+        return "v"
+    return "s" if stride == 0 and not written else "g"
+
+
+def load(dtype: DType, kind: str, position: int, place: str) -> str:
+    """The statement that declares ``v<position>``, the lanes of input ``x<position>`` at element ``place``."""
+    name = f"x{position}"
+    verb = {"v": "FETCH", "s": "SPREAD", "g": "GATHER"}[kind]
+    along = {"v": " + i", "s": "", "g": f" + i * {name}_lane, {name}_lane"}[kind]
+    return f"{verb}({TAG[dtype]}, v{position}, {name}, {place}{along})"
+
+
+def names(expression: Expression) -> Names:
+    """What the leaves of an expression are called in kernels."""
+    found: dict[tuple[str, int | str], str] = {("input", k): f"v{k}" for k in range(len(expression.inputs))}
+    return found | {("scalar", k): f"s{k}" for k in range(len(expression.scalars))}
+
+
+def parameters(operands: Sequence[tuple[str, DType]], scalars: Sequence[DType]) -> tuple[list[str], list[Any]]:
+    """C parameters for buffers with their offsets (an operand called r… is written), then scalars; and their types."""
+    text: list[str] = []
+    types: list[Any] = []
+    for name, dtype in operands:
+        const = "" if name.startswith("r") else "const "
+        text += [f"{const}__global {STORED[dtype]} *{name}", f"const ulong {name}_offset"]
+        types += [None, np.uint64]
+    for k, dtype in enumerate(scalars):
+        text.append(f"const {c_type(dtype)} s{k}")
+        types.append(SCALAR[dtype])
+    return text, types
+
+
+def place(start: str, index: str, strides: Sequence[str]) -> str:
+    """``start`` moved by indices ``index0``, ``index1``, … times ``strides``."""
+    return " + ".join([start, *(f"{index}{axis} * {stride}" for axis, stride in enumerate(strides))])
+
+
+def indices(index: str, rank: int, extent: str) -> list[str]:
+    """Statements that take ``rest`` apart into an index per axis; ``extent1``, … belong to all axes but the first."""
+    text = [
+        f"const size_t {index}{axis} = rest % {extent}{axis}; rest /= {extent}{axis};"
+        for axis in range(rank - 1, 0, -1)
+    ]
+    return [*text, f"const size_t {index}0 = rest;"] if rank else []
+
+
+def define(name: str, lines: Sequence[str]) -> str:
+    """A macro of several lines."""
+    return " \\\n    ".join([f"#define {name}", *lines]) + "\n"
+
+
+def arguments(expression: Expression, views: Sequence[View], scalars: Sequence[Scalar]) -> list[Any]:
+    """What :func:`parameters` asks for.
+
+    Raises
+    ------
+    DTypeError
+        If a scalar is no value of its dtype.
+    """
+    given: list[Any] = []
+    for view in views:
+        given += (memory(view), view.offset)
+    for scalar, dtype in zip(scalars, expression.scalars, strict=True):
+        given.append(number(scalar, dtype))
+    return given
+
+
+def check_count(
+    expression: Expression, inputs: Sequence[View], outputs: Sequence[View], scalars: Sequence[Scalar]
+) -> None:
+    """Refuse operands that are not as many as the expression has.
+
+    Raises
+    ------
+    ShapeError
+    """
+    given = (len(inputs), len(outputs), len(scalars))
+    expected = (len(expression.inputs), len(expression.stored), len(expression.scalars))
+    if given != expected:
+        raise ShapeError(
+            f"{expression.name} takes {expected[0]} inputs, {expected[1]} outputs and {expected[2]} scalars, got "
+            f"{given[0]}, {given[1]} and {given[2]}"
+        )
+
+
+def check_dtypes(name: str, views: Sequence[View], dtypes: Sequence[DType]) -> None:
+    """Refuse views that do not have the dtypes a kernel was made for.
+
+    Raises
+    ------
+    DTypeError
+    """
+    for view, dtype in zip(views, dtypes, strict=True):
+        if view.buffer.dtype is not dtype:
+            raise DTypeError(f"{name} expects an operand of {dtype}, got {view.buffer.dtype}; cast it with astype()")
