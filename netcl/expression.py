@@ -113,7 +113,7 @@ class Node:
         return apply("divide", other, self)
 
     def __pow__(self, other: Operand) -> Node:
-        if other == 2 and not isinstance(other, Node):
+        if not isinstance(other, Node) and other == 2:
             return apply("square", self)
         return apply("pow", self, other)
 
@@ -125,6 +125,15 @@ class Node:
 
     def __abs__(self) -> Node:
         return apply("abs", self)
+
+    # Nodes are compared by identity where they are kept in dicts and sets; an == in a traced function is an operator.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: Operand) -> Node:  # type: ignore[override]
+        return apply("equal", self, other)
+
+    def __ne__(self, other: Operand) -> Node:  # type: ignore[override]
+        return apply("not_equal", self, other)
 
     def __lt__(self, other: Operand) -> Node:
         return apply("less", self, other)
