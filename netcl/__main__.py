@@ -65,7 +65,7 @@ def table(rows: Sequence[DeviceStatus]) -> str:
             f"{row.device.memory / 2**30:.1f} GiB" if row.device.memory else "-",
             "yes" if row.device.float16 else "no",
             "yes" if row.device.float64 else "no",
-            "yes" if row.healthy else "NO",
+            "-" if row.healthy is None else "yes" if row.healthy else "NO",
         )
         for row in rows
     ]
@@ -73,7 +73,7 @@ def table(rows: Sequence[DeviceStatus]) -> str:
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text = [line.replace("*  ", "* ", 1) if line.startswith("*") else line[1:] for line in text]
     text.append("")
-    text += [f"  {row.device}: {row.reason}" for row in rows if not row.healthy]
+    text += [f"  {row.device}: {row.reason}" for row in rows if row.healthy is False]
     text += [f"* default: {row.device}, because of {row.why}" for row in rows if row.default]
     if not any(row.default for row in rows):
         text.append("no default: what NETCL_BACKEND names does not work")

@@ -9,9 +9,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import TypeAlias
 
@@ -44,8 +46,8 @@ class DeviceStatus:
     Attributes
     ----------
     device : Device
-    healthy : bool
-        Whether it computes.
+    healthy : bool or None
+        Whether it computes; None for a simulator that was not tried.
     reason : str
         How that is known, or why it does not.
     default : bool
@@ -55,7 +57,7 @@ class DeviceStatus:
     """
 
     device: Device
-    healthy: bool
+    healthy: bool | None
     reason: str
     default: bool = False
     why: str = ""
@@ -359,11 +361,12 @@ def _opencl_rows(*, try_simulators: bool, probe: bool = False) -> list[DeviceSta
         return []
     from netcl.backends.opencl import devices as opencl
 
-    rows = []
-    for index, cl_device in enumerate(opencl.listing()):
-        if opencl.is_simulator(cl_device) and not try_simulators:
-            rows.append(DeviceStatus(opencl.described()[index], True, "a simulator: not tried, used only when named"))
-            continue
-        health = opencl.health(index, fresh=probe)
-        rows.append(DeviceStatus(opencl.described()[index], health.healthy, health.reason))
-    return rows
+    tried = [i for i, device in enumerate(opencl.listing()) if try_simulators or not opencl.is_simulator(device)]
+    with ThreadPoolExecutor(max(len(tried), 1)) as threads:
+        found = dict(zip(tried, threads.map(partial(opencl.health, fresh=probe), tried), strict=True))
+    return [
+        DeviceStatus(device, found[device.index].healthy, found[device.index].reason)
+        if device.index in found
+        else DeviceStatus(device, None, "a simulator: used, and tried, only when named")
+        for device in opencl.described()
+    ]

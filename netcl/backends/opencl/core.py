@@ -237,7 +237,7 @@ class Core:
             self.launches += 1
 
     def _clear_faults(self) -> None:
-        cl.enqueue_fill_buffer(self.queue, self.faults.mem, np.int32(0), 0, 4)
+        cl.enqueue_fill_buffer(self.queue, self.faults.mem, np.zeros(1, np.int32), 0, 4)
 
 
 def memory(operand: Span | View) -> cl.Buffer:

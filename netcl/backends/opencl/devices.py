@@ -14,8 +14,8 @@ from netcl.backends.opencl.probe import Health
 from netcl.backends.opencl.runtime import INSTALL
 from netcl.errors import BackendError
 
-_lock = threading.RLock()
 _health: dict[int, Health] = {}
+_locks: dict[int, threading.Lock] = {}
 
 
 def is_simulator(device: cl.Device) -> bool:
@@ -59,7 +59,7 @@ def described() -> tuple[Device, ...]:
 
 def health(index: int, *, fresh: bool = False) -> Health:
     """Whether the device at ``index`` works. **Blocks** while it is tried for the first time."""
-    with _lock:
+    with _locks.setdefault(index, threading.Lock()):
         known = _health.get(index)
         if known is None or fresh:
             known = _health[index] = probe.check(listing()[index], index, fresh=fresh)

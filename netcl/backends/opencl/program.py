@@ -44,11 +44,12 @@ def source(file: str) -> str:
 
 
 def compose(file: str, defines: Defines = (), generated: str = "") -> str:
-    """What the compiler gets: defines, then the generated part, then the file."""
+    """What the compiler gets: defines, then the generated part, then the file, between two copies of target.clh."""
     lines = [f"#define {name} {value}" for name, value in defines]
     if generated:
         lines += ["#define NETCL_GENERATED", generated]
-    return "\n".join([*lines, source(file)])
+    target = source("target.clh")
+    return "\n".join([target, *lines, source(file), target])
 
 
 def build(context: cl.Context, file: str, defines: Defines = (), generated: str = "") -> cl.Program:
@@ -64,10 +65,11 @@ def build(context: cl.Context, file: str, defines: Defines = (), generated: str 
     try:
         with _build_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore", cl.CompilerWarning)
-            return program.build(list(OPTIONS))
+            program.build(list(OPTIONS))
     except cl.RuntimeError as error:
         raise KernelBuildError(
             f"kernel {file} does not build on {device.name.strip()} ({device.platform.name.strip()}, driver "
             f"{device.driver_version})\noptions: {' '.join(OPTIONS)}\n"
             f"defines: {' '.join(f'{name}={value}' for name, value in defines) or 'none'}\nlog: {error}"
         ) from error
+    return program
