@@ -184,14 +184,10 @@ class NumpyNamespace(Namespace):
         if op in ("maximum", "minimum"):  # these two deprecate a positional output
             extremum = getattr(np, op)
             return lambda x, y, out: extremum(x, y, out=out)
-        special: dict[str, Function] = {
-            "where": _where,
-            "rsqrt": _rsqrt,
-            "round": np.rint,
-            "erf": _erf,
-            "reciprocal": np.reciprocal,
-        }
-        function: Function = special.get(op) or getattr(self.xp, op)
+        if op == "sign" and dtype.kind == "c":  # NumPy 1 has another idea of it
+            return lambda x, out: self.xp.sign(x)
+        special: dict[str, Function] = {"where": _where, "rsqrt": _rsqrt, "round": np.rint, "erf": _erf}
+        function: Function = special.get(op) or getattr(np, op, None) or getattr(self.xp, op)
         return function
 
     def is_elementwise(self, op: str) -> bool:

@@ -53,8 +53,9 @@ def encode(values, dtype) -> np.ndarray:
 def decode(stored, dtype) -> np.ndarray:
     """Stored elements as numbers: float64 for the floats, else what NumPy has."""
     if dtype is dtypes.bfloat16:
-        return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return stored.astype(np.float64) if dtype.kind == "f" else stored
+        stored = (stored.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(all="ignore"):  # widening a signalling NaN warns
+        return stored.astype(np.float64) if dtype.kind == "f" else stored
 
 
 class Operand:
