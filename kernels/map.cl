@@ -53,14 +53,14 @@ map(PARAMETERS, const ulong inner, const ulong outer, const ulong chunk) {
         // Two copies, for a test in the loop would cost more than the arithmetic.
         for (; i + WIDTH <= end; i += WIDTH) {
         const bool whole = true;
-        const size_t last = WIDTH - 1;
+        const size_t count = WIDTH;
         LOADS
         STATEMENTS
         STORES
     }
     if (i < end) {
         const bool whole = false;
-        const size_t last = end - 1 - i;
+        const size_t count = end - i;
         LOADS
         STATEMENTS
         STORES

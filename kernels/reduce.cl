@@ -130,7 +130,7 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
 #if COLUMNS
     if (first + STRIP * WIDTH <= lanes) {
         const bool whole = true;
-        const size_t last = WIDTH - 1;
+        const size_t count = WIDTH;
         VECTOR(SUM) total[STRIP], lost[STRIP];
         for (size_t s = 0; s < STRIP; ++s) {
             total[s] = identity;
@@ -166,7 +166,7 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
     // The last strip, vector by vector.
     for (size_t i = first; i < lanes; i += WIDTH) {
         const bool whole = i + WIDTH <= lanes;
-        const size_t last = min((size_t)(WIDTH - 1), (size_t)(lanes - 1 - i));
+        const size_t count = min((size_t)WIDTH, (size_t)(lanes - i));
         VECTOR(SUM) total = identity, lost = (VECTOR(SUM))0;
         for (size_t w = outer_from; w < outer_to; ++w) {
             rest = w;
@@ -195,7 +195,7 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
         size_t at = inner_from;
         while (at + STRIP * WIDTH <= inner_to) {
             const bool whole = true;
-            const size_t last = WIDTH - 1;
+            const size_t count = WIDTH;
             const size_t rounds = min((size_t)BLOCK, (inner_to - at) / (STRIP * WIDTH));
             VECTOR(SUM) block[STRIP];
             for (size_t s = 0; s < STRIP; ++s)
@@ -217,14 +217,14 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
         VECTOR(SUM) block = identity;
         for (size_t i = at; i < inner_to; i += WIDTH) {
             const bool whole = i + WIDTH <= inner_to;
-            const size_t last = min((size_t)(WIDTH - 1), inner_to - 1 - i);
+            const size_t count = min((size_t)WIDTH, inner_to - i);
             LOADS
             STATEMENTS
             VECTOR(SUM) value = VALUE;
             if (!whole) {
                 COMPUTED(SUM) values[WIDTH];
                 STORAGE_PASTE(vstore, WIDTH)(value, 0, values);
-                for (size_t lane = last + 1; lane < WIDTH; ++lane)
+                for (size_t lane = count; lane < WIDTH; ++lane)
                     values[lane] = IDENTITY;
                 value = STORAGE_PASTE(vload, WIDTH)(0, values);
             }
