@@ -1,7 +1,8 @@
 """netcl: training for every device that speaks OpenCL, with a NumPy reference.
 
-The module is an Array API namespace (version 2025.12): ``netcl.asarray``, ``netcl.sum``, ``netcl.matmul`` and so on work on
-Tensors of any backend. ``netcl.autograd`` records and differentiates, ``netcl.nn`` holds layers, ``netcl.optim`` optimizers.
+The module is an Array API namespace (version 2025.12): ``netcl.asarray``, ``netcl.sum``, ``netcl.matmul`` and their
+kin work on Tensors of any backend. ``netcl.autograd`` records and differentiates, ``netcl.nn``
+holds layers, ``netcl.optim`` optimizers.
 
 >>> import netcl
 >>> x = netcl.asarray([1.0, 2.0], requires_grad=True)
@@ -100,9 +101,9 @@ from netcl.functional import (
     less,
     less_equal,
     log,
-    log10,
     log1p,
     log2,
+    log10,
     logaddexp,
     logical_and,
     logical_not,

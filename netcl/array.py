@@ -27,9 +27,12 @@ relocations = Relocations()
 
 
 class Storage:
-    """A run of ``size`` elements on one device, starting at element ``offset`` of a buffer."""
+    """A run of ``size`` elements on one device, starting at element ``offset`` of a buffer.
 
-    __slots__ = ("backend", "buffer", "dtype", "offset", "size", "__weakref__")
+    ``version`` counts the writes in place that the tape must notice.
+    """
+
+    __slots__ = ("backend", "buffer", "dtype", "offset", "size", "version", "__weakref__")
 
     def __init__(self, backend: Backend, buffer: Buffer, offset: int, size: int) -> None:
         self.backend = backend
@@ -37,6 +40,7 @@ class Storage:
         self.offset = offset
         self.size = size
         self.dtype = buffer.dtype
+        self.version = 0
 
     @classmethod
     def empty(cls, backend: Backend, size: int, dtype: DType) -> Storage:

@@ -127,7 +127,8 @@ def _from_tensor(x: Tensor, dtype: DType, backend: Backend, copy: bool | None, r
         return x
     if copy is False:
         raise ValueError(
-            f"a Tensor of {x.dtype} on {x.device} cannot become {dtype} on {backend.device} without a copy; pass copy=None"
+            f"a Tensor of {x.dtype} on {x.device} cannot become {dtype} on {backend.device} without a copy; "
+            "pass copy=None"
         )
     out = x if dtype is x.dtype else astype(x, dtype)
     out = host.moved(out, backend)
@@ -150,8 +151,8 @@ def _values(obj: Any, target: DType | None) -> tuple[NDArray[Any], DType]:
         if hasattr(obj, "__array__") or hasattr(obj, "__array_interface__") or _has_buffer(obj):
             return _values(np.asarray(obj), target)
         raise DTypeError(
-            f"a {type(obj).__name__} holds no numbers that netcl can read; pass a number, a nested list, a NumPy array, "
-            "a Tensor, or an object with __dlpack__"
+            f"a {type(obj).__name__} holds no numbers that netcl can read; pass a number, a nested list, a NumPy "
+            "array, a Tensor, or an object with __dlpack__"
         )
     leaf = _first_leaf(obj)
     if isinstance(leaf, Array):

@@ -130,7 +130,7 @@ def finfo(type: Any, /) -> FloatInfo:
         largest = float((2.0 - 2.0**-7) * 2.0**127)
         return FloatInfo(16, 2.0**-7, largest, -largest, 2.0**-126, dtype)
     real = {complex64: float32, complex128: float64}.get(dtype, dtype)
-    found: Any = np.finfo(real.name)  # type: ignore[call-overload]
+    found: Any = np.finfo(real.name)
     limits = (float(found.eps), float(found.max), float(found.min), float(found.smallest_normal))
     return FloatInfo(int(found.bits), *limits, real)
 
@@ -222,9 +222,7 @@ class NamespaceInfo:
         """The dtypes that a device computes in, by name."""
         backend = get_backend(device)
         return {
-            dtype.name: dtype
-            for dtype in ALL
-            if backend.supports(dtype) and (kind is None or isdtype(dtype, kind))
+            dtype.name: dtype for dtype in ALL if backend.supports(dtype) and (kind is None or isdtype(dtype, kind))
         }
 
 

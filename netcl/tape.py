@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from types import TracebackType
 from typing import Any, Self, TypeAlias
+from weakref import ref
 
 from netcl.array import Array, Storage
 from netcl.dtypes import DType
@@ -23,13 +24,25 @@ VJP: TypeAlias = Callable[[Any], Any]
 
 
 class Node:
-    """One recorded operation: its operands that need a gradient, each with its derivative."""
+    """One recorded operation: its operands that need a gradient, each with its derivative.
 
-    __slots__ = ("name", "operands", "order", "tape")
+    ``seen`` holds the storage of every operand and of the output with its version, so that a later write in place is
+    noticed. Empty ``operands`` say that the record was freed.
+    """
 
-    def __init__(self, name: str, operands: list[tuple[Any, VJP]], order: int, tape: Tape) -> None:
+    __slots__ = ("name", "operands", "order", "seen", "tape")
+
+    def __init__(
+        self,
+        name: str,
+        operands: list[tuple[Any, VJP]],
+        seen: list[tuple[ref[Storage], int]],
+        order: int,
+        tape: Tape,
+    ) -> None:
         self.name = name
         self.operands = operands
+        self.seen = seen
         self.order = order
         self.tape = tape
 
@@ -71,11 +84,8 @@ def no_grad() -> Iterator[None]:
 def record(output: Array, *operands: tuple[Array, VJP], name: str = "") -> None:
     """Say that ``output`` was made from ``operands``, each given with its vector-Jacobian product."""
     tape = _state.tape
-    if tape is None or not _state.enabled:
-        return
-    tracked = [(x, vjp) for x, vjp in operands if x.requires_grad or x.node is not None]
-    if tracked:
-        tape.add(output, tracked, name)
+    if tape is not None and _state.enabled:
+        tape.add(output, operands, name)
 
 
 class Tape:
@@ -85,6 +95,10 @@ class Tape:
     ----------
     retain : bool, default False
         Keep the record after :meth:`backward`, so that it can be walked again.
+
+    Notes
+    -----
+    What was computed outside the block, or inside another tape's, counts as a constant.
 
     Examples
     --------
@@ -102,7 +116,6 @@ class Tape:
         self.retain = retain
         self._outer: list[Tape | None] = []
         self._count = 0
-        self._freed = False
 
     def __enter__(self) -> Self:
         self._outer.append(_state.tape)
@@ -114,10 +127,23 @@ class Tape:
     ) -> None:
         _state.tape = self._outer.pop()
 
-    def add(self, output: Array, operands: list[tuple[Any, VJP]], name: str) -> None:
-        """Keep one operation. Called by :func:`record`."""
-        output.node = Node(name, operands, self._count, self)
-        self._count += 1
+    def add(self, output: Array, operands: Sequence[tuple[Array, VJP]], name: str = "") -> None:
+        """Keep one operation, if an operand leads back to an array that requires a gradient.
+
+        :func:`record` calls this inside the block. Called outside, it makes ``output`` part of the record all the same:
+        so a loss can be scaled after the block and walked back from.
+        """
+        tracked = [(x, vjp) for x, vjp in operands if x.requires_grad or self._made(x)]
+        if tracked:
+            storages = [output.storage, *[x.storage for x, _ in operands]]
+            seen = [(ref(storage), storage.version) for storage in storages]
+            output.node = Node(name, tracked, seen, self._count, self)
+            self._count += 1
+
+    def _made(self, x: Array) -> bool:
+        """Whether ``x`` is on the record of this tape, not on another's and not freed."""
+        node: Node | None = x.node
+        return node is not None and node.tape is self and bool(node.operands)
 
     def backward(self, output: Any, seed: Any = None) -> None:
         """Add the gradient of ``output`` to the ``grad`` of every array it was made from that requires one.
@@ -132,7 +158,8 @@ class Tape:
         Raises
         ------
         TapeError
-            If ``output`` was not recorded by this tape, or the record was freed by an earlier call.
+            If ``output`` was not recorded by this tape, the record was freed by an earlier call, or an array in it was
+            changed in place since.
         ShapeError
             If ``output`` has several elements and no seed is given, or the seed has another shape.
 
@@ -141,14 +168,16 @@ class Tape:
         Enqueues work and does not block.
         """
         root = self._checked(output)
-        gradients = {root: _seed(output, seed)}
+        nodes = self._latest_first(root)
+        start = _seed(output, seed)
+        gradients = {root: start}
         leaves: dict[int, tuple[Array, Array]] = {}
         with no_grad():
-            for node in _latest_first(root):
+            for node in nodes:
                 gradient = gradients.pop(node)
                 for operand, vjp in node.operands:
                     contribution = vjp(gradient)
-                    if operand.node is not None:
+                    if self._made(operand):
                         known = gradients.get(operand.node)
                         gradients[operand.node] = contribution if known is None else _add(known, contribution)
                     if operand.requires_grad:
@@ -158,17 +187,11 @@ class Tape:
                 if not self.retain:
                     # The derivatives hold the arrays that hold this node: cutting here frees them without a collection.
                     node.operands = []
-            _deposit(list(leaves.values()))
-        self._freed = not self.retain
+            _deposit(list(leaves.values()), {start.storage})
 
     def _checked(self, output: Any) -> Node:
         if not isinstance(output, Array):
             raise TapeError(f"backward takes a Tensor, got {type(output).__name__}")
-        if self._freed:
-            raise TapeError(
-                "this tape was freed by an earlier backward(); open it as Tape(retain=True) to walk it again, "
-                "or record the computation anew"
-            )
         node: Node | None = output.node
         if node is None or node.tape is not self:
             raise TapeError(
@@ -176,6 +199,31 @@ class Tape:
                 "array with requires_grad=True"
             )
         return node
+
+    def _latest_first(self, root: Node) -> list[Node]:
+        """The operations that ``root`` was made from, itself included; refused if the record is no longer whole."""
+        found = {root}
+        pending = [root]
+        while pending:
+            node = pending.pop()
+            if not node.operands:
+                raise TapeError(
+                    "this record was freed by an earlier backward(); open the tape as Tape(retain=True) to walk it "
+                    "again, or record the computation anew"
+                )
+            for storage, version in node.seen:
+                kept = storage()
+                if kept is not None and kept.version != version:
+                    raise TapeError(
+                        f"an array that {node.name or 'an operation'} read or made was changed in place after it was "
+                        "recorded, so its derivative is lost; write out of place, or after backward()"
+                    )
+            for operand, _ in node.operands:
+                below: Node | None = operand.node
+                if below is not None and below.tape is self and below not in found:
+                    found.add(below)
+                    pending.append(below)
+        return sorted(found, key=lambda node: node.order, reverse=True)
 
 
 def _seed(output: Array, seed: Any) -> Array:
@@ -199,18 +247,6 @@ def _describe(x: Any) -> str:
     return f"a Tensor of shape {x.shape}" if isinstance(x, Array) else type(x).__name__
 
 
-def _latest_first(root: Node) -> list[Node]:
-    found = {root}
-    pending = [root]
-    while pending:
-        for operand, _ in pending.pop().operands:
-            node = operand.node
-            if node is not None and node not in found:
-                found.add(node)
-                pending.append(node)
-    return sorted(found, key=lambda node: node.order, reverse=True)
-
-
 @cache
 def _sum_of(a: DType, b: DType) -> Expression:
     return trace(lambda x, y: x + y, (a, b), stored=(a,))
@@ -222,9 +258,8 @@ def _add(a: Array, b: Array) -> Array:
     return total
 
 
-def _deposit(leaves: Sequence[tuple[Array, Array]]) -> None:
-    """Add each gradient to its leaf's ``grad``; every leaf ends up with memory of its own."""
-    given: set[Storage] = set()
+def _deposit(leaves: Sequence[tuple[Array, Array]], given: set[Storage]) -> None:
+    """Add each gradient to its leaf's ``grad``; every leaf ends up with memory of its own, none of it ``given``."""
     for leaf, gradient in leaves:
         if gradient.shape != leaf.shape:
             raise TapeError(f"internal: a gradient of shape {gradient.shape} for an array of shape {leaf.shape}")

@@ -75,8 +75,8 @@ class Tensor(Array):
 
     Notes
     -----
-    ``numpy()``, ``item()``, ``tolist()``, ``float()``, ``int()``, ``bool()``, ``repr()`` and subscripts with a bool Tensor
-    **block**. Everything else enqueues.
+    ``numpy()``, ``item()``, ``tolist()``, ``float()``, ``int()``, ``bool()``, ``repr()`` and subscripts with a bool
+    Tensor **block**. Everything else enqueues.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class Tensor(Array):
     __hash__ = Array.__hash__
 
     @property
-    def requires_grad(self) -> bool:  # type: ignore[override]
+    def requires_grad(self) -> bool:
         """Whether ``backward`` leaves a gradient in ``grad``."""
         return _requires_grad.__get__(self)  # type: ignore[no-any-return]
 
@@ -268,8 +268,8 @@ class Tensor(Array):
         target = dl_device or self.__dlpack_device__()
         if target[0] != _CPU:
             raise BufferError(
-                f"{self.device} exports through host memory: ask for dl_device=(1, 0), as np.from_dlpack(x, device='cpu') "
-                "does, or take x.numpy()"
+                f"{self.device} exports through host memory: ask for dl_device=(1, 0), as "
+                "np.from_dlpack(x, device='cpu') does, or take x.numpy()"
             )
         if copy is False:
             raise BufferError("netcl exports a copy in host memory; pass copy=None or copy=True")
@@ -386,4 +386,3 @@ def new(storage: Storage, extents: tuple[int, ...], requires_grad: bool = False)
     if requires_grad:
         out.requires_grad = True
     return out
-

@@ -4,4 +4,4 @@ from netcl.functional import *  # noqa: F403
 from netcl.functional import __all__ as _functions
 from netcl.tape import Tape, is_recording, no_grad
 
-__all__ = ["Tape", "is_recording", "no_grad", *_functions]  # noqa: PLE0604
+__all__ = ["Tape", "is_recording", "no_grad", *_functions]

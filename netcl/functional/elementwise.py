@@ -1,7 +1,7 @@
 """Elementwise operations, each with its derivatives beside it.
 
-A derivative names what it needs: ``g`` is the gradient of the output, ``y`` the output, ``x`` (or ``x1`` and ``x2``) the
-operands. Each line is one launch forward and one launch back, over broadcast, strided operands of any dtype.
+A derivative names what it needs: ``g`` is the gradient of the output, ``y`` the output, ``x`` (or ``x1`` and ``x2``)
+the operands. Each line is one launch forward and one launch back, over broadcast, strided operands of any dtype.
 """
 
 from __future__ import annotations
@@ -194,8 +194,11 @@ _power = _binary(
 
 
 def pow(x1: Any, x2: Any, /) -> Any:  # noqa: D103 - its documentation is made below
-    if isinstance(x2, int | float) and x2 == 2 and isinstance(x1, Array) and not (
-        isinstance(x2, float) and x1.storage.dtype.kind not in "fc"
+    if (
+        isinstance(x2, int | float)
+        and x2 == 2
+        and isinstance(x1, Array)
+        and not (isinstance(x2, float) and x1.storage.dtype.kind not in "fc")
     ):
         return square(x1)
     return _power(x1, x2)
@@ -442,7 +445,7 @@ def _clip_both(x: Any, low: Any, high: Any) -> Any:
     return ex.minimum(ex.maximum(x, low), high)
 
 
-_CLIP = {
+_CLIP: dict[tuple[bool, bool], tuple[Function, Function]] = {
     (True, True): (_clip_both, lambda g, x, low, high: ex.where((x >= low) & (x <= high), g, 0.0)),
     (True, False): (ex.maximum, lambda g, x, low: ex.where(x >= low, g, 0.0)),
     (False, True): (ex.minimum, lambda g, x, high: ex.where(x <= high, g, 0.0)),

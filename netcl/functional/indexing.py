@@ -52,7 +52,7 @@ def _rows(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return (shape[1] * shape[2], shape[2], 1)
 
 
-def take(x: A, indices: A, /, *, axis: int | None = None) -> A:
+def take(x: A, indices: Array, /, *, axis: int | None = None) -> A:
     """Take elements along an axis by index.
 
     y[…, j, …] = x[…, indices[j], …]
@@ -104,7 +104,7 @@ def take(x: A, indices: A, /, *, axis: int | None = None) -> A:
     return out
 
 
-def take_along_axis(x: A, indices: A, /, *, axis: int = -1) -> A:
+def take_along_axis(x: A, indices: Array, /, *, axis: int = -1) -> A:
     """Take one element for each index, at the index's own place along the other axes.
 
     y[i, j] = x[i, indices[i, j]] for two axes and axis = -1
@@ -139,7 +139,8 @@ def take_along_axis(x: A, indices: A, /, *, axis: int = -1) -> A:
         raise ShapeError(
             f"take_along_axis of shape {x.shape} needs indices with {x.ndim} axes, got shape {chosen.shape}"
         )
-    others = broadcast_shapes((*x.shape[:axis], 1, *x.shape[axis + 1 :]), (*chosen.shape[:axis], 1, *chosen.shape[axis + 1 :]))
+    own, places_for = ((*shape[:axis], 1, *shape[axis + 1 :]) for shape in (x.shape, chosen.shape))
+    others = broadcast_shapes(own, places_for)
     source = broadcast_to(x, (*others[:axis], x.shape[axis], *others[axis + 1 :]))
     shape = (*others[:axis], chosen.shape[axis], *others[axis + 1 :])
     if x.shape[axis] == 0 and math.prod(shape):
@@ -152,7 +153,7 @@ def take_along_axis(x: A, indices: A, /, *, axis: int = -1) -> A:
     return out
 
 
-def embedding(indices: A, weight: A, /) -> A:
+def embedding(indices: Array, weight: A, /) -> A:
     """Look up rows of a table.
 
     y[…, :] = weight[indices[…], :]
@@ -188,18 +189,16 @@ def embedding(indices: A, weight: A, /) -> A:
     return take(weight, indices, axis=0)
 
 
-def select(x: A, indices: tuple[A, ...], start: int) -> A:
+def select(x: A, indices: tuple[Array, ...], start: int) -> A:
     """``x`` indexed by one integer array for each of the axes from ``start`` on."""
     if len(indices) == 1:
         return take(x, indices[0], axis=start)
     chosen = [as_indices(array, "indexing") for array in indices]
     common_backend((x, *chosen))
     extents = x.shape[start : start + len(chosen)]
-    flat: Any = None
-    for array, extent in zip(chosen, extents, strict=True):
-        flat = mapped(_first_place, array, extent, dtype=int64) if flat is None else mapped(
-            _next_place, flat, array, extent, dtype=int64
-        )
+    flat: Array = mapped(_wrapped, chosen[0], extents[0], dtype=int64)
+    for array, extent in zip(chosen[1:], extents[1:], strict=True):
+        flat = mapped(_next_place, flat, array, extent, dtype=int64)
     total = math.prod(extents)
     folded = reshape(x, (*x.shape[:start], total, *x.shape[start + len(extents) :]))
     return take(folded, flat, axis=start)
@@ -211,10 +210,6 @@ _FAR = 2**62  # beyond every axis: marks a place whose index is out of range, so
 def _wrapped(index: Any, extent: Any) -> Any:
     inside = (index >= -extent) & (index < extent)
     return ex.where(inside, ex.where(index < 0, index + extent, index), _FAR)
-
-
-def _first_place(index: Any, extent: Any) -> Any:
-    return _wrapped(index, extent)
 
 
 def _next_place(place: Any, index: Any, extent: Any) -> Any:

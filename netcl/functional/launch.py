@@ -86,7 +86,7 @@ def scalar_value(value: Any, dtype: DType) -> Scalar:
     if kind in "iu":
         low, high = _INTEGER_RANGE[dtype.name]
         if not low <= value <= high:
-            raise DTypeError(f"{value} is out of range for {dtype} ([{low}, {high}]); cast the array with astype() first")
+            raise DTypeError(f"{value} is out of range for {dtype}, [{low}, {high}]; widen the array with astype()")
         return int(value)
     return complex(value) if kind == "c" else bool(value)
 

@@ -12,7 +12,17 @@ from netcl.backends.base import View
 from netcl.dtypes import promote
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.elementwise import add, multiply
-from netcl.functional.launch import A, broadcast_view, common_backend, identity, mapped, mapped_into, pull, reduced, zeros_for
+from netcl.functional.launch import (
+    A,
+    broadcast_view,
+    common_backend,
+    identity,
+    mapped,
+    mapped_into,
+    pull,
+    reduced,
+    zeros_for,
+)
 from netcl.functional.reduction import sum
 from netcl.functional.shape import collapsed_strides, normalize_axis, permute_dims, reshape, viewed
 
@@ -125,25 +135,23 @@ def matmul(x1: A, x2: A, /) -> A:
     if x1.ndim == 1 or x2.ndim == 1:
         return _with_vector(x1, x2)
     if x1.shape[-1] != x2.shape[-2]:
-        raise ShapeError(
-            f"matmul of shapes {x1.shape} and {x2.shape}: the inner extents {x1.shape[-1]} and {x2.shape[-2]} must be equal"
-        )
+        raise _inner_extents(x1, x2, x1.shape[-1], x2.shape[-2])
     common_backend((x1, x2))
     out = product(x1, x2)
     if out.dtype.kind == "f":
-        tape.record(
-            out, (x1, lambda g: _left_vjp(x1, x2, g)), (x2, lambda g: _right_vjp(x1, x2, g)), name="matmul"
-        )
+        tape.record(out, (x1, lambda g: _left_vjp(x1, x2, g)), (x2, lambda g: _right_vjp(x1, x2, g)), name="matmul")
     return out
+
+
+def _inner_extents(x1: Array, x2: Array, left: int, right: int) -> ShapeError:
+    return ShapeError(f"matmul of shapes {x1.shape} and {x2.shape}: the inner extents {left} and {right} must be equal")
 
 
 def _with_vector(x1: A, x2: A) -> A:
     a = reshape(x1, (1, x1.size)) if x1.ndim == 1 else x1
     b = reshape(x2, (x2.size, 1)) if x2.ndim == 1 else x2
     if a.shape[-1] != b.shape[-2]:
-        raise ShapeError(
-            f"matmul of shapes {x1.shape} and {x2.shape}: the inner extents {a.shape[-1]} and {b.shape[-2]} must be equal"
-        )
+        raise _inner_extents(x1, x2, a.shape[-1], b.shape[-2])
     y = matmul(a, b)
     shape = y.shape[: -1 if x2.ndim == 1 else None]
     if x1.ndim == 1:
@@ -175,13 +183,13 @@ def vecdot(x1: A, x2: A, /, *, axis: int = -1) -> A:
     11.0
     """
     if axis >= 0:
-        raise ShapeError(f"vecdot counts its axis from the end because shapes broadcast: axis must be negative, got {axis}")
+        raise ShapeError(f"vecdot counts its axis from the end, as shapes broadcast: it must be negative, got {axis}")
     first, second = (x.shape[normalize_axis(axis, x.ndim)] for x in (x1, x2))
     if first != second:
         raise ShapeError(f"vecdot of shapes {x1.shape} and {x2.shape}: axis {axis} must have the same extent in both")
     if x1.dtype.kind == "c":
         raise DTypeError("vecdot does not take complex arrays; use sum(conj(x1) * x2)")
-    y = multiply(x1, x2)
+    y: A = multiply(x1, x2)
     return sum(y, axis=axis, dtype=y.dtype)
 
 
@@ -278,7 +286,7 @@ def linear(x: A, weight: A, bias: A | None = None, /) -> A:
         raise ShapeError(f"the bias of linear must have shape {weight.shape[:1]}, got {bias.shape}")
     if x.ndim == 1:
         y = matmul(weight, x)
-        return y if bias is None else add(y, bias)  # type: ignore[no-any-return]
+        return y if bias is None else add(y, bias)
     common_backend([array for array in (x, weight, bias) if array is not None])
     out = product(x, _swapped(weight))
     if bias is not None:

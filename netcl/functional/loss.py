@@ -153,7 +153,11 @@ def _mean_over_labels(losses: A, labels: Array, ignore_index: int) -> A:
     total = reduced("sum", identity, losses, axes=axes, dtype=compute)
     count = reduced("sum", _counted, labels, ignore_index, axes=axes, dtype=compute)
     out: A = mapped(_ratio, total, count, dtype=losses.dtype)
-    tape.record(out, (losses, lambda g: spread(losses, mapped(_ratio, g, count, dtype=losses.dtype), axes)), name="mean")
+
+    def vjp(g: Any) -> Any:
+        return spread(losses, mapped(_ratio, g, count, dtype=losses.dtype), axes)
+
+    tape.record(out, (losses, vjp), name="mean")
     return out
 
 
@@ -172,17 +176,17 @@ def _with_probabilities(logits: A, target: A, axis: int, reduction: str, label_s
         kept = 1.0 - label_smoothing
         q = mapped(_smoothed, target, kept, label_smoothing / classes)
         tape.record(q, (target, lambda g: pull(target, _product, g, kept)), name="label_smoothing")
-    losses = negative(sum(multiply(q, log_softmax(logits, axis=axis)), axis=axis))
+    losses: A = negative(sum(multiply(q, log_softmax(logits, axis=axis)), axis=axis))
     return _finish(losses, reduction)
 
 
 def _finish(losses: A, reduction: str) -> A:
-    return {"none": lambda x: x, "sum": sum, "mean": mean}[reduction](losses)  # type: ignore[no-any-return, operator]
+    if reduction == "mean":
+        return mean(losses)
+    return losses if reduction == "none" else sum(losses)
 
 
-def nll_loss(
-    log_probabilities: A, target: A, /, *, reduction: str = "mean", ignore_index: int = -100
-) -> A:
+def nll_loss(log_probabilities: A, target: A, /, *, reduction: str = "mean", ignore_index: int = -100) -> A:
     """The negative log-likelihood of integer labels.
 
     loss = -log_probabilities[label]
@@ -219,7 +223,7 @@ def nll_loss(
     ignored = mapped(ex.equal, labels, ignore_index)
     inside = where(ignored, 0, labels)
     taken = reshape(take_along_axis(log_probabilities, reshape(inside, (-1, 1)), axis=1), labels.shape)
-    losses = where(ignored, 0.0, negative(taken))
+    losses: A = where(ignored, 0.0, negative(taken))
     if reduction == "mean":
         return _mean_over_labels(losses, labels, ignore_index)
     return losses if reduction == "none" else sum(losses)

@@ -165,7 +165,7 @@ def flatten(x: A, /, start_axis: int = 0, end_axis: int = -1) -> A:
     Examples
     --------
     >>> import netcl
-    >>> netcl.flatten(netcl.zeros((2, 3, 4)), 1).shape
+    >>> netcl.functional.flatten(netcl.zeros((2, 3, 4)), 1).shape
     (2, 12)
     """
     if x.ndim == 0:
@@ -224,7 +224,7 @@ def matrix_transpose(x: A, /) -> A:
     (5, 3, 2)
     """
     if x.ndim < 2:
-        raise ShapeError(f"matrix_transpose needs at least two axes, got shape {x.shape}; use permute_dims or expand_dims")
+        raise ShapeError(f"matrix_transpose needs at least two axes, got shape {x.shape}; use permute_dims")
     return permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
@@ -306,7 +306,7 @@ def squeeze(x: A, /, axis: int | Sequence[int]) -> A:
     places = normalize_axes(axis, x.ndim)
     for place in places:
         if x.shape[place] != 1:
-            raise ShapeError(f"axis {place} of shape {x.shape} has extent {x.shape[place]}; only extent 1 can be squeezed")
+            raise ShapeError(f"only axes of extent 1 can be squeezed; axis {place} of shape {x.shape} is none")
     return reshape(x, tuple(extent for position, extent in enumerate(x.shape) if position not in places))
 
 
@@ -331,7 +331,7 @@ def broadcast_to(x: A, /, shape: Sequence[int]) -> A:
     """
     target = tuple(shape)
     if broadcast_shapes(x.shape, target) != target:
-        raise ShapeError(f"shape {x.shape} does not broadcast to {target}; its extents must be 1 or equal from the right")
+        raise ShapeError(f"shape {x.shape} does not broadcast to {target}; extents must be 1 or equal from the right")
     view = broadcast_view(x, target)
     out = x.restride(target, view.strides, x.offset)
     tape.record(out, (x, lambda g: pull(x, identity, g)), name="broadcast_to")
@@ -396,9 +396,7 @@ def concat(arrays: Sequence[A], /, *, axis: int | None = 0) -> A:
     dtype = first.dtype
     for part in parts[1:]:
         dtype = promote(dtype, part.dtype)
-        same = part.ndim == first.ndim and all(
-            part.shape[i] == first.shape[i] for i in range(first.ndim) if i != axis
-        )
+        same = part.ndim == first.ndim and all(part.shape[i] == first.shape[i] for i in range(first.ndim) if i != axis)
         if not same:
             raise ShapeError(
                 f"shapes {first.shape} and {part.shape} do not join along axis {axis}; all other extents must be equal"

@@ -78,8 +78,8 @@ def _completed(x: Array, key: tuple[Any, ...]) -> tuple[Any, ...]:
 def getitem(x: A, key: Key, /) -> A:
     """Select elements by a subscript.
 
-    Integers, slices, ``...`` and None make a view that shares memory with ``x``. Adjacent integer Tensors gather, one for
-    each axis, and broadcast against each other. A bool Tensor selects the positions where it is True and **blocks**,
+    Integers, slices, ``...`` and None make a view that shares memory with ``x``. Adjacent integer Tensors gather, one
+    for each axis, and broadcast against each other. A bool Tensor selects the positions where it is True: it **blocks**
     because the number of them decides the shape.
 
     Raises
@@ -126,10 +126,11 @@ def _advanced(x: A, key: tuple[Any, ...]) -> A:
     chosen = sorted(arrays + integers)
     if chosen[-1] - chosen[0] + 1 != len(chosen):
         raise IndexError(
-            "Tensors and integers in one subscript must stand side by side; move the axes together with moveaxis() first"
+            "Tensors and integers in one subscript must stand side by side; bring the axes together with moveaxis()"
         )
     basic = tuple([slice(None) if isinstance(part, Array) else part for part in full])
-    return select(getitem(x, basic), tuple([full[place] for place in arrays]), chosen[0])
+    rest: A = getitem(x, basic)
+    return select(rest, tuple([full[place] for place in arrays]), chosen[0])
 
 
 def _masked(x: A, full: tuple[Any, ...], place: int) -> A:
@@ -179,6 +180,7 @@ def setitem(x: Array, key: Key, value: Operand, /) -> None:
         return
     target = x.restride(*basic_place(x, parts))
     assign(target, _fitting(target, value))
+    x.storage.version += 1
 
 
 def _fitting(target: Array, value: Operand) -> Operand:
@@ -220,19 +222,20 @@ def _set_masked(x: Array, key: tuple[Any, ...], value: Operand) -> None:
         raise IndexError(f"a mask of shape {mask.shape} does not fit an array of shape {x.shape}")
     if isinstance(value, Array) and value.size != 1:
         raise ShapeError(f"a masked write takes one value, got shape {value.shape}; use where(mask, value, x)")
-    wide = mask.restride(
-        (*mask.shape, *(1 for _ in x.shape[mask.ndim :])), (*mask.strides, *(0 for _ in x.shape[mask.ndim :])), mask.offset
-    )
+    more = x.ndim - mask.ndim
+    wide = mask.restride((*mask.shape, *(1,) * more), (*mask.strides, *(0,) * more), mask.offset)
     if isinstance(value, Array):
         value = apart(x, value.restride((), (), value.offset))
     mapped_into(x, _where_set, x, wide, value)
+    x.storage.version += 1
 
 
 def check_writable(x: Array) -> None:
     """Refuse to change an array in place where the tape would not know."""
     if x.node is not None and x.node.operands:
         raise TapeError(
-            "this array was recorded by a tape, which may need its values: write out of place (x = x + y), or to x.detach()"
+            "this array was recorded by a tape, which may need its values: write out of place (x = x + y), "
+            "or to a copy of it"
         )
     if x.requires_grad and tape.is_recording():
         raise TapeError(
@@ -257,3 +260,4 @@ def write_result(operation: Callable[..., Any], x: Array, other: Operand) -> Non
             f"an operation in place on {x.dtype} would need {result.dtype}; write it out of place or use astype()"
         )
     mapped_into(x, identity, result)
+    x.storage.version += 1
