@@ -6,7 +6,8 @@
 // pass from one run to the next in out, which is therefore of the arithmetic type: contract_sum narrows it.
 // With splits > 1, work-item (.., .., batch * splits + s) sums the s-th `depth` elements of k, for contract_sum to add.
 // The order of a sum depends on k, depth and KC alone, so the same call gives the same bits.
-// Flops: 2 per (b, m, n, k). Elements moved per block: (block_m + block_n) * k, and the results twice per further KC.
+// Flops: 2 per (b, m, n, k). Bytes moved per block: those of (block_m + block_n) * k elements, and of the results twice
+// for each further KC.
 // Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
 // Launch: (blocks of n, blocks of m, batch * splits) work-items in work-groups of one.
 
