@@ -7,16 +7,18 @@ and before ``opt.step()``.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Sequence
 from functools import cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from netcl.array import Array, Storage
-from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock
+from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock, View
 from netcl.dtypes import DType, float32
 from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, NetclError
-from netcl.expression import Expression, Node, maximum, minimum, trace
+from netcl.expression import Expression, Node, conversion, maximum, minimum, trace
 from netcl.optim import checks
 
 
@@ -137,7 +139,10 @@ def clip_grad_norm_device(
     spans = _merge(_padded_span(p) for p in owners)
     compute = _widest(spans)
     header = _measure(backend, spans, compute, max_norm, norm_type)
-    norm = type(gradients[0])(Storage(backend, header.buffer, HEADER.index("norm"), 1), ())
+    # The header is written again by the next call; what is handed out is not.
+    norm = type(gradients[0])(Storage.empty(backend, 1, compute), ())
+    source = View(header.buffer, HEADER.index("norm"), (), ())
+    backend.map(conversion(compute, compute), (source,), (norm.view(),))
     if error_if_nonfinite:
         _check_finite(float(backend.download(norm.span())[0]), True)
     factor = Span(header.buffer, HEADER.index("multiplier"), 1)
@@ -263,12 +268,30 @@ def _widest(spans: Sequence[Span]) -> DType:
 def _measure(backend: Backend, spans: Sequence[Span], compute: DType, max_norm: float, norm_type: float) -> Span:
     """A step header whose norm and multiplier are those of the gradients in ``spans``."""
     counts = [backend.norm_partials(span.size) for span in spans]
-    records = Span(backend.alloc(2 * sum(counts), compute), 0, 2 * sum(counts))
+    block, records = _scratch(backend, compute, 2 * sum(counts))
     offset = 0
     for span, count in zip(spans, counts, strict=True):
-        backend.norm_reduce(span, Span(records.buffer, offset, 2 * count), norm_type)
+        backend.norm_reduce(span, Span(records.buffer, offset, 2 * count), norm_type, block=block)
         offset += 2 * count
-    header = Span(backend.alloc(len(HEADER), compute), 0, len(HEADER))
-    backend.fill(header, 0)
-    backend.prepare_step(StepBlock(header), records, ord=norm_type, max_norm=max_norm)
-    return header
+    backend.prepare_step(block, records, ord=norm_type, max_norm=max_norm)
+    return block.header
+
+
+class _Scratch(threading.local):
+    """Per thread and backend, the blocks and records of earlier calls: the launches bound to a block stay bound."""
+
+    def __init__(self) -> None:
+        self.kept: WeakKeyDictionary[Backend, dict[tuple[str, int], tuple[StepBlock, Span]]] = WeakKeyDictionary()
+
+
+_kept_scratch = _Scratch()
+
+
+def _scratch(backend: Backend, compute: DType, size: int) -> tuple[StepBlock, Span]:
+    kept = _kept_scratch.kept.setdefault(backend, {})
+    found = kept.get((compute.name, size))
+    if found is None:
+        header = Span(backend.alloc(len(HEADER), compute), 0, len(HEADER))
+        backend.fill(header, 0)
+        found = kept[compute.name, size] = StepBlock(header), Span(backend.alloc(size, compute), 0, size)
+    return found
