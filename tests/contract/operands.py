@@ -131,10 +131,12 @@ def zeros(backend, shape, dtype, **where) -> Operand:
     return Operand(backend, np.zeros(shape), dtype, **where)
 
 
-def assert_close(found, expected, dtype, ulps=4.0, absolute=0.0):
+def assert_close(found, expected, dtype, ulps=4.0, absolute=0.0, message=""):
     """``found`` is ``expected`` to a few units of ``dtype``, and NaN and infinite in the same places."""
     with np.errstate(all="ignore"):
-        np.testing.assert_allclose(found, expected, rtol=2 * ulps * EPSILON[dtype], atol=absolute + SMALLEST[dtype])
+        np.testing.assert_allclose(
+            found, expected, rtol=2 * ulps * EPSILON[dtype], atol=absolute + SMALLEST[dtype], err_msg=message
+        )
 
 
 def supported(backend, candidates=FLOATS):

@@ -22,22 +22,34 @@ NUMPY = {
     "erf": np.vectorize(math.erf, otypes=[float]), "bitwise_invert": np.invert, "reciprocal": lambda x: 1 / x,
 }  # fmt: skip
 
-UNARY = [op for op, (arity, rule) in OPERATORS.items() if arity == 1 and rule != "cast"]
-BINARY = [op for op, (arity, _) in OPERATORS.items() if arity == 2]
-LOGICAL = [op for op in OPERATORS if op.startswith("logical_")]
-BITWISE = [op for op in OPERATORS if op.startswith("bitwise_")]
-COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
-ANY_NUMBER = (
-    "add", "subtract", "multiply", "maximum", "minimum", "negative", "positive", "abs", "sign", "square", *COMPARISONS,
-)  # fmt: skip
-
-# Where a function is defined, or where its value is not a difference of large numbers.
-DOMAIN = {
-    "sqrt": (0, 50), "rsqrt": (0.01, 50), "log": (1e-3, 50), "log2": (1e-3, 50), "log10": (1e-3, 50),
-    "log1p": (-0.99, 50), "asin": (-1, 1), "acos": (-1, 1), "acosh": (1, 50), "atanh": (-0.99, 0.99), "sin": (-6, 6),
-    "cos": (-6, 6), "tan": (-1.5, 1.5), "exp": (-10, 10), "expm1": (-10, 10), "sinh": (-10, 10), "cosh": (-10, 10),
-    "erf": (-4, 4),
+# Operators that take the same operands: the range from which these are drawn, and the operators. One expression has
+# them all as outputs, so that a device builds one kernel for each group.
+FLOAT_GROUPS = {
+    "arithmetic": ((-5, 5), ("add", "subtract", "multiply", "divide", "maximum", "minimum", "copysign", "where")),
+    "division": ((-5, 5), ("floor_divide", "remainder")),
+    "two-positive": ((0.1, 5), ("pow", "atan2", "hypot", "logaddexp")),
+    "comparisons": ((-2, 2), ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")),
+    "signs": ((-5, 5), ("negative", "positive", "abs", "sign", "square", "reciprocal")),
+    "rounding": ((-5, 5), ("floor", "ceil", "trunc", "round")),
+    "roots": ((0.01, 50), ("sqrt", "rsqrt", "log", "log2", "log10")),
+    "exponentials": ((-10, 10), ("exp", "expm1", "sinh", "cosh", "tanh", "asinh", "erf")),
+    "circular": ((-1.5, 1.5), ("sin", "cos", "tan", "atan")),
+    "unit": ((-0.99, 0.99), ("asin", "acos", "atanh", "log1p")),
+    "above-one": ((1, 50), ("acosh",)),
+    "tests": ((-5, 5), ("isnan", "isinf", "isfinite", "signbit")),
+}
+INTEGER_GROUPS = {
+    "any": (
+        "add", "subtract", "multiply", "maximum", "minimum", "negative", "positive", "square", "floor", "ceil",
+        "trunc", "round", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_invert",
+    ),
+    "signed": ("abs", "sign"),
+    "comparisons": FLOAT_GROUPS["comparisons"][1],
+    "division": ("floor_divide", "remainder"),
+    "small": ("pow", "bitwise_left_shift", "bitwise_right_shift"),
 }  # fmt: skip
+LOGICAL = ("logical_and", "logical_or", "logical_xor", "logical_not")
+BOOLEAN = (*LOGICAL, "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_invert", "equal", "not_equal")
 
 # OpenCL C 1.2, section 7.4, allows these functions so many units in the last place; others at most 5.
 ULPS = {"pow": 16, "atan2": 6, "expm1": 8, "logaddexp": 16, "erf": 16, "hypot": 8}
@@ -49,13 +61,18 @@ def oracle(op):
     return NUMPY.get(op) or getattr(np, op)
 
 
-def apply(backend, function, *operands, stored=None):
-    """``function`` traced for the operands and mapped into a new operand of dtype ``stored``."""
-    expression = ex.trace(function, [x.dtype for x in operands], stored=None if stored is None else (stored,))
-    out = zeros(backend, operands[0].shape, expression.stored[0], offset=2)
-    backend.map(expression, [x.view for x in operands], [out.view])
+def apply_all(backend, function, *operands, stored=None):
+    """``function`` traced for the operands and mapped into a new operand for each of its results."""
+    expression = ex.trace(function, [x.dtype for x in operands], stored=stored)
+    outs = [zeros(backend, operands[0].shape, dtype, offset=2) for dtype in expression.stored]
+    backend.map(expression, [x.view for x in operands], [out.view for out in outs])
     assert all(x.unchanged() for x in operands)
-    return out
+    return outs
+
+
+def apply(backend, function, *operands, stored=None):
+    """The same for a function of one result."""
+    return apply_all(backend, function, *operands, stored=None if stored is None else (stored,))[0]
 
 
 def need(backend, *needed):
@@ -65,51 +82,69 @@ def need(backend, *needed):
 
 
 def node(op):
-    return lambda *args: ex.apply(op, *args)
+    """``op`` of as many of the arguments as it takes; ``where`` chooses by the sign of the first."""
+
+    def function(x, y):
+        arity = OPERATORS[op][0]
+        return ex.where(x > 0.0, x, y) if op == "where" else ex.apply(op, *(x, y)[:arity])
+
+    return function
 
 
-def float_inputs(op, arity, n=301):
-    rng = np.random.default_rng(len(op))
-    low, high = DOMAIN.get(op, (-5, 5))
-    values = [rng.uniform(low, high, n) for _ in range(arity)]
-    if op == "pow":
-        values[0] = np.abs(values[0]) + 0.1
-    if op in ("floor", "ceil", "trunc", "round"):
-        values[0][:9] = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.0, -3.0, 1e9]
-    if op in ("maximum", "minimum", "equal", "less_equal"):
-        values[1][::3] = values[0][::3]
-    return values
+def expected_of(op, x, y):
+    if op == "where":
+        return np.where(x > 0, x, y)
+    with np.errstate(all="ignore"):
+        return oracle(op)(*(x, y)[: OPERATORS[op][0]])
+
+
+def test_the_groups_hold_every_operator():
+    grouped = {op for _, ops in FLOAT_GROUPS.values() for op in ops} | {
+        op for ops in INTEGER_GROUPS.values() for op in ops
+    }
+    assert grouped | {*BOOLEAN, "cast", "nextafter"} == set(OPERATORS)
+
+
+def float_operands(backend, group, dtype):
+    rng = np.random.default_rng(len(group))
+    x, y = (rng.uniform(*FLOAT_GROUPS[group][0], 301) for _ in range(2))
+    if group == "rounding":
+        x[:9] = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.0, -3.0, 1e4]
+    if group in ("arithmetic", "comparisons"):
+        y[::3] = x[::3]
+    return [Operand(backend, values, dtype) for values in (x, y)]
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("op", [op for op in (*UNARY, *BINARY) if op not in (*LOGICAL, *BITWISE, "nextafter")])
-def test_floats(backend, op, dtype):
+@pytest.mark.parametrize("group", FLOAT_GROUPS)
+def test_floats(backend, group, dtype):
     need(backend, dtype)
-    operands = [Operand(backend, x, dtype) for x in float_inputs(op, OPERATORS[op][0])]
-    out = apply(backend, node(op), *operands, stored=dtypes.bool_ if OPERATORS[op][1] == "bool" else dtype)
-    with np.errstate(all="ignore"):
-        expected = oracle(op)(*(x.given for x in operands))
-    if out.dtype is dtypes.bool_:
-        np.testing.assert_array_equal(out.stored, expected)
-    else:
+    x, y = float_operands(backend, group, dtype)
+    ops = FLOAT_GROUPS[group][1]
+    stored = [dtypes.bool_ if OPERATORS[op][1] == "bool" else dtype for op in ops]
+    outs = apply_all(backend, lambda x, y: [node(op)(x, y) for op in ops], x, y, stored=stored)
+    for op, out in zip(ops, outs, strict=True):
         # Half a unit for storing, more where the arithmetic is as narrow as the storage.
         ulps = ULPS.get(op, 5) if dtype.compute is dtype else 1.01
         absolute = 1e-6 if op == "logaddexp" and dtype is not dtypes.float64 else 0.0
-        assert_close(out.values, expected, dtype, ulps, absolute)
+        check(op, out, expected_of(op, x.given, y.given), dtype, ulps, absolute)
 
 
-@pytest.mark.parametrize("op", [op for op in (*UNARY, *BINARY) if op not in (*LOGICAL, *BITWISE, "nextafter")])
-def test_special_values(backend, op):
-    arity = OPERATORS[op][0]
-    grids = np.meshgrid(*[SPECIAL] * arity)
-    operands = [Operand(backend, grid.ravel(), float32) for grid in grids]
-    out = apply(backend, node(op), *operands)
-    with np.errstate(all="ignore"):
-        expected = oracle(op)(*(encode(x.given, float32) for x in operands))
+def check(op, out, expected, dtype, ulps, absolute):
     if out.dtype is dtypes.bool_:
-        np.testing.assert_array_equal(out.stored, expected)
+        np.testing.assert_array_equal(out.stored, expected, op)
     else:
-        assert_close(out.values, expected, float32, ulps=16, absolute=1e-7)
+        assert_close(out.values, expected, dtype, ulps, absolute, op)
+
+
+@pytest.mark.parametrize("group", FLOAT_GROUPS)
+def test_special_values(backend, group):
+    x, y = (Operand(backend, grid.ravel(), float32) for grid in np.meshgrid(SPECIAL, SPECIAL))
+    ops = FLOAT_GROUPS[group][1]
+    outs = apply_all(backend, lambda x, y: [node(op)(x, y) for op in ops], x, y)
+    narrow = [encode(operand.given, float32) for operand in (x, y)]
+    for op, out in zip(ops, outs, strict=True):
+        check(op, out, expected_of(op, *narrow), float32, 16, 1e-7)
 
 
 def test_nextafter(backend):
@@ -120,34 +155,41 @@ def test_nextafter(backend):
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
-@pytest.mark.parametrize("op", [*ANY_NUMBER, "floor_divide", "remainder", "pow", "floor", "round", *BITWISE])
-def test_integers(backend, op, dtype):
+@pytest.mark.parametrize("group", INTEGER_GROUPS)
+def test_integers(backend, group, dtype):
     need(backend, dtype)
-    if dtype.kind == "u" and op in ("abs", "sign"):
+    if dtype.kind == "u" and group == "signed":
         return
-    rng = np.random.default_rng(len(op))
+    rng = np.random.default_rng(len(group))
     info = np.iinfo(dtype.name)
     x, y = (rng.integers(info.min, info.max, 200, dtype=dtype.name, endpoint=True) for _ in range(2))
     x[:4], y[:4] = (info.min, info.max, 0, 1), (1, 1, 1, 1)
-    if op in ("floor_divide", "remainder"):
+    if group == "division":
         y[y == 0] = 3
         y[y == np.array(-1).astype(dtype.name)] = 5  # the smallest integer has no negative
-    if op == "pow":
+    if group == "small":
         x, y = x % 7, y % 4
-    if "shift" in op:
-        y = y % (8 * dtype.itemsize)
-    operands = [Operand(backend, v, dtype) for v in (x, y)[: OPERATORS[op][0]]]
-    out = apply(backend, node(op), *operands)
-    with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(out.stored, oracle(op)(*(v.given for v in operands)))
+    x, y = Operand(backend, x, dtype), Operand(backend, y, dtype)
+    ops = INTEGER_GROUPS[group]
+    outs = apply_all(backend, lambda x, y: [node(op)(x, y) for op in ops], x, y)
+    for op, out in zip(ops, outs, strict=True):
+        np.testing.assert_array_equal(out.stored, expected_of(op, x.given, y.given), op)
 
 
-@pytest.mark.parametrize("op", [*LOGICAL, *BITWISE[:4], "equal", "not_equal"])
-def test_booleans(backend, op):
+def test_shifts_reach_the_sign(backend):
+    x = Operand(backend, [-128, -1, 127, 64], dtypes.int8)
+    y = Operand(backend, [7, 7, 1, 1], dtypes.int8)
+    outs = apply_all(backend, lambda x, y: [node(op)(x, y) for op in INTEGER_GROUPS["small"][1:]], x, y)
+    np.testing.assert_array_equal(outs[0].stored, np.left_shift(x.given, y.given))
+    np.testing.assert_array_equal(outs[1].stored, np.right_shift(x.given, y.given))
+
+
+def test_booleans(backend):
     x = Operand(backend, [False, False, True, True], dtypes.bool_)
     y = Operand(backend, [False, True, False, True], dtypes.bool_)
-    operands = [x, y][: OPERATORS[op][0]]
-    np.testing.assert_array_equal(apply(backend, node(op), *operands).stored, oracle(op)(*(v.given for v in operands)))
+    outs = apply_all(backend, lambda x, y: [node(op)(x, y) for op in BOOLEAN], x, y)
+    for op, out in zip(BOOLEAN, outs, strict=True):
+        np.testing.assert_array_equal(out.stored, expected_of(op, x.given, y.given), op)
 
 
 @pytest.mark.parametrize("op", ["add", "subtract", "multiply", "divide", "square", "exp", "sqrt", "abs", "equal"])
@@ -155,23 +197,24 @@ def test_complex_numbers(backend, op):
     need(backend, dtypes.complex64)
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal(20) + 1j * rng.standard_normal(20) for _ in range(2))
-    operands = [Operand(backend, v, dtypes.complex64) for v in (x, y)][: OPERATORS[op][0]]
-    found = apply(backend, node(op), *operands).stored
-    np.testing.assert_allclose(found, oracle(op)(*(v.given for v in operands)), rtol=1e-5)
+    x, y = Operand(backend, x, dtypes.complex64), Operand(backend, y, dtypes.complex64)
+    np.testing.assert_allclose(apply(backend, node(op), x, y).stored, expected_of(op, x.given, y.given), rtol=1e-5)
 
 
-@pytest.mark.parametrize("target", ALL, ids=str)
 @pytest.mark.parametrize("source", ALL, ids=str)
-def test_casts(backend, source, target):
-    need(backend, source, target)
-    values = [0, 1, 3, 7, 100, 64, 127]
-    if "u" not in source.kind + target.kind and dtypes.bool_ not in (source, target):
-        values += [-1, -100]
-    if source.is_floating and target.kind != "u":
-        values += [2.75, -2.75, 1.0 / 3.0]
-    x = Operand(backend, values, source)
-    out = apply(backend, lambda v: ex.cast(v, target), x, stored=target)
-    np.testing.assert_array_equal(out.stored, encode(x.given, target))
+def test_casts(backend, source):
+    need(backend, source)
+    signed = [target for target in supported(backend, ALL) if target.kind in "if"]
+    for targets, values in (
+        (supported(backend, ALL), [0, 1, 3, 7, 100, 64, 127]),
+        (signed, [-1, -100, *([2.75, -2.75, 1.0 / 3.0] if source.is_floating else [])]),
+    ):
+        if source.kind in "ub" and min(values) < 0:
+            continue
+        x = Operand(backend, values, source)
+        outs = apply_all(backend, lambda v, to=targets: [ex.cast(v, dtype) for dtype in to], x, stored=targets)
+        for out in outs:
+            np.testing.assert_array_equal(out.stored, encode(x.given, out.dtype), str(out.dtype))
 
 
 @pytest.mark.parametrize("target", [dtypes.float16, dtypes.bfloat16], ids=str)

@@ -96,8 +96,14 @@ def test_narrow_floats_add_in_float32(backend, dtype):
     assert_close(out.values, x.given.sum(axis=1), dtype, ulps=32 if dtype.compute is dtype else 1.01)
 
 
-@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
-@pytest.mark.parametrize("op", ["sum", "prod", "max", "min"])
+@pytest.mark.parametrize(
+    ("op", "dtype"),
+    [
+        *(("sum", dtype) for dtype in INTEGERS), *(("max", dtype) for dtype in INTEGERS),
+        ("min", dtypes.int32), ("min", dtypes.uint8), ("prod", dtypes.int16), ("prod", dtypes.uint64),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_integers(backend, op, dtype):
     if not backend.supports(dtype):
         pytest.skip(f"{backend.device} does not compute with {dtype}")
@@ -105,9 +111,8 @@ def test_integers(backend, op, dtype):
     info = np.iinfo(dtype.name)
     x = Operand(backend, rng.integers(info.min, info.max, (7, 33), dtype=dtype.name, endpoint=True), dtype)
     options = {"dtype": dtype.name} if op in ("sum", "prod") else {}
-    for axes in ((0,), (1,), (0, 1)):
-        expected = getattr(np, op)(x.given, axis=axes, **options)
-        np.testing.assert_array_equal(reduce(backend, op, x, axes, dtype).stored, expected)
+    expected = getattr(np, op)(x.given, axis=1, **options)
+    np.testing.assert_array_equal(reduce(backend, op, x, (1,), dtype).stored, expected)
 
 
 def test_wide_sums_of_narrow_integers(backend):
@@ -181,17 +186,22 @@ def test_broadcast_operands(backend):
         np.testing.assert_array_equal(out.values, expected)
 
 
-@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS], ids=str)
-@pytest.mark.parametrize("op", ["argmax", "argmin"])
-def test_arg_reduce(backend, op, dtype):
+@pytest.mark.parametrize(
+    ("op", "axis", "dtype"),
+    [
+        *(("argmax", 1, dtype) for dtype in (*FLOATS, *INTEGERS)), ("argmin", 1, dtypes.bfloat16), ("argmin", 1, int64),
+        *((op, axis, float32) for op in ("argmax", "argmin") for axis in (0, 2)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_arg_reduce(backend, op, axis, dtype):
     if not backend.supports(dtype):
         pytest.skip(f"{backend.device} does not compute with {dtype}")
     values = np.random.default_rng(0).integers(0, 9, (4, 1000, 3))  # with many ties
     x = Operand(backend, values, dtype)
-    for axis in range(3):
-        out = zeros(backend, remaining(x.shape, (axis,)), int64)
-        backend.arg_reduce(op, x.view, axis, out.view)
-        np.testing.assert_array_equal(out.stored, getattr(np, op)(values, axis=axis))
+    out = zeros(backend, remaining(x.shape, (axis,)), int64)
+    backend.arg_reduce(op, x.view, axis, out.view)
+    np.testing.assert_array_equal(out.stored, getattr(np, op)(values, axis=axis))
     assert x.unchanged()
 
 
