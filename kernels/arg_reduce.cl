@@ -36,14 +36,15 @@
 #endif
 
 #if LARGEST
-#define BEYOND(a, b) ((a) > (b))
+#define BEHIND(a, b) ((a) <= (b))
 #else
-#define BEYOND(a, b) ((a) < (b))
+#define BEHIND(a, b) ((a) >= (b))
 #endif
+// A NaN is behind nothing, and nothing beats it. One comparison settles nearly every element.
 #if FLOATING
-#define BEATS(a, b) (BEYOND(a, b) || (isnan(a) && !isnan(b)))
+#define BEATS(a, b) (!BEHIND(a, b) && !isnan(b))
 #else
-#define BEATS(a, b) BEYOND(a, b)
+#define BEATS(a, b) (!BEHIND(a, b))
 #endif
 
 __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void

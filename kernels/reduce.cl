@@ -17,7 +17,8 @@
 #ifndef COLUMNS
 #define COLUMNS 0
 #endif
-// Vectors side by side: columns of one work-item, or independent accumulators of a row.
+// Vectors side by side, a power of two: columns of one work-item, or independent accumulators of a row. Their loops are
+// unrolled, or the accumulators would live in memory.
 #ifndef STRIP
 #define STRIP 4
 #endif
@@ -132,6 +133,7 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
         const bool whole = true;
         const size_t count = WIDTH;
         VECTOR(SUM) total[STRIP], lost[STRIP];
+#pragma unroll
         for (size_t s = 0; s < STRIP; ++s) {
             total[s] = identity;
             lost[s] = (VECTOR(SUM))0;
@@ -142,10 +144,12 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
             for (size_t k = inner_from; k < inner_to;) {
                 const size_t stop = min(k + BLOCK, inner_to);
                 VECTOR(SUM) block[STRIP];
+#pragma unroll
                 for (size_t s = 0; s < STRIP; ++s)
                     block[s] = identity;
                 for (; k < stop; ++k) {
                     STEPS
+#pragma unroll
                     for (size_t s = 0; s < STRIP; ++s) {
                         const size_t i = first + s * WIDTH;
                         LOADS
@@ -153,10 +157,12 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
                         block[s] = combine_vectors(block[s], VALUE);
                     }
                 }
+#pragma unroll
                 for (size_t s = 0; s < STRIP; ++s)
                     FOLD(total[s], lost[s], block[s])
             }
         }
+#pragma unroll
         for (size_t s = 0; s < STRIP; ++s) {
             CLOSE(total[s], lost[s]);
             RESULTS(STORAGE_PASTE(CONVERT, WIDTH)(OUT, total[s]), first + s * WIDTH)
@@ -198,9 +204,11 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
             const size_t count = WIDTH;
             const size_t rounds = min((size_t)BLOCK, (inner_to - at) / (STRIP * WIDTH));
             VECTOR(SUM) block[STRIP];
+#pragma unroll
             for (size_t s = 0; s < STRIP; ++s)
                 block[s] = identity;
             for (size_t round = 0; round < rounds; ++round) {
+#pragma unroll
                 for (size_t s = 0; s < STRIP; ++s) {
                     const size_t i = at + s * WIDTH;
                     LOADS

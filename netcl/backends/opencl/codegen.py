@@ -6,102 +6,17 @@ The arithmetic is NumPy's: integers wrap, division rounds towards minus infinity
 
 from __future__ import annotations
 
-import math
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
-from netcl.dtypes import DType, bool_, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
-from netcl.errors import DTypeError
+from netcl.backends.opencl import operators
+from netcl.backends.opencl.literals import SIGNED, c_type, literal, vector
+from netcl.backends.opencl.operators import BOOL_MEANINGS, BUILTINS, INFIX
+from netcl.dtypes import DType, bool_, float32, int8, int32, int64, uint8, uint32, uint64
 from netcl.expression import LEAVES, Expression, Node
 
 Names: TypeAlias = Mapping[tuple[str, int | str], str]
 """What a leaf is called in C: ``("input", 0)``, ``("scalar", 0)`` or ``("hyper", "lr")`` to a C name."""
-
-_C_TYPES = {
-    bool_: "uchar", int8: "char", int16: "short", int32: "int", int64: "long",
-    uint8: "uchar", uint16: "ushort", uint32: "uint", uint64: "ulong", float32: "float", float64: "double",
-}  # fmt: skip
-_SIGNED = {1: "char", 2: "short", 4: "int", 8: "long"}
-
-_INFIX = {
-    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "bitwise_and": "&", "bitwise_or": "|",
-    "bitwise_xor": "^", "equal": "==", "not_equal": "!=", "less": "<", "less_equal": "<=", "greater": ">",
-    "greater_equal": ">=",
-}  # fmt: skip
-_COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
-_CLASSIFIERS = ("isnan", "isinf", "isfinite", "signbit")
-_ROUNDING = ("floor", "ceil", "trunc", "round")
-
-_BUILTINS = {
-    **{name: name for name in (
-        "pow", "atan2", "hypot", "copysign", "nextafter", "sqrt", "exp", "expm1", "log", "log1p", "log2", "log10",
-        "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
-        "floor", "ceil", "trunc",
-    )},
-    "abs": "fabs", "round": "rint",
-}  # fmt: skip
-"""Operators on floats that are one function of OpenCL C."""
-
-_BOOL_MEANINGS = {
-    "add": "|", "maximum": "|", "bitwise_or": "|", "logical_or": "|", "multiply": "&", "minimum": "&",
-    "bitwise_and": "&", "logical_and": "&", "bitwise_xor": "^", "logical_xor": "^", "not_equal": "^",
-}  # fmt: skip
-
-
-def c_type(dtype: DType, width: int = 1) -> str:
-    """The OpenCL C type that holds ``width`` values of ``dtype`` during computation; bool is uchar, 0 or 1.
-
-    Raises
-    ------
-    DTypeError
-        For a complex dtype.
-
-    Examples
-    --------
-    >>> from netcl.backends.opencl.codegen import c_type
-    >>> from netcl.dtypes import bool_, float16
-    >>> c_type(float16, 8), c_type(bool_)
-    ('float8', 'uchar')
-    """
-    name = _C_TYPES.get(dtype.compute)
-    if name is None:
-        raise DTypeError(
-            f"the opencl backend does not compute with {dtype}; split it into real and imaginary parts, or compute on "
-            'backend="numpy"'
-        )
-    return _vector(name, width)
-
-
-def literal(value: bool | int | float, dtype: DType) -> str:
-    """``value`` as a C constant of ``dtype``, exact to the last bit.
-
-    Examples
-    --------
-    >>> from netcl.backends.opencl.codegen import literal
-    >>> from netcl.dtypes import float32, int64
-    >>> literal(0.1, float32), literal(-(2**63), int64)
-    ('0.1f', '(-9223372036854775807L - 1L)')
-    """
-    dtype = dtype.compute
-    if dtype is bool_:
-        return str(int(bool(value)))
-    if dtype is float64:
-        # A suffix for double does not exist, and an unsuffixed literal changes meaning under some build options.
-        (bits,) = struct.unpack("<Q", struct.pack("<d", value))
-        return f"as_double(0x{bits:016x}UL)"
-    if dtype is float32:
-        return _float_literal(float(value))
-    bits = 8 * dtype.itemsize
-    wrapped = int(value) & ((1 << bits) - 1)
-    if dtype.kind == "u":
-        return f"{wrapped}UL" if bits == 64 else f"{wrapped}u"
-    if wrapped >> (bits - 1):
-        wrapped -= 1 << bits
-    suffix = "L" if bits == 64 else ""
-    if wrapped == -(1 << (bits - 1)) and bits >= 32:
-        return f"({wrapped + 1}{suffix} - 1{suffix})"
-    return f"{wrapped}{suffix}"
 
 
 def statements(expression: Expression, names: Names, width: int, prefix: str = "t") -> tuple[list[str], list[str]]:
@@ -148,7 +63,7 @@ def statements(expression: Expression, names: Names, width: int, prefix: str = "
     """
     for dtype in (*expression.inputs, *expression.scalars, *expression.stored):
         c_type(dtype)
-    writer = _Writer(names, width, prefix)
+    writer = Writer(names, width, prefix)
     outputs = [writer.result(node) for node in expression.outputs]
     return writer.lines, outputs
 
@@ -181,35 +96,7 @@ def is_wide(expression: Expression) -> bool:
     return False
 
 
-def _vector(name: str, width: int) -> str:
-    return name if width == 1 else f"{name}{width}"
-
-
-def _float_literal(value: float) -> str:
-    if math.isnan(value):
-        return "NAN"
-    try:
-        (value,) = struct.unpack("<f", struct.pack("<f", value))
-    except OverflowError:
-        value = math.copysign(math.inf, value)
-    if math.isinf(value):
-        return "INFINITY" if value > 0 else "(-INFINITY)"
-    # Nine significant digits name every float32.
-    short = next(text for digits in range(1, 10) if _is_float32(text := f"{value:.{digits}g}", value))
-    if not any(mark in short for mark in ".e"):
-        short += ".0"
-    return f"{short}f" if not short.startswith("-") else f"({short}f)"
-
-
-def _is_float32(text: str, value: float) -> bool:
-    try:
-        rounded: float = struct.unpack("<f", struct.pack("<f", float(text)))[0]
-    except OverflowError:
-        return False
-    return rounded == value
-
-
-class _Writer:
+class Writer:
     """Writes each distinct value once.
 
     A bool is held as a mask: for vectors, lanes of 0 and -1 as wide as what was compared, because that is what select
@@ -218,7 +105,7 @@ class _Writer:
 
     def __init__(self, names: Names, width: int, prefix: str) -> None:
         self.names = names
-        self.width = width
+        self.width: int = width
         self.prefix = prefix
         self.lines: list[str] = []
         self.count = 0
@@ -246,7 +133,7 @@ class _Writer:
     def mask(self, lane: int, text: str) -> str:
         """A bool made by comparing things of ``lane`` bytes."""
         lane = 4 if self.width == 1 else lane
-        found = self.let(_vector(_SIGNED[lane], self.width), text)
+        found = self.let(vector(SIGNED[lane], self.width), text)
         self._lane[found] = lane
         return found
 
@@ -254,7 +141,7 @@ class _Writer:
         """The same bool with lanes of ``lane`` bytes."""
         if self.width == 1 or self._lane[mask] == lane:
             return mask
-        return self.mask(lane, f"convert_{_vector(_SIGNED[lane], self.width)}({mask})")
+        return self.mask(lane, f"convert_{vector(SIGNED[lane], self.width)}({mask})")
 
     def number(self, value: bool | int | float, dtype: DType) -> str:
         """A constant, spread over the lanes."""
@@ -304,8 +191,8 @@ class _Writer:
             return self.where(args, node.dtype)
         if source is bool_:
             return self.on_bools(node.op, args)
-        if node.op in _COMPARISONS:
-            return self.mask(source.itemsize, f"{args[0]} {_INFIX[node.op]} {args[1]}")
+        if node.op in operators.COMPARISONS:
+            return self.mask(source.itemsize, f"{args[0]} {INFIX[node.op]} {args[1]}")
         if source.kind == "f":
             return self.on_floats(node.op, args, source)
         return self.on_integers(node, args, source)
@@ -356,12 +243,12 @@ class _Writer:
     # -- operators by kind -------------------------------------------------------------------------------------------
 
     def on_bools(self, op: str, args: list[str]) -> str:
-        if op in ("positive", "abs", "square", *_ROUNDING):
+        if op in ("positive", "abs", "square", *operators.ROUNDING):
             return args[0]
         lane = max((self._lane[arg] for arg in args), default=1)
         args = [self.widened(arg, lane) for arg in args]
-        if op in _BOOL_MEANINGS:
-            return self.mask(lane, f"{args[0]} {_BOOL_MEANINGS[op]} {args[1]}")
+        if op in BOOL_MEANINGS:
+            return self.mask(lane, f"{args[0]} {BOOL_MEANINGS[op]} {args[1]}")
         if op in ("logical_not", "bitwise_invert"):
             return self.negated(args[0])
         if op == "equal":
@@ -370,40 +257,46 @@ class _Writer:
             first, second = args if op in ("less", "greater_equal") else reversed(args)
             less = self.mask(lane, f"{self.negated(first)} & {second}")
             return less if op in ("less", "greater") else self.negated(less)
-        raise _undefined(op, bool_)
+        if op in operators.CLASSIFIERS and op != "signbit":
+            never = self.mask(lane, f"{args[0]} ^ {args[0]}")
+            return self.negated(never) if op == "isfinite" else never
+        raise operators.undefined(op, bool_)
 
     def negated(self, mask: str) -> str:
         return self.mask(self._lane[mask], f"!{mask}" if self.width == 1 else f"~{mask}")
 
     def on_floats(self, op: str, args: list[str], dtype: DType) -> str:
-        if op in _CLASSIFIERS:
+        if op in operators.CLASSIFIERS:
             return self.mask(dtype.itemsize, f"{op}({args[0]})")
-        if op in _BUILTINS:
-            return self.value(dtype, f"{_BUILTINS[op]}({', '.join(args)})")
-        if op in _INFIX and not op.startswith("bitwise"):
-            return self.value(dtype, f"{args[0]} {_INFIX[op]} {args[1]}")
-        special = _FLOAT_OPERATORS.get(op)
+        if op in operators.LANE_BY_LANE and dtype is float32 and self.width > 1:
+            lanes = ", ".join(f"{op}({args[0]}.s{lane})" for lane in range(self.width))
+            return self.value(dtype, f"({c_type(dtype, self.width)})({lanes})")
+        if op in BUILTINS:
+            return self.value(dtype, f"{BUILTINS[op]}({', '.join(args)})")
+        if op in INFIX and not op.startswith("bitwise"):
+            return self.value(dtype, f"{args[0]} {INFIX[op]} {args[1]}")
+        special = operators.FLOAT_OPERATORS.get(op)
         if special is None:
-            raise _undefined(op, dtype)
+            raise operators.undefined(op, dtype)
         return special(self, args, dtype)
 
     def on_integers(self, node: Node, args: list[str], dtype: DType) -> str:
         op = node.op
-        if op in _CLASSIFIERS:
+        if op in operators.CLASSIFIERS:
             return self.classify_integer(op, args[0], dtype)
-        if op in ("positive", *_ROUNDING) or (op == "abs" and dtype.kind == "u"):
+        if op in ("positive", *operators.ROUNDING) or (op == "abs" and dtype.kind == "u"):
             return args[0]
-        if op.startswith("bitwise_") and op in _INFIX:
-            return self.value(dtype, f"{args[0]} {_INFIX[op]} {args[1]}")
+        if op.startswith("bitwise_") and op in INFIX:
+            return self.value(dtype, f"{args[0]} {INFIX[op]} {args[1]}")
         if op in ("add", "subtract", "multiply"):
-            return self.wrapping(_INFIX[op], args[0], args[1], dtype)
+            return self.wrapping(INFIX[op], args[0], args[1], dtype)
         if op == "pow" and node.args[1].op == "constant":
             assert isinstance(node.args[1].value, int)
             if node.args[1].value >= 0:
                 return self.power_of_constant(args[0], node.args[1].value, dtype)
-        special = _INTEGER_OPERATORS.get(op)
+        special = operators.INTEGER_OPERATORS.get(op)
         if special is None:
-            raise _undefined(op, dtype)
+            raise operators.undefined(op, dtype)
         return special(self, args, dtype)
 
     def classify_integer(self, op: str, x: str, dtype: DType) -> str:
@@ -436,198 +329,3 @@ class _Writer:
         """Two masks combined."""
         lane = max(self._lane[first], self._lane[second])
         return self.mask(lane, f"{self.widened(first, lane)} {sign} {self.widened(second, lane)}")
-
-
-_Operator: TypeAlias = Callable[[_Writer, list[str], DType], str]
-
-
-def _undefined(op: str, dtype: DType) -> DTypeError:
-    return DTypeError(f"{op} is not defined for {dtype}; cast the operand with astype() first")
-
-
-# -- floats ----------------------------------------------------------------------------------------------------------
-
-
-def _float_extremum(sign: str) -> _Operator:
-    def write(w: _Writer, args: list[str], dtype: DType) -> str:
-        # fmax and fmin drop a NaN; this keeps the first one.
-        wins = w.mask(dtype.itemsize, f"{args[0]} {sign} {args[1]}")
-        return w.select(w.both(wins, w.mask(dtype.itemsize, f"isnan({args[0]})"), "|"), args[0], args[1], dtype)
-
-    return write
-
-
-def _float_sign(w: _Writer, args: list[str], dtype: DType) -> str:
-    (x,) = args
-    zero = w.number(0, dtype)
-    one = w.value(dtype, f"copysign({w.number(1, dtype)}, {x})")
-    # Zero of either sign gives +0, NaN stays NaN.
-    moved = w.select(w.mask(dtype.itemsize, f"{x} == {zero}"), zero, one, dtype)
-    return w.select(w.mask(dtype.itemsize, f"isnan({x})"), x, moved, dtype)
-
-
-def _float_modulo(w: _Writer, x: str, y: str, dtype: DType) -> tuple[str, str, str, str]:
-    """fmod(x, y), whether it must move by y to get the sign of y, zero, and whether it is nonzero."""
-    zero = w.number(0, dtype)
-    modulo = w.value(dtype, f"fmod({x}, {y})")
-    nonzero = w.mask(dtype.itemsize, f"{modulo} != {zero}")
-    signs = w.both(w.mask(dtype.itemsize, f"{y} < {zero}"), w.mask(dtype.itemsize, f"{modulo} < {zero}"), "^")
-    return modulo, w.both(nonzero, signs), zero, nonzero
-
-
-def _float_remainder(w: _Writer, args: list[str], dtype: DType) -> str:
-    x, y = args
-    modulo, moves, zero, nonzero = _float_modulo(w, x, y, dtype)
-    moved = w.select(moves, w.value(dtype, f"{modulo} + {y}"), modulo, dtype)
-    return w.select(nonzero, moved, w.value(dtype, f"copysign({zero}, {y})"), dtype)
-
-
-def _float_floor_divide(w: _Writer, args: list[str], dtype: DType) -> str:
-    x, y = args
-    modulo, moves, zero, _ = _float_modulo(w, x, y, dtype)
-    one = w.number(1, dtype)
-    exact = w.value(dtype, f"({x} - {modulo}) / {y}")
-    quotient = w.select(moves, w.value(dtype, f"{exact} - {one}"), exact, dtype)
-    down = w.value(dtype, f"floor({quotient})")
-    # (x - modulo) / y is a whole number up to rounding, which may have left it just below one.
-    short = w.mask(dtype.itemsize, f"{quotient} - {down} > {w.number(0.5, dtype)}")
-    whole = w.select(short, w.value(dtype, f"{down} + {one}"), down, dtype)
-    ratio = w.value(dtype, f"{x} / {y}")
-    is_zero = w.mask(dtype.itemsize, f"{quotient} == {zero}")
-    signed = w.select(is_zero, w.value(dtype, f"copysign({zero}, {ratio})"), whole, dtype)
-    return w.select(w.mask(dtype.itemsize, f"{y} == {zero}"), ratio, signed, dtype)
-
-
-def _float_logaddexp(w: _Writer, args: list[str], dtype: DType) -> str:
-    x, y = args
-    larger = _float_extremum(">=")(w, args, dtype)
-    gap = w.value(dtype, f"fabs({x} - {y})")
-    smooth = w.value(dtype, f"{larger} + log1p(exp(-{gap}))")
-    # Equal operands may both be infinite, where their difference is NaN.
-    same = w.mask(dtype.itemsize, f"{x} == {y}")
-    return w.select(same, w.value(dtype, f"{x} + {w.number(math.log(2.0), dtype)}"), smooth, dtype)
-
-
-_FLOAT_OPERATORS: dict[str, _Operator] = {
-    "maximum": _float_extremum(">="),
-    "minimum": _float_extremum("<="),
-    "sign": _float_sign,
-    "remainder": _float_remainder,
-    "floor_divide": _float_floor_divide,
-    "logaddexp": _float_logaddexp,
-    "negative": lambda w, args, dtype: w.value(dtype, f"-{args[0]}"),
-    "positive": lambda w, args, dtype: args[0],
-    "square": lambda w, args, dtype: w.value(dtype, f"{args[0]} * {args[0]}"),
-    "rsqrt": lambda w, args, dtype: w.value(dtype, f"{w.number(1, dtype)} / sqrt({args[0]})"),
-    "reciprocal": lambda w, args, dtype: w.value(dtype, f"{w.number(1, dtype)} / {args[0]}"),
-}
-
-# -- integers --------------------------------------------------------------------------------------------------------
-
-
-def _integer_division(w: _Writer, x: str, y: str, dtype: DType) -> tuple[str, str, str]:
-    """Floored quotient and remainder by a divisor that cannot trap, and the mask of the divisors that can.
-
-    Zero, and -1 under the smallest integer, kill the process on x86.
-    """
-    zero, one = w.number(0, dtype), w.number(1, dtype)
-    bad = w.mask(dtype.itemsize, f"{y} == {zero}")
-    if dtype.kind == "i":
-        bad = w.both(bad, w.mask(dtype.itemsize, f"{y} == {w.number(-1, dtype)}"), "|")
-    safe = w.select(bad, one, y, dtype)
-    quotient = w.value(dtype, f"{x} / {safe}")
-    rest = w.value(dtype, f"{x} - {quotient} * {safe}")
-    if dtype.kind == "i":
-        signs = w.mask(dtype.itemsize, f"({rest} ^ {safe}) < {zero}")
-        moves = w.both(signs, w.mask(dtype.itemsize, f"{rest} != {zero}"))
-        quotient = w.select(moves, w.value(dtype, f"{quotient} - {one}"), quotient, dtype)
-        rest = w.select(moves, w.value(dtype, f"{rest} + {safe}"), rest, dtype)
-    return quotient, rest, bad
-
-
-def _integer_floor_divide(w: _Writer, args: list[str], dtype: DType) -> str:
-    x, y = args
-    quotient, _, bad = _integer_division(w, x, y, dtype)
-    # x // 0 is 0 and x // -1 is -x: both are x * y.
-    return w.select(bad, w.wrapping("*", x, y, dtype), quotient, dtype)
-
-
-def _integer_remainder(w: _Writer, args: list[str], dtype: DType) -> str:
-    _, rest, bad = _integer_division(w, args[0], args[1], dtype)
-    return w.select(bad, w.number(0, dtype), rest, dtype)
-
-
-def _integer_pow(w: _Writer, args: list[str], dtype: DType) -> str:
-    x, y = args
-    ctype, zero, one = c_type(dtype, w.width), w.number(0, dtype), w.number(1, dtype)
-    power, base, left = w.name(), w.name(), w.name()
-    w.lines.append(f"{ctype} {power} = {one}, {base} = {x}, {left} = {y};")
-    odd, positive = f"({left} & {one}) != {zero}", f"{left} > {zero}"
-    again = positive if w.width == 1 else f"any({positive})"
-    product, square = _product(power, base, dtype, w.width), _product(base, base, dtype, w.width)
-    chosen = (
-        f"({odd}) & ({positive}) ? {product} : {power}"
-        if w.width == 1
-        else f"select({power}, {product}, ({odd}) & ({positive}))"
-    )
-    w.lines.append(f"for (; {again}; {left} >>= {one}) {{ {power} = {chosen}; {base} = {square}; }}")
-    if dtype.kind == "u":
-        return w.value(dtype, power)
-    # To a negative power, the whole part of the true result: nonzero for 1 and -1 alone.
-    odd_name = w.mask(dtype.itemsize, odd.replace(left, y))
-    unit = w.mask(dtype.itemsize, f"{x} == {one}")
-    minus = w.mask(dtype.itemsize, f"{x} == {w.number(-1, dtype)}")
-    of_minus = w.select(odd_name, w.number(-1, dtype), one, dtype)
-    small = w.select(unit, one, w.select(minus, of_minus, zero, dtype), dtype)
-    return w.select(w.mask(dtype.itemsize, f"{y} < {zero}"), small, w.value(dtype, power), dtype)
-
-
-def _product(x: str, y: str, dtype: DType, width: int) -> str:
-    """x * y modulo 2**bits, as an expression."""
-    ctype = c_type(dtype, width)
-    if width == 1:
-        unsigned = "ulong" if dtype.itemsize == 8 else "uint"
-        return f"({ctype})(({unsigned}){x} * ({unsigned}){y})"
-    if dtype.kind == "u":
-        return f"{x} * {y}"
-    return f"as_{ctype}(as_u{ctype}({x}) * as_u{ctype}({y}))"
-
-
-def _integer_sign(w: _Writer, args: list[str], dtype: DType) -> str:
-    (x,) = args
-    zero, one = w.number(0, dtype), w.number(1, dtype)
-    if dtype.kind == "u":
-        return w.value(dtype, f"min({x}, {one})")
-    up = w.select(w.mask(dtype.itemsize, f"{x} > {zero}"), one, zero, dtype)
-    return w.select(w.mask(dtype.itemsize, f"{x} < {zero}"), w.number(-1, dtype), up, dtype)
-
-
-def _shift(left: bool) -> _Operator:
-    def write(w: _Writer, args: list[str], dtype: DType) -> str:
-        x, y = args
-        bits = 8 * dtype.itemsize
-        # OpenCL takes the count modulo the bits; by that many bits or more, or by a negative count, nothing is left.
-        legal = w.mask(dtype.itemsize, f"{y} < {w.number(bits, dtype)}")
-        if dtype.kind == "i":
-            legal = w.both(legal, w.mask(dtype.itemsize, f"{y} >= {w.number(0, dtype)}"))
-        count = w.select(legal, y, w.number(0 if left or dtype.kind == "u" else bits - 1, dtype), dtype)
-        shifted = w.wrapping("<<", x, count, dtype) if left else w.value(dtype, f"{x} >> {count}")
-        return shifted if not left and dtype.kind == "i" else w.select(legal, shifted, w.number(0, dtype), dtype)
-
-    return write
-
-
-_INTEGER_OPERATORS: dict[str, _Operator] = {
-    "floor_divide": _integer_floor_divide,
-    "remainder": _integer_remainder,
-    "pow": _integer_pow,
-    "maximum": lambda w, args, dtype: w.value(dtype, f"max({args[0]}, {args[1]})"),
-    "minimum": lambda w, args, dtype: w.value(dtype, f"min({args[0]}, {args[1]})"),
-    "sign": _integer_sign,
-    "negative": lambda w, args, dtype: w.wrapping("-", w.number(0, dtype), args[0], dtype),
-    "abs": lambda w, args, dtype: w.value(dtype, f"as_{c_type(dtype, w.width)}(abs({args[0]}))"),
-    "square": lambda w, args, dtype: w.wrapping("*", args[0], args[0], dtype),
-    "bitwise_invert": lambda w, args, dtype: w.value(dtype, f"~{args[0]}"),
-    "bitwise_left_shift": _shift(left=True),
-    "bitwise_right_shift": _shift(left=False),
-}

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from netcl.backends.base import Scalar, View
-from netcl.backends.opencl.codegen import Names, c_type
+from netcl.backends.opencl.codegen import Names
 from netcl.backends.opencl.core import memory
 from netcl.backends.opencl.flat import number
+from netcl.backends.opencl.literals import c_type
 from netcl.backends.opencl.storage import SCALAR, STORED, TAG
 from netcl.dtypes import DType
 from netcl.errors import DTypeError, ShapeError
