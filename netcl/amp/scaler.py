@@ -1,0 +1,357 @@
+"""GradScaler: a loss scale that grows while gradients are finite and falls when one is not, decided on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from netcl.array import Array
+from netcl.backends.base import Backend, Span, View
+from netcl.dtypes import DType, float32
+from netcl.errors import DeviceMismatchError, HyperParameterError, NetclError, StateError
+from netcl.expression import Expression, Node, isfinite, logical_and, maximum, trace, where
+
+A = TypeVar("A", bound=Array)
+
+_FIELDS = ("scale", "found_nonfinite", "growth_tracker", "steps_skipped")
+"""What the scaler keeps on the device; the first two are what ``prepare_step`` reads."""
+
+
+class ScaledStep(Protocol):
+    """What a scaler needs of an optimizer."""
+
+    def scaled_step(self, loss_scale: Span, max_norm: float | None) -> Sequence[Span]:
+        """A step that divides the gradients by the loss scale and changes nothing if one is not finite.
+
+        Returns one-element spans, nonzero where a gradient was not finite.
+        """
+        ...
+
+    def unscale_gradients(self, loss_scale: Span) -> Sequence[Span]:
+        """Divide the gradients in place; returns as ``scaled_step``."""
+        ...
+
+
+class GradScaler:
+    """Loss scaling for mixed-precision training. Nothing here waits for the device but reading a value.
+
+    ``scale`` multiplies the loss, and with it every gradient, by the loss scale; ``step`` divides the gradients by it
+    within the optimizer's own pass, and changes no byte of parameters or state if one of them is NaN or infinite;
+    ``update`` then multiplies the scale by ``backoff_factor``, or by ``growth_factor`` after ``growth_interval`` finite
+    steps in a row.
+
+    Parameters
+    ----------
+    init_scale : float, default 65536.0
+        First loss scale, greater than 0.
+    growth_factor : float, default 2.0
+        Greater than 1.
+    backoff_factor : float, default 0.5
+        In (0, 1).
+    growth_interval : int, default 2000
+        Finite steps in a row before the scale grows, at least 1.
+    enabled : bool, default True
+        With False every method passes through, so that one script trains with and without.
+    min_scale : float, default 1.0
+        The scale does not fall below this.
+
+    Raises
+    ------
+    HyperParameterError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> import netcl.autograd as ag
+    >>> from netcl.amp import GradScaler
+    >>> from netcl.optim import SGD
+    >>> w = netcl.asarray([1.0], requires_grad=True)
+    >>> opt, scaler = SGD([w], lr=0.25), GradScaler(init_scale=8.0)
+    >>> with ag.Tape() as tape:
+    ...     loss = netcl.sum(w * w)
+    >>> tape.backward(scaler.scale(loss))
+    >>> w.grad.item()
+    16.0
+    >>> scaler.step(opt)
+    >>> scaler.update()
+    >>> w.item(), scaler.get_scale(), scaler.steps_skipped
+    (0.5, 8.0, 0)
+
+    Notes
+    -----
+    As ``torch.amp.GradScaler``, with a floor under the scale (in torch 200 overflows drive it to 0), a growth that
+    stops before infinity, and skipped steps that can be counted. Source: P. Micikevicius et al., 2017.
+    """
+
+    def __init__(
+        self,
+        init_scale: float = 65536.0,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        growth_interval: int = 2000,
+        enabled: bool = True,
+        *,
+        min_scale: float = 1.0,
+    ) -> None:
+        if not 0.0 < init_scale < float("inf"):
+            raise HyperParameterError(f"init_scale must be finite and greater than 0, got {init_scale!r}")
+        if not growth_factor > 1.0:
+            raise HyperParameterError(f"growth_factor must be greater than 1, got {growth_factor!r}")
+        if not 0.0 < backoff_factor < 1.0:
+            raise HyperParameterError(f"backoff_factor must lie in (0, 1), got {backoff_factor!r}")
+        if growth_interval < 1:
+            raise HyperParameterError(f"growth_interval must be at least 1, got {growth_interval!r}")
+        if not 0.0 < min_scale <= init_scale:
+            raise HyperParameterError(f"min_scale must lie in (0, init_scale={init_scale}], got {min_scale!r}")
+        self.growth_factor = float(growth_factor)
+        self.backoff_factor = float(backoff_factor)
+        self.growth_interval = int(growth_interval)
+        self.min_scale = float(min_scale)
+        self._enabled = bool(enabled)
+        self._values = np.array([init_scale, 0.0, 0.0, 0.0], np.float32)
+        self._backend: Backend | None = None
+        self._state: Span | None = None
+        self._unscaled: dict[int, list[Span]] = {}
+        self._stepped: dict[int, Sequence[Span]] = {}
+
+    def is_enabled(self) -> bool:
+        """Whether losses are scaled."""
+        return self._enabled
+
+    def scale(self, outputs: A) -> A:
+        """``outputs`` multiplied by the loss scale, for ``tape.backward``. Inside the tape's block or after it.
+
+        Parameters
+        ----------
+        outputs : Tensor
+            The loss.
+
+        Returns
+        -------
+        Tensor
+            In float32 or wider. Enqueues work; does not block.
+        """
+        if not self._enabled:
+            return outputs
+        backend, state = self._on(outputs.backend)
+        dtype = outputs.dtype.compute
+        scaled = outputs.empty_like(dtype=dtype)
+        factor = View(state.buffer, state.offset, outputs.shape, (0,) * outputs.ndim)
+        backend.map(_times(outputs.dtype, dtype), (outputs.view(), factor), (scaled.view(),))
+        if outputs.node is not None:
+
+            def vjp(gradient: Any) -> Any:
+                result = outputs.empty_like()
+                backend.map(_times(gradient.dtype, outputs.dtype), (gradient.view(), factor), (result.view(),))
+                return result
+
+            outputs.node.tape.add(scaled, ((outputs, vjp),), "scale")
+        return scaled
+
+    def unscale_(self, optimizer: ScaledStep) -> None:
+        """Divide the optimizer's gradients by the loss scale in place, so that they can be clipped or looked at.
+
+        Enqueues work; does not block. Without this call ``step`` does it in passing, which costs one pass less.
+
+        Raises
+        ------
+        NetclError
+            If it was called already since the last ``update``, or after ``step``.
+        """
+        if not self._enabled:
+            return
+        if id(optimizer) in self._unscaled or id(optimizer) in self._stepped:
+            raise NetclError("unscale_() was already called for this optimizer, or its step(), since the last update()")
+        self._unscaled[id(optimizer)] = list(optimizer.unscale_gradients(self._loss_scale()))
+
+    def step(self, optimizer: Any, *, max_norm: float | None = None) -> None:
+        """Step the optimizer, or skip the step if a gradient is not finite. Enqueues work; does not block.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+        max_norm : float, optional
+            Clip the unscaled gradients to this norm in the same pass, as ``optimizer.step(max_norm=...)``.
+
+        Raises
+        ------
+        NetclError
+            If the optimizer was stepped already since the last ``update``, or has no gradients.
+        """
+        if not self._enabled:
+            optimizer.step(max_norm=max_norm)
+            return
+        if id(optimizer) in self._stepped:
+            raise NetclError("step() was already called for this optimizer since the last update(); call update() first")
+        flags = self._unscaled.get(id(optimizer))
+        loss_scale = self._loss_scale() if flags is None else self._already_unscaled(flags)
+        self._stepped[id(optimizer)] = optimizer.scaled_step(loss_scale, max_norm)
+
+    def update(self, new_scale: float | None = None) -> None:
+        """Adjust the loss scale after the steps since the last call. Enqueues work; does not block.
+
+        Parameters
+        ----------
+        new_scale : float, optional
+            Take this scale instead.
+
+        Raises
+        ------
+        NetclError
+            If no optimizer was stepped or unscaled since the last call.
+        """
+        if not self._enabled:
+            return
+        if new_scale is not None:
+            if not 0.0 < new_scale < float("inf"):
+                raise HyperParameterError(f"new_scale must be finite and greater than 0, got {new_scale!r}")
+            self._values[0] = new_scale
+            if self._backend is not None and self._state is not None:
+                self._backend.fill(_one(self._state, 0), new_scale)
+            self._forget()
+            return
+        flags = [flag for found in (*self._stepped.values(), *self._unscaled.values()) for flag in found]
+        if not flags or self._backend is None or self._state is None:
+            raise NetclError("update() found no step since the last call; call scaler.step(optimizer) first")
+        found = flags[0] if len(flags) == 1 else self._combined(flags)
+        views = [_view(_one(self._state, _FIELDS.index(name))) for name in ("scale", "growth_tracker", "steps_skipped")]
+        numbers = (self.growth_factor, self.backoff_factor, float(self.growth_interval), self.min_scale)
+        self._backend.map(_updated(found.dtype), (*views, _view(found)), views, numbers)
+        self._forget()
+
+    def get_scale(self) -> float:
+        """The loss scale. **Blocks**. 1.0 when disabled."""
+        return float(self._read()[0]) if self._enabled else 1.0
+
+    @property
+    def steps_skipped(self) -> int:
+        """How many updates found a gradient that was not finite, so that steps were skipped. Reading it **blocks**."""
+        return int(self._read()[_FIELDS.index("steps_skipped")])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs to go on from here; empty when disabled. **Blocks**."""
+        if not self._enabled:
+            return {}
+        values = self._read()
+        return {
+            "scale": float(values[0]),
+            "growth_factor": self.growth_factor,
+            "backoff_factor": self.backoff_factor,
+            "growth_interval": self.growth_interval,
+            "min_scale": self.min_scale,
+            "growth_tracker": int(values[2]),
+            "steps_skipped": int(values[3]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`, or from one of ``torch.amp.GradScaler``.
+
+        Raises
+        ------
+        StateError
+            If an entry is missing (``_growth_tracker`` counts as torch's name); nothing is changed then.
+        """
+        if not self._enabled:
+            return
+        tracker = state.get("growth_tracker", state.get("_growth_tracker"))
+        for name in ("scale", "growth_factor", "backoff_factor", "growth_interval"):
+            if name not in state:
+                raise StateError(f"the scaler's state lacks {name!r}; it has {', '.join(map(str, state)) or 'nothing'}")
+        if tracker is None:
+            raise StateError("the scaler's state lacks 'growth_tracker'; it must come from a scaler's state_dict()")
+        min_scale = min(float(state.get("min_scale", self.min_scale)), float(state["scale"]))
+        settings = [state[name] for name in ("scale", "growth_factor", "backoff_factor", "growth_interval")]
+        fresh = GradScaler(*settings, min_scale=min_scale)
+        self.growth_factor, self.backoff_factor = fresh.growth_factor, fresh.backoff_factor
+        self.growth_interval, self.min_scale = fresh.growth_interval, fresh.min_scale
+        self._values = np.array([state["scale"], 0.0, tracker, state.get("steps_skipped", 0)], np.float32)
+        if self._backend is not None and self._state is not None:
+            self._backend.upload(self._values.copy(), self._state)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._unscaled.clear()
+        self._stepped.clear()
+
+    def _on(self, backend: Backend) -> tuple[Backend, Span]:
+        """The device that holds the scale: that of the first loss."""
+        if self._state is None:
+            self._backend = backend
+            self._state = Span(backend.alloc(len(_FIELDS), float32), 0, len(_FIELDS))
+            backend.upload(self._values.copy(), self._state)
+        if self._backend is not backend:
+            raise DeviceMismatchError(
+                f"this scaler's loss scale is on {self._backend.device if self._backend else '?'} and the loss on "
+                f"{backend.device}; use one scaler for each device"
+            )
+        return backend, self._state
+
+    def _loss_scale(self) -> Span:
+        if self._state is None:
+            raise NetclError("no loss has been scaled yet; call tape.backward(scaler.scale(loss)) first")
+        return Span(self._state.buffer, self._state.offset, 2)
+
+    def _already_unscaled(self, flags: Sequence[Span]) -> Span:
+        """A loss scale of 1, with what ``unscale_`` found."""
+        assert self._backend is not None
+        pair = Span(self._backend.alloc(2, float32), 0, 2)
+        self._backend.fill(_one(pair, 0), 1)
+        self._combine(flags, _one(pair, 1))
+        return pair
+
+    def _combined(self, flags: Sequence[Span]) -> Span:
+        assert self._backend is not None
+        found = Span(self._backend.alloc(1, float32), 0, 1)
+        self._combine(flags, found)
+        return found
+
+    def _combine(self, flags: Sequence[Span], out: Span) -> None:
+        assert self._backend is not None
+        self._backend.fill(out, 0)
+        for flag in flags:
+            self._backend.map(_larger(flag.dtype), (_view(out), _view(flag)), (_view(out),))
+
+    def _read(self) -> np.ndarray[Any, Any]:
+        if self._backend is None or self._state is None:
+            return self._values
+        values: np.ndarray[Any, Any] = self._backend.download(self._state)
+        return values
+
+
+def _one(span: Span, index: int) -> Span:
+    return Span(span.buffer, span.offset + index, 1)
+
+
+def _view(span: Span) -> View:
+    return View(span.buffer, span.offset, (), ())
+
+
+@cache
+def _times(x: DType, stored: DType) -> Expression:
+    return trace(lambda x, factor: x * factor, (x, float32), stored=(stored,))
+
+
+@cache
+def _larger(flag: DType) -> Expression:
+    return trace(maximum, (float32, flag), stored=(float32,))
+
+
+@cache
+def _updated(flag: DType) -> Expression:
+    def update(
+        scale: Node, tracker: Node, skipped: Node, found: Node, growth: Node, backoff: Node, interval: Node, floor: Node
+    ) -> tuple[Node, Node, Node]:
+        bad = found != 0
+        finite_steps = where(bad, 0.0, tracker + 1)
+        grows = finite_steps >= interval
+        grown = scale * growth
+        # A scale that grew to infinity would make every later gradient infinite too.
+        larger = where(logical_and(grows, isfinite(grown)), grown, scale)
+        smaller = maximum(scale * backoff, floor)
+        return where(bad, smaller, larger), where(grows, 0.0, finite_steps), skipped + where(bad, 1.0, 0.0)
+
+    return trace(update, (float32, float32, float32, flag), (float32,) * 4, stored=(float32,) * 3)
