@@ -135,8 +135,7 @@ class Sequential(Module):
         return x
 
     def __iter__(self) -> Iterator[Module]:
-        for _, module in self.named_children():
-            yield module
+        return iter([value for value in vars(self).values() if isinstance(value, Module)])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -100,7 +100,12 @@ class Module:
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module (under the name ``prefix``) and all below it, each once."""
-        yield from _walk(self, prefix, set(), tied=False)
+        yield from self._tree(prefix, tied=False)
+
+    def _tree(self, prefix: str, tied: bool) -> list[tuple[str, Module]]:
+        found: list[tuple[str, Module]] = []
+        _walk(self, prefix, set(), tied, found)
+        return found
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it, each once."""
@@ -109,7 +114,7 @@ class Module:
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Every parameter with its dotted name, such as ``"0.weight"``; a tied one once, under its first name."""
-        yield from _once(self._named_tensors("_parameter_names", prefix))
+        yield from _once(self._named_tensors("_parameter_names", prefix, tied=False))
 
     def parameters(self) -> Iterator[Tensor]:
         """Every parameter, once."""
@@ -118,21 +123,22 @@ class Module:
 
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Every Tensor announced with :meth:`register_buffer`, with its dotted name; each once."""
-        yield from _once(self._named_tensors("_buffer_names", prefix))
+        yield from _once(self._named_tensors("_buffer_names", prefix, tied=False))
 
     def buffers(self) -> Iterator[Tensor]:
         """Every buffer, once."""
         for _, buffer in self.named_buffers():
             yield buffer
 
-    def _named_tensors(self, kind: str, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Every tensor of one kind under every name it has."""
-        for path, module in _walk(self, prefix, set(), tied=True):
+    def _named_tensors(self, kind: str, prefix: str, tied: bool) -> Iterator[tuple[str, Tensor]]:
+        for path, module in self._tree(prefix, tied):
             for name in getattr(module, kind):
                 yield (f"{path}.{name}" if path else name), getattr(module, name)
 
     def _state(self) -> list[tuple[str, Tensor]]:
-        return [*self._named_tensors("_parameter_names"), *self._named_tensors("_buffer_names")]
+        """Every parameter and buffer under every name it has."""
+        kinds = ("_parameter_names", "_buffer_names")
+        return [named for kind in kinds for named in self._named_tensors(kind, "", tied=True)]
 
     # ---- modes
 
@@ -279,6 +285,7 @@ class Module:
         return "\n  ".join([f"{type(self).__name__}(", *([extra] if extra else []), *children]) + "\n)"
 
 
+_CONTAINERS = (list, tuple, dict)
 _LOOSE = "; pass strict=False to load what fits"
 
 
@@ -293,16 +300,22 @@ def _modules_in(name: str, value: object) -> Iterator[tuple[str, Module]]:
             yield from _modules_in(f"{name}.{key}", item)
 
 
-def _walk(module: Module, path: str, seen: set[int], tied: bool) -> Iterator[tuple[str, Module]]:
+def _walk(module: Module, path: str, seen: set[int], tied: bool, found: list[tuple[str, Module]]) -> None:
+    """Append every module with its path to ``found``: each once, or with ``tied`` under each of its names."""
     if id(module) in seen:
         return
     if tied:
         seen = seen | {id(module)}  # only a cycle ends the walk
     else:
         seen.add(id(module))
-    yield path, module
-    for name, child in module.named_children():
-        yield from _walk(child, f"{path}.{name}" if path else name, seen, tied)
+    found.append((path, module))
+    for name, value in vars(module).items():
+        # Training loops ask for the parameters on every step, so the common cases come without a generator.
+        if isinstance(value, Module):
+            _walk(value, f"{path}.{name}" if path else name, seen, tied, found)
+        elif isinstance(value, _CONTAINERS):
+            for inner, child in _modules_in(name, value):
+                _walk(child, f"{path}.{inner}" if path else inner, seen, tied, found)
 
 
 def _once(named: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
