@@ -12,19 +12,16 @@ import numpy as np
 import pyopencl as cl
 
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
-from netcl.backends.opencl.codegen import statements
 from netcl.backends.opencl.core import Core, memory
 from netcl.backends.opencl.program import Defines
+from netcl.backends.opencl.rules import check_rule, rule_text
 from netcl.backends.opencl.storage import SCALAR, TAG
 from netcl.dtypes import DType, float64, uint16
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
-from netcl.expression import Expression, Node
+from netcl.expression import Expression
 
 PIECE = {True: 16384, False: 4096}
 """Elements per record of a norm: on a CPU what a core's cache holds, on a GPU enough for one work-group."""
-
-RUN = 16
-"""Vectors that one work-item of a CPU updates, one after the other."""
 
 PREPARE_GROUP = 64
 """Work-items that decide a step."""
@@ -35,7 +32,10 @@ KEPT_LAUNCHES = 256
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How the elements of a span are dealt out to work-items; the knobs of ``kernels/step.clh``."""
+    """How the elements of a span are dealt out: a chunk to each work-item of a CPU, or to each work-group of a GPU.
+
+    The knobs of ``kernels/step.clh``.
+    """
 
     width: int
     run: int
@@ -53,12 +53,16 @@ class Shape:
 
 @dataclass(slots=True)
 class Launch:
-    """A kernel whose arguments are set, and the operands they were set from, which it does not keep alive."""
+    """A kernel that is ready to run, and the operands it was made for, which it does not keep alive.
+
+    Either the kernel is its own and its arguments are set, or it is shared and ``arguments`` are to be.
+    """
 
     kernel: cl.Kernel
     global_size: tuple[int, ...]
     local_size: tuple[int, ...]
     operands: tuple[tuple[weakref.ref[Any], int, int], ...]
+    arguments: tuple[Any, ...] = ()
     max_norm: float = math.inf
 
     def fits(self, spans: Sequence[Span]) -> bool:
@@ -91,9 +95,29 @@ class UpdateCalls(Core):
     def _shape(self, dtype: DType) -> Shape:
         if self.is_cpu:
             width = 4 if dtype is float64 else 8
-            return Shape(width, RUN, 8, 0)
+            return Shape(width, CHUNK // width, 1, 0)
         group = 1 << (min(256, self.cl_device.max_work_group_size).bit_length() - 1)
         return Shape(1, CHUNK // group, group, 1)
+
+    def _ready(
+        self,
+        call: str,
+        defines: Defines,
+        types: Sequence[Any],
+        arguments: Sequence[Any],
+        sizes: tuple[int, int],
+        spans: Sequence[Span],
+        *,
+        kept: bool = True,
+        generated: str = "",
+    ) -> Launch:
+        """A launch of ``groups`` work-groups of ``group`` work-items; making a kernel pays off if it is kept."""
+        groups, group = sizes
+        make = self.own_kernel if kept else self.kernel
+        kernel = make(f"{call}.cl", call, defines, generated, tuple(types))
+        if kept:
+            kernel.set_args(*arguments)
+        return Launch(kernel, (groups * group,), (group,), _references(spans), () if kept else tuple(arguments))
 
     def norm_partials(self, n: int) -> int:
         """How many records ``norm_reduce`` writes for ``n`` elements: one for each piece of a fixed size."""
@@ -129,7 +153,7 @@ class UpdateCalls(Core):
             launch = self._bind_norm(x, partials, ord, order, multiplier, rows, block, spans)
             if block is not None:
                 _keep(block, key, launch)
-        self.launch(launch.kernel, launch.global_size, launch.local_size)
+        self.launch(launch.kernel, launch.global_size, launch.local_size, *launch.arguments)
 
     def _bind_norm(
         self,
@@ -183,9 +207,7 @@ class UpdateCalls(Core):
             defines += (("COLUMNS", len(block.columns)),)
             types += [None, np.uint64, None, np.uint64]
             arguments += _arguments(block.hyper, rows)
-        kernel = self.own_kernel("norm_reduce.cl", "norm_reduce", defines, arguments=tuple(types))
-        kernel.set_args(*arguments)
-        return Launch(kernel, (count * lanes,), (lanes,), _references(spans))
+        return self._ready("norm_reduce", defines, types, arguments, (count, lanes), spans, kept=block is not None)
 
     def prepare_step(
         self, block: StepBlock, partials: Span | None = None, *, ord: float = 2.0, max_norm: float = float("inf")
@@ -206,15 +228,22 @@ class UpdateCalls(Core):
         key = ("prepare_step", ord, block.slot, partials is not None)
         launch = block.bound.get(key)
         if launch is None or not launch.fits(spans):
-            launch = self._bind_prepare(block, partials, ord, order, spans)
-            _keep(block, key, launch)
-        if partials is not None and launch.max_norm != max_norm:
+            launch = self._bind_prepare(block, partials, ord, order, max_norm, spans)
+            if block.rows:
+                _keep(block, key, launch)
+        elif partials is not None and launch.max_norm != max_norm:
             launch.kernel.set_arg(3, SCALAR[block.header.dtype](max_norm))
             launch.max_norm = max_norm
-        self.launch(launch.kernel, launch.global_size, launch.local_size)
+        self.launch(launch.kernel, launch.global_size, launch.local_size, *launch.arguments)
 
     def _bind_prepare(
-        self, block: StepBlock, partials: Span | None, ord: float, order: int, spans: Sequence[Span]
+        self,
+        block: StepBlock,
+        partials: Span | None,
+        ord: float,
+        order: int,
+        max_norm: float,
+        spans: Sequence[Span],
     ) -> Launch:
         compute = block.header.dtype
         self.require(compute)
@@ -225,7 +254,7 @@ class UpdateCalls(Core):
         if partials is not None:
             _same_compute(compute, partials=partials)
             types += [real, real, None, np.uint64, np.uint64]
-            arguments += [real(ord), real(math.inf), *_arguments(partials), partials.size // 2]
+            arguments += [real(ord), real(max_norm), *_arguments(partials), partials.size // 2]
         if block.rows:
             types += [None, np.uint64] * 3 + [np.uint64]
             arguments += [*_arguments(*_tables(block)), block.rows]
@@ -237,9 +266,10 @@ class UpdateCalls(Core):
             ("RECORDS", int(partials is not None)),
             ("ROWS", int(block.rows > 0)),
         )
-        kernel = self.own_kernel("prepare_step.cl", "prepare_step", defines, arguments=tuple(types))
-        kernel.set_args(*arguments)
-        return Launch(kernel, (PREPARE_GROUP,), (PREPARE_GROUP,), _references(spans))
+        # A block without rows is made for one norm; one with rows lives as long as an optimizer.
+        ready = self._ready("prepare_step", defines, types, arguments, (1, PREPARE_GROUP), spans, kept=block.rows > 0)
+        ready.max_norm = max_norm
+        return ready
 
     def fused_adam(
         self,
@@ -298,7 +328,7 @@ class UpdateCalls(Core):
             launch = self._bind_fused(call, rule, fields, block, rows, advance, spans)
             _keep(block, key, launch)
         if launch.global_size[0]:
-            self.launch(launch.kernel, launch.global_size, launch.local_size)
+            self.launch(launch.kernel, launch.global_size, launch.local_size, *launch.arguments)
 
     def _bind_fused(
         self,
@@ -335,16 +365,13 @@ class UpdateCalls(Core):
             defines += (("AMSGRAD", int(len(state) == 3)),)
             defines += tuple((name, TAG[span.dtype]) for name, span in zip(("M", "V", "V_MAX"), state, strict=False))
         else:
-            _check_rule(rule, fields, block)
-            generated = _rule_text(rule, block, shape.width)
+            check_rule(rule, fields, block.columns)
+            generated = rule_text(rule, block.columns, shape.width)
         types = ([None, np.uint64] * 4) + [np.uint64, None, np.uint64, np.uint64] + [None, np.uint64] * len(fields)
-        kernel = self.own_kernel(f"{call}.cl", call, defines, generated, tuple(types))
-        kernel.set_args(
-            *_arguments(block.header, *_tables(block)), block.rows, *_arguments(rows), p.size,
-            *_arguments(*fields),
-        )  # fmt: skip
+        arguments = [*_arguments(block.header, *_tables(block)), block.rows, *_arguments(rows), p.size]
+        arguments += _arguments(*fields)
         groups = -(-p.size // (shape.width * shape.run * shape.group)) + advance
-        return Launch(kernel, (groups * shape.group,), (shape.group,), _references(spans))
+        return self._ready(call, defines, types, arguments, (groups, shape.group), spans, generated=generated)
 
 
 def _keep(block: StepBlock, key: Any, launch: Launch) -> None:
@@ -412,67 +439,3 @@ def _check_block(block: StepBlock) -> None:
             raise ShapeError(f"{name} of a step block with {block.rows} rows needs {least} values, got {span.size}")
         if span.dtype is not block.header.dtype or span.dtype is not span.dtype.compute or not span.dtype.is_floating:
             raise DTypeError(f"{name} of a step block must be float32 or float64 throughout, got {span.dtype}")
-
-
-def _check_rule(rule: Expression, fields: tuple[Span, ...], block: StepBlock) -> None:
-    if len(rule.inputs) != len(fields) or len(rule.stored) != len(fields) - 1 or rule.scalars:
-        raise ShapeError(
-            f"the rule {rule.name} takes {len(rule.inputs)} arrays and gives {len(rule.stored)}; with "
-            f"{len(fields) - 2} state field(s) it must take (p, g, *state), give (p, *state) and have no scalars"
-        )
-    stored = (fields[0], *fields[2:])
-    expected = [*zip(rule.inputs, fields, strict=True), *zip(rule.stored, stored, strict=True)]
-    for dtype, span in expected:
-        if dtype is not span.dtype:
-            raise DTypeError(f"the rule {rule.name} was traced for {dtype} where it is given {span.dtype}")
-    for name in _hyper_names(rule):
-        if name not in block.columns and name not in COUNTERS:
-            raise HyperParameterError(
-                f"the rule {rule.name} reads the hyper-parameter {name!r}, which is neither a column of the step block "
-                f"({', '.join(block.columns)}) nor a counter ({', '.join(COUNTERS)})"
-            )
-
-
-def _hyper_names(rule: Expression) -> list[str]:
-    """The hyper-parameters that a rule reads, in the order in which they are met."""
-    names: dict[str, None] = {}
-    seen: set[int] = set()
-    pending: list[Node] = list(reversed(rule.outputs))
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if node.op == "hyper":
-            names[str(node.value)] = None
-        pending.extend(reversed(node.args))
-    return list(names)
-
-
-def _rule_text(rule: Expression, block: StepBlock, width: int) -> str:
-    """What ``fused_update.cl`` is given of a rule. C names are made up: a state field may be called ``half``."""
-    states = range(len(rule.inputs) - 2)
-    hyper = _hyper_names(rule)
-    names: dict[tuple[str, int | str], str] = {("input", 0): "p", ("input", 1): "g"}
-    names |= {("input", i + 2): f"s{i}" for i in states}
-    names |= {("hyper", name): f"h.h{i}" for i, name in enumerate(hyper)}
-    lines, outputs = statements(rule, names, width)
-    lines += [
-        f"const real_vector next_{target} = {output};"
-        for target, output in zip(("p", *(f"s{i}" for i in states)), outputs, strict=True)
-    ]
-    places = {"COLUMN_VALUES": block.columns, "COUNTER_VALUES": COUNTERS}
-    owner = {name: "COLUMN_VALUES" if name in block.columns else "COUNTER_VALUES" for name in hyper}
-    macros = {
-        macro: " ".join(f"VALUE(h{i}, {columns.index(name)})" for i, name in enumerate(hyper) if owner[name] == macro)
-        for macro, columns in places.items()
-    }
-    fields = " ".join(f"FIELD({TAG[rule.inputs[i + 2]]}, s{i})" for i in states)
-    return "\n".join(
-        [
-            f"#define STATE(FIELD) {fields}",
-            *(f"#define {macro}(VALUE) {values}" for macro, values in macros.items()),
-            "#define RULE \\",
-            " \\\n".join(f"    {line}" for line in lines),
-        ]
-    )
