@@ -108,7 +108,7 @@ def load_fashion_mnist(
     >>> test
     ImageSet(1000 images of (28, 28), source='the subset shipped with netcl')
     >>> test.classes[test.labels[0]]
-    'Ankle boot'
+    'Trouser'
 
     References
     ----------

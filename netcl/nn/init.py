@@ -86,7 +86,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Any =
     --------
     >>> import netcl
     >>> netcl.nn.init.uniform_(netcl.empty(2, device="numpy"), -1, 1, generator=0).numpy()
-    array([ 0.2739, -0.4604], dtype=float32)
+    array([ 0.27392337, -0.46042657], dtype=float32)
     """
     return _set(tensor, as_generator(generator).uniform(a, b, tensor.shape))
 
