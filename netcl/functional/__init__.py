@@ -4,6 +4,7 @@ Functions take arrays and Python numbers and return arrays of the same class. Th
 """
 
 from netcl.functional.activation import dropout, gelu, log_softmax, relu, sigmoid, silu, softmax
+from netcl.functional.convolution import avg_pool2d, conv2d, max_pool2d
 from netcl.functional.elementwise import (
     abs,
     acos,
@@ -116,15 +117,15 @@ from netcl.functional.shape import (
 
 __all__ = [
     "abs", "acos", "acosh", "add", "all", "any", "argmax", "argmin", "asin", "asinh", "astype", "atan", "atan2",
-    "atanh", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor",
-    "broadcast_arrays", "broadcast_to", "ceil", "clip", "clone", "concat", "copysign", "cos", "cosh", "count_nonzero",
-    "cross_entropy", "divide", "dropout", "embedding", "equal", "erf", "exp", "expand_dims", "expm1", "flatten",
-    "flip", "floor", "floor_divide", "gelu", "greater", "greater_equal", "hypot", "isfinite", "isinf", "isnan",
-    "layer_norm", "less", "less_equal", "linear", "log", "log10", "log1p", "log2", "log_softmax", "logaddexp",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max",
-    "maximum", "mean", "min", "minimum", "moveaxis", "mse_loss", "multiply", "negative", "nextafter", "nll_loss",
-    "not_equal", "outer", "permute_dims", "positive", "pow", "prod", "reciprocal", "relu", "remainder", "repeat",
-    "reshape", "roll", "round", "rsqrt", "sigmoid", "sign", "signbit", "silu", "sin", "sinh", "softmax", "split",
-    "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh",
-    "tensordot", "tile", "trunc", "unstack", "var", "vecdot", "where",
+    "atanh", "avg_pool2d", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift",
+    "bitwise_xor", "broadcast_arrays", "broadcast_to", "ceil", "clip", "clone", "concat", "conv2d", "copysign", "cos",
+    "cosh", "count_nonzero", "cross_entropy", "divide", "dropout", "embedding", "equal", "erf", "exp", "expand_dims",
+    "expm1", "flatten", "flip", "floor", "floor_divide", "gelu", "greater", "greater_equal", "hypot", "isfinite",
+    "isinf", "isnan", "layer_norm", "less", "less_equal", "linear", "log", "log10", "log1p", "log2", "log_softmax",
+    "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose",
+    "max", "max_pool2d", "maximum", "mean", "min", "minimum", "moveaxis", "mse_loss", "multiply", "negative",
+    "nextafter", "nll_loss", "not_equal", "outer", "permute_dims", "positive", "pow", "prod", "reciprocal", "relu",
+    "remainder", "repeat", "reshape", "roll", "round", "rsqrt", "sigmoid", "sign", "signbit", "silu", "sin", "sinh",
+    "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "take", "take_along_axis",
+    "tan", "tanh", "tensordot", "tile", "trunc", "unstack", "var", "vecdot", "where",
 ]  # fmt: skip

@@ -1,0 +1,298 @@
+"""Two-dimensional convolution and pooling over strided views of windows.
+
+A convolution is one copy of the windows into columns and one matrix product. Gradients of windows that overlap are
+added up one window place after another, in a fixed order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from netcl import expression as ex
+from netcl import tape
+from netcl.array import Array
+from netcl.dtypes import promote
+from netcl.errors import HyperParameterError, ShapeError
+from netcl.functional.activation import check_floating
+from netcl.functional.launch import A, common_backend, identity, mapped, mapped_into, reduced, zeros_for
+from netcl.functional.linalg import product
+from netcl.functional.reduction import argmax, averaged
+from netcl.functional.shape import interior, padded, viewed
+
+Pair: TypeAlias = int | tuple[int, int]
+
+
+class Windows(NamedTuple):
+    """Where windows lie on an image: sizes along height and width."""
+
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    out: tuple[int, int]
+
+
+def _pair(value: Pair, name: str, least: int) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or min(pair) < least:
+        raise HyperParameterError(f"{name} must be an integer or two of them, at least {least}, got {value!r}")
+    return pair
+
+
+def _windows(x: Array, size: tuple[int, int], stride: Pair, padding: Pair, dilation: Pair, name: str) -> Windows:
+    strides, pads, steps = _pair(stride, "stride", 1), _pair(padding, "padding", 0), _pair(dilation, "dilation", 1)
+    extents = []
+    for axis in range(2):
+        room = x.shape[axis + 2] + 2 * pads[axis] - steps[axis] * (size[axis] - 1) - 1
+        if room < 0:
+            raise ShapeError(
+                f"{name}: windows of {size}, dilation {steps}, do not fit images of {x.shape[2:]} with padding {pads}"
+            )
+        extents.append(room // strides[axis] + 1)
+    return Windows(size, strides, pads, steps, (extents[0], extents[1]))
+
+
+def _check_images(x: Any, name: str) -> None:
+    check_floating(x, name)
+    if x.ndim != 4:
+        raise ShapeError(f"{name} takes images of shape (batch, channels, height, width), got {x.shape}")
+
+
+def _padded(x: A, windows: Windows, value: float) -> A:
+    if not any(windows.padding):
+        return x
+    around = (0, 0, *windows.padding)
+    return padded(x, around, around, value)
+
+
+def _view(x: A, windows: Windows) -> A:
+    """The windows of padded images, as a view of shape (batch, channels, size, size, out, out)."""
+    batch, channels, height, width = x.strides
+    (step_h, step_w), (dilated_h, dilated_w) = windows.stride, windows.dilation
+    shape = (*x.shape[:2], *windows.size, *windows.out)
+    strides = (batch, channels, height * dilated_h, width * dilated_w, height * step_h, width * step_w)
+    return x.restride(shape, strides, x.offset)
+
+
+def _place(x: A, row: int, column: int) -> A:
+    """Of the windows of :func:`_view`, their elements at one place: shape (batch, channels, out, out)."""
+    shape = (*x.shape[:2], *x.shape[4:])
+    strides = (*x.strides[:2], *x.strides[4:])
+    return x.restride(shape, strides, x.offset + row * x.strides[2] + column * x.strides[3])
+
+
+def _folded(x: Array, windows: Windows, add: Callable[[Any, int, int], None]) -> Any:
+    """The gradient of images: zeros to which ``add`` adds what each place of the windows contributes."""
+    around = (0, 0, *windows.padding)
+    shape = (*x.shape[:2], x.shape[2] + 2 * windows.padding[0], x.shape[3] + 2 * windows.padding[1])
+    # Several places add to one element, so the sum is kept in the wider dtype.
+    total = zeros_for(x, shape, x.dtype.compute)
+    view = _view(total, windows)
+    for row in range(windows.size[0]):
+        for column in range(windows.size[1]):
+            add(_place(view, row, column), row, column)
+    inner = interior(total, around, x.shape)
+    return inner if inner.dtype is x.dtype else mapped(identity, inner, dtype=x.dtype)
+
+
+def _plus(x: Any, y: Any) -> Any:
+    return x + y
+
+
+def conv2d(
+    x: A,
+    weight: A,
+    bias: A | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+) -> A:
+    """Correlate images with learned windows.
+
+    y[b, o, i, j] = bias[o] + Σ_{c, u, v} weight[o, c, u, v] · x[b, c, i·stride + u·dilation, j·stride + v·dilation]
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, in_channels, height, width)
+    weight : Tensor, shape (out_channels, in_channels, window height, window width)
+    bias : Tensor, shape (out_channels,), optional
+    stride, dilation : int or pair of int, default 1
+    padding : int or pair of int, default 0
+        Zeros on either side of the height and the width.
+
+    Returns
+    -------
+    Tensor, shape (batch, out_channels, out height, out width)
+        Enqueues; does not block.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit.
+    HyperParameterError
+        If a stride, padding or dilation is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> images, weight = netcl.ones((1, 1, 3, 3)), netcl.ones((1, 1, 2, 2))
+    >>> netcl.functional.conv2d(images, weight).tolist()
+    [[[[4.0, 4.0], [4.0, 4.0]]]]
+    """
+    _check_images(x, "conv2d")
+    check_floating(weight, "conv2d")
+    if weight.ndim != 4 or weight.shape[1] != x.shape[1]:
+        raise ShapeError(
+            f"conv2d of images of shape {x.shape} needs a weight of shape (out_channels, {x.shape[1]}, height, width), "
+            f"got {weight.shape}"
+        )
+    channels_out, channels_in, *size = weight.shape
+    if bias is not None and bias.shape != (channels_out,):
+        raise ShapeError(f"the bias of conv2d must have shape {(channels_out,)}, got {bias.shape}")
+    common_backend([array for array in (x, weight, bias) if array is not None])
+    windows = _windows(x, (size[0], size[1]), stride, padding, dilation, "conv2d")
+    batch, places = x.shape[0], windows.out[0] * windows.out[1]
+    depth = channels_in * size[0] * size[1]
+    dtype = promote(x.dtype, weight.dtype)
+
+    view = _view(_padded(x, windows, 0.0), windows)
+    columns: A = viewed(mapped(identity, view, dtype=dtype), (batch, depth, places))
+    flat = viewed(weight, (channels_out, depth))
+    y: A = product(flat, columns)
+    if bias is not None:
+        column = viewed(bias, (channels_out, 1))
+        if promote(dtype, bias.dtype) is dtype:
+            mapped_into(y, _plus, y, column)
+        else:
+            y = mapped(_plus, y, column)
+    out = viewed(y, (batch, channels_out, *windows.out))
+
+    def rows_of(g: A) -> A:
+        return viewed(g, (batch, channels_out, places))
+
+    def to_input(g: A) -> Any:
+        spread = product(flat.restride(flat.shape[::-1], flat.strides[::-1], flat.offset), rows_of(g))
+        parts = viewed(spread, (batch, channels_in, *windows.size, *windows.out))
+
+        def add(target: Array, row: int, column: int) -> None:
+            mapped_into(target, _plus, target, _place(parts, row, column))
+
+        return _folded(x, windows, add)
+
+    def to_weight(g: A) -> Any:
+        each = product(
+            rows_of(g), columns.restride((batch, places, depth), (depth * places, 1, places), columns.offset)
+        )
+        return viewed(reduced("sum", identity, each, axes=(0,), dtype=weight.dtype), weight.shape)
+
+    entries: list[tuple[A, tape.VJP]] = [(x, to_input), (weight, to_weight)]
+    if bias is not None:
+        b = bias
+        entries.append((b, lambda g: reduced("sum", identity, g, axes=(0, 2, 3), dtype=b.dtype)))
+    tape.record(out, *entries, name="conv2d")
+    return out
+
+
+def _pool_windows(x: Any, size: Pair, stride: Pair | None, padding: Pair, name: str) -> Windows:
+    _check_images(x, name)
+    sizes = _pair(size, "size", 1)
+    windows = _windows(x, sizes, sizes if stride is None else stride, padding, 1, name)
+    if any(2 * pad > extent for pad, extent in zip(windows.padding, sizes, strict=True)):
+        raise HyperParameterError(f"{name}: padding must be at most half the window {sizes}, got {windows.padding}")
+    return windows
+
+
+def _where_first(target: Any, g: Any, index: Any, place: Any) -> Any:
+    return ex.where(ex.equal(index, place), target + g, target)
+
+
+def max_pool2d(x: A, size: Pair, *, stride: Pair | None = None, padding: Pair = 0) -> A:
+    """The largest element of each window; the gradient goes to the first of equals.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, channels, height, width)
+    size : int or pair of int
+        Of the windows.
+    stride : int or pair of int, optional
+        ``size`` by default.
+    padding : int or pair of int, default 0
+        At most half of ``size``; what is padded never wins.
+
+    Raises
+    ------
+    ShapeError
+        If the windows do not fit.
+    HyperParameterError
+        If a size, stride or padding is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> x = netcl.reshape(netcl.arange(4.0), (1, 1, 2, 2))
+    >>> netcl.functional.max_pool2d(x, 2).tolist()
+    [[[[3.0]]]]
+    """
+    windows = _pool_windows(x, size, stride, padding, "max_pool2d")
+    view = _view(_padded(x, windows, float("-inf")), windows)
+    out: A = reduced("max", identity, view, axes=(2, 3), dtype=x.dtype)
+
+    def vjp(g: A) -> Any:
+        order = (0, 1, 4, 5, 2, 3)
+        last = view.restride(
+            tuple([view.shape[i] for i in order]), tuple([view.strides[i] for i in order]), view.offset
+        )
+        with tape.no_grad():
+            first = argmax(viewed(last, (*out.shape, windows.size[0] * windows.size[1])), axis=-1)
+
+        def add(target: Array, row: int, column: int) -> None:
+            mapped_into(target, _where_first, target, g, first, row * windows.size[1] + column)
+
+        return _folded(x, windows, add)
+
+    tape.record(out, (x, vjp), name="max_pool2d")
+    return out
+
+
+def _plus_scaled(target: Any, g: Any, factor: Any) -> Any:
+    return target + g * factor
+
+
+def avg_pool2d(x: A, size: Pair, *, stride: Pair | None = None, padding: Pair = 0) -> A:
+    """The mean of each window, padding included.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, channels, height, width)
+    size, stride, padding
+        As in ``max_pool2d``; what is padded counts as 0.
+
+    Raises
+    ------
+    ShapeError
+        If the windows do not fit.
+    HyperParameterError
+        If a size, stride or padding is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> x = netcl.reshape(netcl.arange(4.0), (1, 1, 2, 2))
+    >>> netcl.functional.avg_pool2d(x, 2).tolist()
+    [[[[1.5]]]]
+    """
+    windows = _pool_windows(x, size, stride, padding, "avg_pool2d")
+    n = windows.size[0] * windows.size[1]
+    view = _view(_padded(x, windows, 0.0), windows)
+    out: A = averaged(identity, view, axes=(2, 3), n=n, dtype=x.dtype, keepdims=False)
+
+    def vjp(g: A) -> Any:
+        def add(target: Array, row: int, column: int) -> None:
+            mapped_into(target, _plus_scaled, target, g, 1.0 / n)
+
+        return _folded(x, windows, add)
+
+    tape.record(out, (x, vjp), name="avg_pool2d")
+    return out
