@@ -1,4 +1,4 @@
-"""Which 16-bit format matrix products take now: the state behind ``netcl.amp.autocast``, read by ``netcl.functional``."""
+"""Which 16-bit format matrix products take now: set by ``netcl.amp.autocast``, read by ``netcl.functional``."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class GradScaler:
             optimizer.step(max_norm=max_norm)
             return
         if id(optimizer) in self._stepped:
-            raise NetclError("step() was already called for this optimizer since the last update(); call update() first")
+            raise NetclError("step() was already called for this optimizer since the last update(); update() first")
         flags = self._unscaled.get(id(optimizer))
         loss_scale = self._loss_scale() if flags is None else self._already_unscaled(flags)
         self._stepped[id(optimizer)] = optimizer.scaled_step(loss_scale, max_norm)

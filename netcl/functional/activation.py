@@ -19,6 +19,7 @@ from netcl.functional.launch import (
     record_elementwise,
     reduced,
 )
+from netcl.functional.precision import raised
 from netcl.functional.shape import normalize_axis, viewed
 from netcl.random import Generator, default_generator
 
@@ -256,6 +257,7 @@ def softmax(x: A, /, *, axis: int = -1) -> A:
     >>> netcl.functional.softmax(netcl.asarray([1000.0, 1000.0])).tolist()
     [0.5, 0.5]
     """
+    x = raised(x)
     out = _softmax(x, axis, log=False)
     place = normalize_axis(axis, x.ndim)
 
@@ -298,6 +300,7 @@ def log_softmax(x: A, /, *, axis: int = -1) -> A:
     >>> netcl.functional.log_softmax(netcl.asarray([0.0, -1000.0])).tolist()
     [0.0, -1000.0]
     """
+    x = raised(x)
     out = _softmax(x, axis, log=True)
     place = normalize_axis(axis, x.ndim)
 

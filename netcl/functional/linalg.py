@@ -23,6 +23,7 @@ from netcl.functional.launch import (
     reduced,
     zeros_for,
 )
+from netcl.functional.precision import lowered
 from netcl.functional.reduction import sum
 from netcl.functional.shape import collapsed_strides, normalize_axis, permute_dims, reshape, viewed
 
@@ -137,6 +138,7 @@ def matmul(x1: A, x2: A, /) -> A:
     if x1.shape[-1] != x2.shape[-2]:
         raise _inner_extents(x1, x2, x1.shape[-1], x2.shape[-2])
     common_backend((x1, x2))
+    x1, x2 = lowered(x1), lowered(x2)
     out = product(x1, x2)
     if out.dtype.kind == "f":
         tape.record(out, (x1, lambda g: _left_vjp(x1, x2, g)), (x2, lambda g: _right_vjp(x1, x2, g)), name="matmul")
@@ -288,8 +290,10 @@ def linear(x: A, weight: A, bias: A | None = None, /) -> A:
         y = matmul(weight, x)
         return y if bias is None else add(y, bias)
     common_backend([array for array in (x, weight, bias) if array is not None])
+    x, weight = lowered(x), lowered(weight)
     out = product(x, _swapped(weight))
     if bias is not None:
+        bias = lowered(bias)
         if promote(out.dtype, bias.dtype) is out.dtype:
             mapped_into(out, _plus, out, bias)
         else:

@@ -14,6 +14,7 @@ from netcl.functional.activation import check_floating, log_softmax
 from netcl.functional.elementwise import multiply, negative, where
 from netcl.functional.indexing import as_indices, take_along_axis
 from netcl.functional.launch import A, common_backend, identity, mapped, pull, reduced
+from netcl.functional.precision import raised
 from netcl.functional.reduction import averaged, mean, spread, sum
 from netcl.functional.shape import moveaxis, reshape, viewed
 
@@ -86,6 +87,7 @@ def cross_entropy(
     if logits.ndim == 0:
         raise ShapeError("cross_entropy needs logits with a class axis, got a 0-dimensional array")
     common_backend((logits, target))
+    logits = raised(logits)
     axis = 0 if logits.ndim == 1 else 1
     if target.dtype.kind == "f":
         return _with_probabilities(logits, target, axis, reduction, label_smoothing)
@@ -267,6 +269,7 @@ def mse_loss(input: A, target: A, /, *, reduction: str = "mean") -> A:
     if input.shape != target.shape:
         raise ShapeError(f"mse_loss takes two arrays of one shape, got {input.shape} and {target.shape}; reshape one")
     common_backend((input, target))
+    input, target = raised(input), raised(target)
     axes = tuple(range(input.ndim))
     dtype = promote(input.dtype, target.dtype)
     n = input.size

@@ -11,6 +11,7 @@ from netcl import tape
 from netcl.errors import HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating
 from netcl.functional.launch import A, common_backend, identity, mapped, reduced
+from netcl.functional.precision import raised
 from netcl.functional.reduction import averaged
 
 
@@ -96,6 +97,7 @@ def layer_norm(
     if not eps > 0.0:
         raise HyperParameterError(f"eps must be greater than 0, got {eps}")
     common_backend([array for array in (x, weight, bias) if array is not None])
+    x = raised(x)
     axes = tuple(range(x.ndim - len(shape), x.ndim))
     lead = tuple(range(x.ndim - len(shape)))
     n = math.prod(shape)

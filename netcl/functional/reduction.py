@@ -14,6 +14,7 @@ from netcl.dtypes import DEFAULT_INT, DType, as_dtype, bool_, float32, int64, ui
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.elementwise import check_supported, sqrt
 from netcl.functional.launch import A, identity, mapped, reduced
+from netcl.functional.precision import raised
 from netcl.functional.shape import normalize_axes, normalize_axis, reshape
 
 Axes: TypeAlias = int | Sequence[int] | None
@@ -80,6 +81,7 @@ def sum(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdim
     >>> netcl.sum(x, axis=0).tolist(), netcl.sum(x).item()
     ([4, 6], 10)
     """
+    x = raised(x)
     axes = normalize_axes(axis, x.ndim)
     target = _summed_dtype(x, dtype)
     check_supported(x.backend, target)
@@ -115,6 +117,7 @@ def prod(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdi
     >>> netcl.prod(netcl.asarray([2, 3, 4])).item()
     24
     """
+    x = raised(x)
     axes = normalize_axes(axis, x.ndim)
     target = _summed_dtype(x, dtype)
     check_supported(x.backend, target)
@@ -192,6 +195,7 @@ def mean(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     >>> netcl.mean(netcl.asarray([1.0, 2.0, 6.0])).item()
     3.0
     """
+    x = raised(x)
     axes = normalize_axes(axis, x.ndim)
     n = _count(x, axes)
     dtype = _real_floating(x, "mean")
@@ -234,6 +238,7 @@ def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool =
     >>> netcl.var(netcl.asarray([1.0, 2.0, 3.0]), correction=1).item()
     1.0
     """
+    x = raised(x)
     axes = normalize_axes(axis, x.ndim)
     dtype = _real_floating(x, "var")
     n = _count(x, axes)
@@ -477,6 +482,7 @@ def logsumexp(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     1000.0
     """
     _check(x, "logsumexp", "f")
+    x = raised(x)
     axes = normalize_axes(axis, x.ndim)
     if _count(x, axes) == 0:
         raise ShapeError(f"logsumexp over no elements has no value: shape {x.shape}, axes {axes}; check the size first")
