@@ -1,6 +1,7 @@
 """Modules, losses and initialisers."""
 
 from netcl.nn import init
+from netcl.nn.convolution import Conv2d, MaxPool2d
 from netcl.nn.layers import (
     GELU,
     Dropout,
@@ -17,6 +18,6 @@ from netcl.nn.losses import CrossEntropyLoss, MSELoss
 from netcl.nn.module import Module
 
 __all__ = [
-    "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GELU", "LayerNorm", "Linear", "MSELoss", "Module", "ReLU",
-    "Sequential", "Sigmoid", "Tanh", "init",
+    "Conv2d", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GELU", "LayerNorm", "Linear", "MSELoss",
+    "MaxPool2d", "Module", "ReLU", "Sequential", "Sigmoid", "Tanh", "init",
 ]  # fmt: skip

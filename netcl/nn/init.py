@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
-from netcl.functional.elementwise import assign
+from netcl.functional.casting import assign
 from netcl.functional.host import from_host
 from netcl.random import default_generator
 from netcl.tensor import Tensor

@@ -17,7 +17,7 @@ from netcl.random import Generator
 from netcl.tensor import Tensor
 
 
-def _parameter(shape: tuple[int, ...], dtype: DType | str, device: Selection) -> Tensor:
+def new_parameter(shape: tuple[int, ...], dtype: DType | str, device: Selection) -> Tensor:
     """An uninitialised parameter."""
     kind = as_dtype(dtype)
     if not kind.is_floating:
@@ -30,7 +30,8 @@ def _parameter(shape: tuple[int, ...], dtype: DType | str, device: Selection) ->
     return tensor
 
 
-def _positive(**sizes: int) -> None:
+def check_positive(**sizes: int) -> None:
+    """Refuse a size below 1."""
     for name, size in sizes.items():
         if size < 1:
             raise HyperParameterError(f"{name} must be at least 1, got {size}")
@@ -79,10 +80,10 @@ class Linear(Module):
         dtype: DType | str = float32,
         generator: Any = None,
     ) -> None:
-        _positive(in_features=in_features, out_features=out_features)
+        check_positive(in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
-        self.weight = _parameter((out_features, in_features), dtype, device)
-        self.bias = _parameter((out_features,), dtype, device) if bias else None
+        self.weight = new_parameter((out_features, in_features), dtype, device)
+        self.bias = new_parameter((out_features,), dtype, device) if bias else None
         random = init.as_generator(generator)
         init.kaiming_uniform_(self.weight, math.sqrt(5), generator=random)
         if self.bias is not None:
@@ -298,12 +299,12 @@ class LayerNorm(Module):
         dtype: DType | str = float32,
     ) -> None:
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        _positive(**{f"normalized_shape[{axis}]": extent for axis, extent in enumerate(shape)})
+        check_positive(**{f"normalized_shape[{axis}]": extent for axis, extent in enumerate(shape)})
         if not eps > 0:
             raise HyperParameterError(f"eps must be positive, got {eps}")
         self.normalized_shape, self.eps = shape, eps
-        self.weight = init.ones_(_parameter(shape, dtype, device)) if elementwise_affine else None
-        self.bias = init.zeros_(_parameter(shape, dtype, device)) if elementwise_affine and bias else None
+        self.weight = init.ones_(new_parameter(shape, dtype, device)) if elementwise_affine else None
+        self.bias = init.zeros_(new_parameter(shape, dtype, device)) if elementwise_affine and bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape as ``x``."""
@@ -341,9 +342,9 @@ class Embedding(Module):
         dtype: DType | str = float32,
         generator: Any = None,
     ) -> None:
-        _positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        check_positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = init.normal_(_parameter((num_embeddings, embedding_dim), dtype, device), generator=generator)
+        self.weight = init.normal_(new_parameter((num_embeddings, embedding_dim), dtype, device), generator=generator)
 
     def forward(self, indices: Tensor) -> Tensor:
         """Shape (...) of int32 or int64 to (..., embedding_dim)."""
