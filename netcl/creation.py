@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netcl.array import Array, Storage
+from netcl.array import Storage
 from netcl.backends import get_backend
 from netcl.backends.base import Backend
-from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, complex64
+from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_
 from netcl.errors import BackendError, DTypeError, ShapeError
 from netcl.functional import host
-from netcl.functional.elementwise import astype, check_supported, where
+from netcl.functional.casting import astype, check_supported
+from netcl.functional.elementwise import where
 from netcl.functional.launch import identity, mapped, scalar_value
 from netcl.functional.shape import broadcast_to, reshape
 from netcl.tensor import Tensor
@@ -112,7 +113,7 @@ def asarray(
         if str(obj.dtype) == "torch.bfloat16":
             obj, target = obj.float(), target or bfloat16
         obj = obj.resolve_neg().resolve_conj().numpy()
-    values, own = _values(obj, target)
+    values, own = host.read_values(obj)
     if requires_grad and (target or own).kind != "f":
         raise DTypeError(f"only floating Tensors can require a gradient, got {target or own}; pass dtype=netcl.float32")
     if values is obj or (isinstance(obj, np.ndarray) and np.shares_memory(values, obj)):
@@ -135,60 +136,6 @@ def _from_tensor(x: Tensor, dtype: DType, backend: Backend, copy: bool | None, r
     if out is x:
         out = x.clone()
     return _finished(out, requires_grad)
-
-
-def _values(obj: Any, target: DType | None) -> tuple[NDArray[Any], DType]:
-    """``obj`` as a NumPy array, and the dtype it would have by itself."""
-    if isinstance(obj, np.ndarray | np.generic):
-        values = np.asarray(obj)
-        if values.dtype.name == "bfloat16":
-            return values.astype(np.float32), bfloat16
-        return values, host.host_dtype(values)
-    if not isinstance(obj, bool | int | float | complex | list | tuple | range):
-        if hasattr(obj, "__dlpack__"):
-            values = np.from_dlpack(obj)
-            return values, host.host_dtype(values)
-        if hasattr(obj, "__array__") or hasattr(obj, "__array_interface__") or _has_buffer(obj):
-            return _values(np.asarray(obj), target)
-        raise DTypeError(
-            f"a {type(obj).__name__} holds no numbers that netcl can read; pass a number, a nested list, a NumPy "
-            "array, a Tensor, or an object with __dlpack__"
-        )
-    leaf = _first_leaf(obj)
-    if isinstance(leaf, Array):
-        obj, leaf = _read_tensors(obj), None
-    try:
-        values = np.asarray(obj)
-    except (ValueError, OverflowError) as error:
-        raise ShapeError(f"this nested sequence is no array: {error}; all rows need the same length") from error
-    if values.dtype.kind not in "biufc":
-        raise DTypeError(f"this sequence holds more than numbers (NumPy reads it as {values.dtype}); convert it first")
-    if isinstance(leaf, np.generic | np.ndarray):
-        return values, host.host_dtype(values)
-    own = {"b": bool_, "i": DEFAULT_INT, "u": host.host_dtype(values), "f": DEFAULT_FLOAT, "c": complex64}
-    return values, DEFAULT_FLOAT if values.size == 0 else own[values.dtype.kind]
-
-
-def _has_buffer(obj: Any) -> bool:
-    try:
-        memoryview(obj)
-    except TypeError:
-        return False
-    return True
-
-
-def _first_leaf(obj: Any) -> Any:
-    while isinstance(obj, list | tuple):
-        if not obj:
-            return None
-        obj = obj[0]
-    return obj
-
-
-def _read_tensors(obj: Any) -> Any:
-    if isinstance(obj, list | tuple):
-        return [_read_tensors(part) for part in obj]
-    return obj.tolist() if isinstance(obj, Array) else obj  # type: ignore[attr-defined]
 
 
 def from_dlpack(x: Any, /, *, device: object = None, copy: bool | None = None) -> Tensor:

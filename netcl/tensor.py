@@ -14,7 +14,7 @@ from netcl.backends import get_backend
 from netcl.backends.base import Device
 from netcl.dtypes import DType, as_dtype, bfloat16
 from netcl.errors import DTypeError, ShapeError
-from netcl.functional import elementwise, host, linalg, reduction, shape, subscript
+from netcl.functional import casting, elementwise, host, linalg, reduction, shape, subscript
 from netcl.functional.launch import identity, mapped
 
 _CPU, _OPENCL, _EXTENSION = 1, 4, 12  # DLPack's device types
@@ -225,7 +225,7 @@ class Tensor(Array):
 
     def astype(self, dtype: DType | str, /, *, copy: bool = True) -> Self:
         """The elements converted; see :func:`netcl.astype`."""
-        return elementwise.astype(self, dtype, copy=copy)
+        return casting.astype(self, dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = (str(self.dtype), str(self.device), self.requires_grad)

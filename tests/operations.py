@@ -156,9 +156,7 @@ LOSSES = {
     "cross_entropy smoothed": _of(
         lambda x: F.cross_entropy(x, _labels(x, 0, 2, 1), label_smoothing=0.2, ignore_index=2), (3, 4)
     ),
-    "cross_entropy of images": _of(
-        lambda x: F.cross_entropy(x, _labels(x, [0, 2], [1, 1])), (2, 3, 2)
-    ),
+    "cross_entropy of images": _of(lambda x: F.cross_entropy(x, _labels(x, [0, 2], [1, 1])), (2, 3, 2)),
     "cross_entropy of one": _of(lambda x: F.cross_entropy(x, _labels(x, 2)[0]), (3,)),
     "cross_entropy of probabilities": _of(
         lambda x, y: F.cross_entropy(x, F.softmax(y), label_smoothing=0.1), (3, 4), (3, 4)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.operations import ELEMENTWISE, LOW_HIGH, OPERATIONS
 
 import netcl
 import netcl.autograd as ag
 import netcl.functional as F
 from netcl.errors import DeviceMismatchError, DTypeError, ShapeError, TapeError
+from tests.operations import ELEMENTWISE, LOW_HIGH, OPERATIONS
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,11 @@ def test_elementwise_gradient_of_any_shape(name, shape, pair, seed):
 
 
 @given(
-    batch=st.lists(small, max_size=2).map(tuple), m=small, k=small, n=small, fold=st.sampled_from(["left", "right", "no"])
+    batch=st.lists(small, max_size=2).map(tuple),
+    m=small,
+    k=small,
+    n=small,
+    fold=st.sampled_from(["left", "right", "no"]),
 )
 def test_matmul_gradient_of_any_batch(batch, m, k, n, fold):
     rng = np.random.default_rng(math.prod((*batch, m, k, n)))
@@ -120,9 +124,7 @@ def test_convolution_gradient_of_any_windows(height, width, window, stride, padd
         dilation = 1
     rng = np.random.default_rng(height * 10 + width)
     values = [rng.normal(size=(2, 1, height, width)), rng.normal(size=(2, 1, window, window)), rng.normal(size=2)]
-    check_gradients(
-        lambda x, w, b: F.conv2d(x, w, b, stride=stride, padding=padding, dilation=dilation), values, rng
-    )
+    check_gradients(lambda x, w, b: F.conv2d(x, w, b, stride=stride, padding=padding, dilation=dilation), values, rng)
 
 
 def test_equal_elements_share_the_gradient():
@@ -359,6 +361,8 @@ def test_seed_of_another_device():
     x = netcl.ones(2, requires_grad=True)
     with ag.Tape() as tape:
         y = x * 2
-    seed = netcl.tensor.host.from_host(netcl.Tensor, np.ones(2, "float32"), ReferenceBackend(name="other"), netcl.float32)
+    seed = netcl.tensor.host.from_host(
+        netcl.Tensor, np.ones(2, "float32"), ReferenceBackend(name="other"), netcl.float32
+    )
     with pytest.raises(DeviceMismatchError, match="move it with to"):
         tape.backward(y, seed=seed)

@@ -4,6 +4,7 @@ Functions take arrays and Python numbers and return arrays of the same class. Th
 """
 
 from netcl.functional.activation import dropout, gelu, log_softmax, relu, sigmoid, silu, softmax
+from netcl.functional.casting import astype
 from netcl.functional.convolution import avg_pool2d, conv2d, max_pool2d
 from netcl.functional.elementwise import (
     abs,
@@ -12,7 +13,6 @@ from netcl.functional.elementwise import (
     add,
     asin,
     asinh,
-    astype,
     atan,
     atan2,
     atanh,
@@ -76,6 +76,7 @@ from netcl.functional.elementwise import (
     where,
 )
 from netcl.functional.indexing import embedding, take, take_along_axis
+from netcl.functional.joining import concat, repeat, roll, split, stack, tile, unstack
 from netcl.functional.linalg import linear, matmul, outer, tensordot, vecdot
 from netcl.functional.loss import cross_entropy, mse_loss, nll_loss
 from netcl.functional.normalization import layer_norm
@@ -98,21 +99,14 @@ from netcl.functional.shape import (
     broadcast_arrays,
     broadcast_to,
     clone,
-    concat,
     expand_dims,
     flatten,
     flip,
     matrix_transpose,
     moveaxis,
     permute_dims,
-    repeat,
     reshape,
-    roll,
-    split,
     squeeze,
-    stack,
-    tile,
-    unstack,
 )
 
 __all__ = [

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from netcl import tape
 from netcl.array import Array, Storage
 from netcl.backends.base import Backend
-from netcl.dtypes import DType, as_dtype, bfloat16, float32
-from netcl.errors import DTypeError
-from netcl.functional.elementwise import check_supported
+from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, complex64, float32
+from netcl.errors import DTypeError, ShapeError
+from netcl.functional.casting import check_supported
 from netcl.functional.launch import contiguous, identity, mapped
 
 A = TypeVar("A", bound=Array)
@@ -75,3 +75,57 @@ def host_dtype(host: NDArray[Any]) -> DType:
     if host.dtype.kind not in "biufc":
         raise DTypeError(f"a NumPy array of dtype {host.dtype} has no counterpart; convert it to a number dtype first")
     return as_dtype(host.dtype)
+
+
+def read_values(obj: Any) -> tuple[NDArray[Any], DType]:
+    """``obj`` as a NumPy array, and the dtype it would have by itself."""
+    if isinstance(obj, np.ndarray | np.generic):
+        values = np.asarray(obj)
+        if values.dtype.name == "bfloat16":
+            return values.astype(np.float32), bfloat16
+        return values, host_dtype(values)
+    if not isinstance(obj, bool | int | float | complex | list | tuple | range):
+        if hasattr(obj, "__dlpack__"):
+            values = np.from_dlpack(obj)
+            return values, host_dtype(values)
+        if hasattr(obj, "__array__") or hasattr(obj, "__array_interface__") or _has_buffer(obj):
+            return read_values(np.asarray(obj))
+        raise DTypeError(
+            f"a {type(obj).__name__} holds no numbers that netcl can read; pass a number, a nested list, a NumPy "
+            "array, a Tensor, or an object with __dlpack__"
+        )
+    leaf = _first_leaf(obj)
+    if isinstance(leaf, Array):
+        obj, leaf = _read_tensors(obj), None
+    try:
+        values = np.asarray(obj)
+    except (ValueError, OverflowError) as error:
+        raise ShapeError(f"this nested sequence is no array: {error}; all rows need the same length") from error
+    if values.dtype.kind not in "biufc":
+        raise DTypeError(f"this sequence holds more than numbers (NumPy reads it as {values.dtype}); convert it first")
+    if isinstance(leaf, np.generic | np.ndarray):
+        return values, host_dtype(values)
+    own = {"b": bool_, "i": DEFAULT_INT, "u": host_dtype(values), "f": DEFAULT_FLOAT, "c": complex64}
+    return values, DEFAULT_FLOAT if values.size == 0 else own[values.dtype.kind]
+
+
+def _has_buffer(obj: Any) -> bool:
+    try:
+        memoryview(obj)
+    except TypeError:
+        return False
+    return True
+
+
+def _first_leaf(obj: Any) -> Any:
+    while isinstance(obj, list | tuple):
+        if not obj:
+            return None
+        obj = obj[0]
+    return obj
+
+
+def _read_tensors(obj: Any) -> Any:
+    if isinstance(obj, list | tuple):
+        return [_read_tensors(part) for part in obj]
+    return to_numpy(obj).tolist() if isinstance(obj, Array) else obj

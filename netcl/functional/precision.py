@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netcl.dtypes import float32
-from netcl.functional.elementwise import astype
+from netcl.functional.casting import astype
 from netcl.functional.launch import A
 from netcl.precision import product_dtype
 

@@ -12,7 +12,8 @@ from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import DEFAULT_INT, DType, as_dtype, bool_, float32, int64, uint64
 from netcl.errors import DTypeError, ShapeError
-from netcl.functional.elementwise import check_supported, sqrt
+from netcl.functional.casting import check_supported
+from netcl.functional.elementwise import sqrt
 from netcl.functional.launch import A, identity, mapped, reduced
 from netcl.functional.precision import raised
 from netcl.functional.shape import normalize_axes, normalize_axis, reshape

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from netcl import tape
-from netcl.array import Array, broadcast_shapes, contiguous_strides
-from netcl.dtypes import promote
-from netcl.errors import DTypeError, ShapeError
-from netcl.functional.elementwise import assign
+from netcl.array import broadcast_shapes, contiguous_strides
+from netcl.errors import ShapeError
+from netcl.functional.casting import assign
 from netcl.functional.launch import (
     A,
     broadcast_view,
-    common_backend,
     contiguous,
     identity,
     mapped,
     pull,
-    zeros_for,
 )
 
 
@@ -356,159 +352,6 @@ def broadcast_arrays(*arrays: A) -> list[A]:
     return [broadcast_to(x, shape) for x in arrays]
 
 
-def _part(x: A, axis: int, start: int, size: int) -> A:
-    shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-    return x.restride(shape, x.strides, x.offset + start * x.strides[axis])
-
-
-def concat(arrays: Sequence[A], /, *, axis: int | None = 0) -> A:
-    """Join arrays along an axis.
-
-    Parameters
-    ----------
-    arrays : sequence of Tensor
-        Of shapes that are equal except along ``axis``.
-    axis : int or None, default 0
-        None joins the flattened arrays.
-
-    Raises
-    ------
-    ShapeError
-        If there is no array or the shapes do not fit.
-    DeviceMismatchError
-        If the arrays are on different devices.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.concat([netcl.asarray([1, 2]), netcl.asarray([3])]).tolist()
-    [1, 2, 3]
-    """
-    parts = list(arrays)
-    if not parts:
-        raise ShapeError("concat needs at least one array, got none")
-    if axis is None:
-        parts = [reshape(part, (-1,)) for part in parts]
-        axis = 0
-    common_backend(parts)
-    first = parts[0]
-    axis = normalize_axis(axis, first.ndim)
-    dtype = first.dtype
-    for part in parts[1:]:
-        dtype = promote(dtype, part.dtype)
-        same = part.ndim == first.ndim and all(part.shape[i] == first.shape[i] for i in range(first.ndim) if i != axis)
-        if not same:
-            raise ShapeError(
-                f"shapes {first.shape} and {part.shape} do not join along axis {axis}; all other extents must be equal"
-            )
-    total = sum(part.shape[axis] for part in parts)
-    out = first.empty_like((*first.shape[:axis], total, *first.shape[axis + 1 :]), dtype)
-    entries = []
-    start = 0
-    for part in parts:
-        size = part.shape[axis]
-        assign(_part(out, axis, start, size), part)
-        entries.append((part, _take_part(part, axis, start, size)))
-        start += size
-    tape.record(out, *entries, name="concat")
-    return out
-
-
-def _take_part(x: Array, axis: int, start: int, size: int) -> tape.VJP:
-    return lambda g: pull(x, identity, _part(g, axis, start, size))
-
-
-def stack(arrays: Sequence[A], /, *, axis: int = 0) -> A:
-    """Join arrays of one shape along a new axis.
-
-    Parameters
-    ----------
-    arrays : sequence of Tensor
-    axis : int, default 0
-        Where the new axis stands in the result.
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.stack([netcl.asarray([1, 2]), netcl.asarray([3, 4])], axis=1).tolist()
-    [[1, 3], [2, 4]]
-    """
-    return concat([expand_dims(x, normalize_axis(axis, x.ndim + 1)) for x in arrays], axis=axis)
-
-
-def unstack(x: A, /, *, axis: int = 0) -> tuple[A, ...]:
-    """Views of ``x`` at each position along an axis.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> [part.tolist() for part in netcl.unstack(netcl.asarray([[1, 2], [3, 4]]), axis=1)]
-    [[1, 3], [2, 4]]
-    """
-    axis = normalize_axis(axis, x.ndim)
-    return tuple([squeeze(part, axis) for part in split(x, 1, axis=axis)]) if x.shape[axis] else ()
-
-
-def split(x: A, size: int | Sequence[int], /, *, axis: int = 0) -> tuple[A, ...]:
-    """Views of consecutive parts of ``x`` along an axis.
-
-    Parameters
-    ----------
-    x : Tensor
-    size : int or sequence of int
-        The extent of each part (the last may be smaller), or the extents of all parts.
-    axis : int, default 0
-
-    Raises
-    ------
-    ShapeError
-        If the extents do not add up.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> [part.tolist() for part in netcl.functional.split(netcl.arange(5), 2)]
-    [[0, 1], [2, 3], [4]]
-    """
-    axis = normalize_axis(axis, x.ndim)
-    extent = x.shape[axis]
-    if isinstance(size, int):
-        if size < 1:
-            raise ShapeError(f"the size of a part must be at least 1, got {size}")
-        sizes = [min(size, extent - start) for start in range(0, extent, size)]
-    else:
-        sizes = list(size)
-        if sum(sizes) != extent or any(part < 0 for part in sizes):
-            raise ShapeError(f"parts of {sizes} do not add up to the {extent} elements of axis {axis}")
-    parts = []
-    start = 0
-    for part in sizes:
-        parts.append(strided(x, axis, start, part, 1))
-        start += part
-    return tuple(parts)
-
-
-def strided(x: A, axis: int, start: int, size: int, step: int) -> A:
-    """The view of ``size`` elements along ``axis``, from ``start`` on, ``step`` apart."""
-    shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-    strides = (*x.strides[:axis], x.strides[axis] * step, *x.strides[axis + 1 :])
-    offset = x.offset + (start * x.strides[axis] if size else 0)
-    out = x.restride(shape, strides, offset)
-
-    def vjp(g: Any) -> Any:
-        total = zeros_for(x, dtype=g.dtype)
-        assign(strided(total, axis, start, size, step), g)
-        return total
-
-    tape.record(out, (x, vjp), name="slice")
-    return out
-
-
 def flip(x: A, /, *, axis: int | Sequence[int] | None = None) -> A:
     """Reverse the order of elements along axes, as a view.
 
@@ -530,101 +373,6 @@ def _flipped(x: A, axes: tuple[int, ...]) -> A:
     strides = tuple([-stride if axis in axes else stride for axis, stride in enumerate(x.strides)])
     offset = x.offset + sum((x.shape[axis] - 1) * x.strides[axis] for axis in axes)
     return x.restride(x.shape, strides, offset)
-
-
-def roll(x: A, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | None = None) -> A:
-    """Move elements along axes; those that leave at the end come in at the start.
-
-    Parameters
-    ----------
-    x : Tensor
-    shift : int or sequence of int
-        Places to move, one for each axis.
-    axis : int, sequence of int or None
-        None rolls the flattened array.
-
-    Raises
-    ------
-    ShapeError
-        If shifts and axes differ in number.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.roll(netcl.asarray([1, 2, 3]), 1).tolist()
-    [3, 1, 2]
-    """
-    if axis is None:
-        if not isinstance(shift, int):
-            raise ShapeError(f"roll of the flattened array takes one shift, got {tuple(shift)}; name the axes")
-        return reshape(roll(reshape(x, (-1,)), shift, axis=0), x.shape)
-    axes = [axis] if isinstance(axis, int) else list(axis)
-    shifts = [shift] * len(axes) if isinstance(shift, int) else list(shift)
-    if len(axes) != len(shifts):
-        raise ShapeError(f"roll takes one shift for each axis, got {len(shifts)} shifts and {len(axes)} axes")
-    out = x
-    for places, each in zip(shifts, axes, strict=True):
-        each = normalize_axis(each, x.ndim)
-        extent = x.shape[each]
-        cut = -places % extent if extent else 0
-        out = concat([strided(out, each, cut, extent - cut, 1), strided(out, each, 0, cut, 1)], axis=each)
-    return out
-
-
-def tile(x: A, repetitions: Sequence[int], /) -> A:
-    """Lay copies of ``x`` side by side.
-
-    Parameters
-    ----------
-    x : Tensor
-    repetitions : sequence of int
-        How often along each axis, aligned at the last one.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.tile(netcl.asarray([1, 2]), (2,)).tolist()
-    [1, 2, 1, 2]
-    """
-    times = tuple(repetitions)
-    rank = max(len(times), x.ndim)
-    times = (1,) * (rank - len(times)) + times
-    shape = (1,) * (rank - x.ndim) + x.shape
-    spread = reshape(x, tuple(extent for n in shape for extent in (1, n)))
-    spread = broadcast_to(spread, tuple(extent for pair in zip(times, shape, strict=True) for extent in pair))
-    return reshape(spread, tuple(a * b for a, b in zip(times, shape, strict=True)))
-
-
-def repeat(x: A, repeats: int, /, *, axis: int | None = None) -> A:
-    """Repeat each element.
-
-    Parameters
-    ----------
-    x : Tensor
-    repeats : int
-        How often; arrays of counts are not supported.
-    axis : int or None
-        None repeats the flattened array.
-
-    Raises
-    ------
-    DTypeError
-        If ``repeats`` is not an integer.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.repeat(netcl.asarray([1, 2]), 2).tolist()
-    [1, 1, 2, 2]
-    """
-    if not isinstance(repeats, int):
-        raise DTypeError(f"repeat takes one Python int for all elements, got {type(repeats).__name__}; use take")
-    if axis is None:
-        return repeat(reshape(x, (-1,)), repeats, axis=0)
-    axis = normalize_axis(axis, x.ndim)
-    spread = expand_dims(x, axis + 1)
-    wide = broadcast_to(spread, (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :]))
-    return reshape(wide, (*x.shape[:axis], x.shape[axis] * repeats, *x.shape[axis + 1 :]))
 
 
 def clone(x: A, /) -> A:

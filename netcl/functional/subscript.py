@@ -12,7 +12,7 @@ from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import int64
 from netcl.errors import DTypeError, ShapeError, TapeError
-from netcl.functional.elementwise import assign
+from netcl.functional.casting import assign
 from netcl.functional.host import from_host, to_host
 from netcl.functional.indexing import select
 from netcl.functional.launch import A, Operand, identity, mapped, mapped_into, zeros_for

@@ -12,7 +12,7 @@ from netcl.array import Storage
 from netcl.backends import Selection, get_backend
 from netcl.dtypes import bfloat16
 from netcl.errors import DTypeError, StateError
-from netcl.functional.elementwise import assign
+from netcl.functional.casting import assign
 from netcl.functional.host import from_host
 from netcl.tensor import Tensor
 
