@@ -164,7 +164,7 @@ contract(const __global STORED(A) * a, const ulong a_offset, const __global STOR
 #endif
     const size_t n0 = get_global_id(0) * block_n, m0 = get_global_id(1) * block_m;
     const size_t n1 = min((size_t)size_n, n0 + (size_t)block_n), m1 = min((size_t)size_m, m0 + (size_t)block_m);
-    const size_t batch = get_global_id(2) / splits, split = get_global_id(2) % splits;
+    const size_t batch = get_global_id(2) / splits, split = get_global_id(2) - batch * splits;
     const size_t k1 = min((size_t)size_k, (split + 1) * (size_t)depth);
     size_t k0 = split * depth;
     a += a_offset + (long)batch * a_b;

@@ -25,11 +25,11 @@ contract_sum(const __global COMPUTED(SUM) * partial, __global STORED(OUT) * out,
     const size_t matrix = size_m * size_n;
     if (i >= batch * matrix)
         return;
-    const size_t b = i / matrix, in_matrix = i % matrix;
+    const size_t b = i / matrix, in_matrix = i - b * matrix, m = in_matrix / size_n, n = in_matrix - m * size_n;
     partial += b * splits * matrix + in_matrix;
     COMPUTED(SUM) sum = partial[0];
     for (size_t s = 1; s < splits; ++s)
         sum += partial[s * matrix];
-    const long at = (long)b * out_b + (long)(in_matrix / size_n) * out_m + (long)(in_matrix % size_n) * out_n;
+    const long at = (long)b * out_b + (long)m * out_m + (long)n * out_n;
     STORE(OUT, CONVERT(OUT, sum), out, (long)out_offset + at);
 }

@@ -57,7 +57,7 @@ contract_tiled(const __global STORED(A) * a, const ulong a_offset, const __globa
     __local REAL tile_a[DEPTH][TILE + 1], tile_b[DEPTH][TILE + 1];
     const size_t x = get_local_id(0), y = get_local_id(1), item = y * GROUP + x;
     const size_t n0 = get_group_id(0) * TILE, m0 = get_group_id(1) * TILE;
-    const size_t batch = get_group_id(2) / splits, split = get_group_id(2) % splits;
+    const size_t batch = get_group_id(2) / splits, split = get_group_id(2) - batch * splits;
     const size_t k1 = min((size_t)size_k, (split + 1) * (size_t)depth);
     a += a_offset + (long)batch * a_b;
     b += b_offset + (long)batch * b_b;

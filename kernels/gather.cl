@@ -30,8 +30,8 @@ gather(const __global WORD *x, const ulong x_offset, const __global INDEX *indic
     const size_t item = get_global_id(0);
     if (item >= outer * size_c * chunks)
         return;
-    const size_t row = item / chunks, i0 = item % chunks * chunk, i1 = min((size_t)inner, i0 + (size_t)chunk);
-    const long o = (long)(row / size_c), c = (long)(row % size_c);
+    const size_t row = item / chunks, i0 = (item - row * chunks) * chunk, i1 = min((size_t)inner, i0 + (size_t)chunk);
+    const long o = (long)(row / size_c), c = (long)row - o * (long)size_c;
     x += x_offset + o * x_o;
     indices += indices_offset + o * indices_o + c * indices_c;
     out += out_offset + o * out_o + c * out_c;

@@ -39,8 +39,9 @@ scatter_add(const __global STORED(X) * updates, const ulong updates_offset, cons
     const size_t item = get_global_id(0);
     if (item >= outer * parts * chunks)
         return;
-    const size_t i0 = item % chunks * chunk, part = item / chunks % parts;
-    const long o = (long)(item / chunks / parts), count = (long)min((size_t)chunk, (size_t)inner - i0);
+    const size_t owner = item / chunks, i0 = (item - owner * chunks) * chunk;
+    const size_t of_outer = owner / parts, part = owner - of_outer * parts;
+    const long o = (long)of_outer, count = (long)min((size_t)chunk, (size_t)inner - i0);
     const long first = (long)(size_n * part / parts), last = (long)(size_n * (part + 1) / parts);
     updates += updates_offset + o * updates_o + (long)i0 * updates_i;
     indices += indices_offset + o * indices_o + (long)i0 * indices_i;
@@ -79,7 +80,7 @@ scatter_add_rounded(const __global COMPUTED(OUT) * sums, __global STORED(OUT) * 
     const size_t item = get_global_id(0);
     if (item >= outer * size_n * inner)
         return;
-    const size_t row = item / inner;
-    out += out_offset + (long)(row / size_n) * out_o + (long)(row % size_n) * out_n + (long)(item % inner) * out_i;
+    const size_t row = item / inner, i = item - row * inner, o = row / size_n, n = row - o * size_n;
+    out += out_offset + (long)o * out_o + (long)n * out_n + (long)i * out_i;
     STORE(OUT, LOAD(OUT, out, 0) + sums[item], out, 0);
 }
