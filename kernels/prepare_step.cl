@@ -5,10 +5,10 @@
 //   nonfinite  = 1 if one of the two is NaN or infinite, else 0
 //   multiplier = min(1, max_norm / norm), formed as (max_norm / norm_scale) / norm_root, which cannot overflow;
 //                1 for a zero or non-finite norm
-// Without records the norm is left alone and the multiplier is 1.
-// With rows it renews the bias corrections in `now` and writes the counters of the step after it to `next`.
-// Bytes moved: 8 per record and about 50 per row, for float32.
-// Launch: one work-group.
+// With LOSS_SCALED the gradients carry the factor loss_scale[0]: norm and multiplier are divided by it, nonfinite is
+// also set if loss_scale[1] is, and skip = nonfinite. Otherwise skip = 0. Without records the norm is left alone and
+// the multiplier is 1. With rows it renews the bias corrections in `now` and writes the counters of the step after it
+// to `next`. Bytes moved: 8 per record and about 50 per row, for float32. Launch: one work-group.
 
 // A power of two.
 #ifndef WORK_GROUP_SIZE
@@ -20,6 +20,10 @@
 // The p of the norm if it is 1 or 2; 0 for another, which is then an argument; -1 for infinity.
 #ifndef ORDER
 #define ORDER 2
+#endif
+// Nonzero if the gradients carry a loss scale; there are records then.
+#ifndef LOSS_SCALED
+#define LOSS_SCALED 0
 #endif
 // Nonzero if there are records, and if the block has rows.
 #ifndef RECORDS
@@ -52,6 +56,10 @@ prepare_step(__global real *restrict header, const ulong header_offset
              const real p, const real max_norm, const __global real *restrict partials, const ulong partials_offset,
              const ulong count
 #endif
+#if LOSS_SCALED
+             ,
+             const __global float *restrict loss_scale, const ulong loss_scale_offset
+#endif
 #if ROWS
              ,
              const __global real *restrict hyper, const ulong hyper_offset, __global real *restrict now,
@@ -60,6 +68,7 @@ prepare_step(__global real *restrict header, const ulong header_offset
 ) {
     const size_t lane = get_local_id(0);
     header += header_offset;
+    bool skip = false;
 #if RECORDS
     __local real lanes[WORK_GROUP_SIZE];
     partials += partials_offset;
@@ -71,21 +80,31 @@ prepare_step(__global real *restrict header, const ulong header_offset
     for (size_t i = lane; i < count; i += WORK_GROUP_SIZE)
         sum += weighted(partials[2 * i], partials[2 * i + 1], scale, p);
     TREE(lanes, sum, ADD)
+    const bool is_maximum = ORDER < 0;
+    const real norm_root = isnan(sum) ? sum : scale == 0 || isinf(scale) || is_maximum ? 1 : root(sum, p);
+    bool finite = isfinite(scale) && isfinite(norm_root);
+    real factor = 1;
+#if LOSS_SCALED
+    factor = loss_scale[loss_scale_offset];
+    finite = finite && loss_scale[loss_scale_offset + 1] == 0;
+    skip = !finite;
+#endif
     if (lane == 0) {
-        const bool is_maximum = ORDER < 0;
-        const real norm_root = isnan(sum) ? sum : scale == 0 || isinf(scale) || is_maximum ? 1 : root(sum, p);
-        const bool finite = isfinite(scale) && isfinite(norm_root);
-        const real share = max_norm / scale;
-        header[NORM] = scale * norm_root;
-        header[NORM_SCALE] = scale;
+        const real norm_scale = scale / factor;
+        const real share = max_norm / norm_scale;
+        const real clip = finite && norm_scale != 0 && share < norm_root ? share / norm_root : 1;
+        header[NORM] = norm_scale * norm_root;
+        header[NORM_SCALE] = norm_scale;
         header[NORM_ROOT] = norm_root;
         header[NONFINITE] = finite ? 0 : 1;
-        header[MULTIPLIER] = finite && scale != 0 && share < norm_root ? share / norm_root : 1;
+        header[MULTIPLIER] = clip / factor;
     }
 #else
     if (lane == 0)
         header[MULTIPLIER] = 1;
 #endif
+    if (lane == 0)
+        header[SKIP] = skip;
 #if ROWS
     hyper += hyper_offset;
     now += now_offset;
@@ -98,6 +117,6 @@ prepare_step(__global real *restrict header, const ulong header_offset
             bias_correction(hyper_row, LOG_BETA2_COLUMN, counters[STEP], counters[BIAS_CORRECTION2]);
     }
     // Each work-item advances the rows that it renewed itself, so nothing has to be waited for.
-    advance_counters(lane, WORK_GROUP_SIZE, row_count, header[SKIP], hyper, now, next + next_offset);
+    advance_counters(lane, WORK_GROUP_SIZE, row_count, skip, hyper, now, next + next_offset);
 #endif
 }

@@ -207,12 +207,21 @@ class UpdateOperations(Protocol):
         ...
 
     def prepare_step(
-        self, block: StepBlock, partials: Span | None = None, *, ord: float = 2.0, max_norm: float = float("inf")
+        self,
+        block: StepBlock,
+        partials: Span | None = None,
+        *,
+        ord: float = 2.0,
+        max_norm: float = float("inf"),
+        loss_scale: Span | None = None,
     ) -> None:
         """One work-group that decides a step on the device.
 
         From ``partials`` (all records of one step, adjacent; ``None`` leaves the norm alone and the multiplier 1) it
-        writes norm, ``nonfinite`` and ``multiplier = min(1, max_norm / norm)``: 1 for a zero or non-finite norm. If the
+        writes norm, ``nonfinite`` and ``multiplier = min(1, max_norm / norm)``: 1 for a zero or non-finite norm.
+        ``loss_scale`` (two float32 values: the factor that the gradients carry, and nonzero if a non-finite gradient
+        was found elsewhere) comes with ``partials``: norm and multiplier are then divided by the factor, and ``skip`` is
+        set if any gradient is not finite. Otherwise ``skip`` is cleared. If the
         block has rows it renews the bias corrections of the coming step in ``counters[slot]`` and writes the step after
         it to the other slot: advanced for active rows, copied for the others or when ``skip`` is set.
         """

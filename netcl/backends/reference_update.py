@@ -147,23 +147,34 @@ class UpdateCalls(Core):
         return xp.where(xp.asarray(keep), values, xp.zeros_like(values))
 
     def prepare_step(
-        self, block: StepBlock, partials: Span | None = None, *, ord: float = 2.0, max_norm: float = float("inf")
+        self,
+        block: StepBlock,
+        partials: Span | None = None,
+        *,
+        ord: float = 2.0,
+        max_norm: float = float("inf"),
+        loss_scale: Span | None = None,
     ) -> None:
         header = self.download(block.header)
+        skip = False
         if partials is None:
             header[HEADER.index("multiplier")] = 1.0
         else:
+            carried, found = (1.0, 0.0) if loss_scale is None else map(float, self.download(loss_scale))
             records = self.download(partials).astype(np.float64).reshape(-1, 2)
             with np.errstate(all="ignore"):
                 scale, root, norm, nonfinite = _combined(records, ord)
-                factor = _clip_factor(scale, root, nonfinite, max_norm)
+                scale, norm, nonfinite = scale / carried, norm / carried, nonfinite or found != 0.0
+                skip = nonfinite and loss_scale is not None
+                factor = _clip_factor(scale, root, nonfinite, max_norm) / carried
                 decided = {"norm_scale": scale, "norm_root": root, "norm": norm, "nonfinite": nonfinite}
                 for name, value in (decided | {"multiplier": factor}).items():
                     header[HEADER.index(name)] = value
+        header[HEADER.index("skip")] = float(skip)
         self.upload(header, block.header)
         if block.rows:
             self._renew(block)
-            self._advance(block, skip=bool(header[HEADER.index("skip")] != 0))
+            self._advance(block, skip=skip)
 
     def _renew(self, block: StepBlock) -> None:
         """Bias corrections of the coming step, from the betas as they are now."""

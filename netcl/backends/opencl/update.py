@@ -16,7 +16,7 @@ from netcl.backends.opencl.core import Core, memory
 from netcl.backends.opencl.program import Defines
 from netcl.backends.opencl.rules import check_rule, rule_text
 from netcl.backends.opencl.storage import SCALAR, TAG
-from netcl.dtypes import DType, float64, uint16
+from netcl.dtypes import DType, float32, float64, uint16
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
 from netcl.expression import Expression
 
@@ -210,7 +210,13 @@ class UpdateCalls(Core):
         return self._ready("norm_reduce", defines, types, arguments, (count, lanes), spans, kept=block is not None)
 
     def prepare_step(
-        self, block: StepBlock, partials: Span | None = None, *, ord: float = 2.0, max_norm: float = float("inf")
+        self,
+        block: StepBlock,
+        partials: Span | None = None,
+        *,
+        ord: float = 2.0,
+        max_norm: float = float("inf"),
+        loss_scale: Span | None = None,
     ) -> None:
         """Decide a step on the device. See :class:`~netcl.backends.base.UpdateOperations`. Does not block.
 
@@ -224,11 +230,11 @@ class UpdateCalls(Core):
             If they differ in dtype, or the device cannot compute with it.
         """
         order = _order(ord)
-        spans = _block_spans(block, partials)
-        key = ("prepare_step", ord, block.slot, partials is not None)
+        spans = _block_spans(block, partials, loss_scale)
+        key = ("prepare_step", ord, block.slot, partials is not None, loss_scale is not None)
         launch = block.bound.get(key)
         if launch is None or not launch.fits(spans):
-            launch = self._bind_prepare(block, partials, ord, order, max_norm, spans)
+            launch = self._bind_prepare(block, partials, loss_scale, ord, order, max_norm, spans)
             if block.rows:
                 _keep(block, key, launch)
         elif partials is not None and launch.max_norm != max_norm:
@@ -240,6 +246,7 @@ class UpdateCalls(Core):
         self,
         block: StepBlock,
         partials: Span | None,
+        loss_scale: Span | None,
         ord: float,
         order: int,
         max_norm: float,
@@ -255,6 +262,10 @@ class UpdateCalls(Core):
             _same_compute(compute, partials=partials)
             types += [real, real, None, np.uint64, np.uint64]
             arguments += [real(ord), real(max_norm), *_arguments(partials), partials.size // 2]
+        if loss_scale is not None:
+            _check_loss_scale(loss_scale, partials)
+            types += [None, np.uint64]
+            arguments += _arguments(loss_scale)
         if block.rows:
             types += [None, np.uint64] * 3 + [np.uint64]
             arguments += [*_arguments(*_tables(block)), block.rows]
@@ -264,6 +275,7 @@ class UpdateCalls(Core):
             ("WORK_GROUP_SIZE", PREPARE_GROUP),
             ("ORDER", order),
             ("RECORDS", int(partials is not None)),
+            ("LOSS_SCALED", int(loss_scale is not None)),
             ("ROWS", int(block.rows > 0)),
         )
         # A block without rows is made for one norm; one with rows lives as long as an optimizer.
@@ -381,9 +393,9 @@ def _keep(block: StepBlock, key: Any, launch: Launch) -> None:
     block.bound[key] = launch
 
 
-def _block_spans(block: StepBlock, partials: Span | None) -> list[Span]:
-    """Everything of a block that a launch may read, and the records."""
-    spans = (block.header, block.hyper, *(block.counters or ()), partials)
+def _block_spans(block: StepBlock, partials: Span | None, loss_scale: Span | None = None) -> list[Span]:
+    """Everything of a block that a launch may read, the records, and the loss scale."""
+    spans = (block.header, block.hyper, *(block.counters or ()), partials, loss_scale)
     return [span for span in spans if span is not None]
 
 
@@ -422,6 +434,14 @@ def _check_rows(rows: Span, n: int) -> None:
         raise ShapeError(
             f"the row map of {n} elements is {chunks} entries of uint16, one for each chunk of {CHUNK}; "
             f"got {rows.size} of {rows.dtype}"
+        )
+
+
+def _check_loss_scale(loss_scale: Span, partials: Span | None) -> None:
+    if partials is None or loss_scale.size < 2 or loss_scale.dtype is not float32:
+        raise ShapeError(
+            f"a loss scale is two float32 values and comes with the records of a norm, got {loss_scale.size} of "
+            f"{loss_scale.dtype} {'without' if partials is None else 'with'} records"
         )
 
 
