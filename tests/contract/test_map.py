@@ -10,7 +10,6 @@ from operands import ALL, FLOATS, INTEGERS, Operand, assert_close, decode, encod
 
 from netcl import dtypes
 from netcl import expression as ex
-from netcl.array import contiguous_strides
 from netcl.backends.base import View
 from netcl.dtypes import float32
 from netcl.expression import OPERATORS
@@ -363,10 +362,3 @@ def test_a_window_of_a_larger_array(backend):
     out = zeros(backend, (3, 4), float32)
     backend.map(ex.trace(lambda v: v, (float32,)), [window], [out.view])
     np.testing.assert_array_equal(out.values, x.given[2:5, 7:0:-2])
-
-
-def test_supported_dtypes_are_stored_contiguously(backend):
-    for dtype in supported(backend, ALL):
-        x = Operand(backend, [[0, 1], [1, 0]], dtype)
-        assert x.strides == contiguous_strides((2, 2))
-        np.testing.assert_array_equal(apply(backend, lambda v: v, x, stored=dtype).stored, x.stored)

@@ -26,9 +26,11 @@ def partials_of(backend, xs, ord, dtype=dtypes.float32, **options):
     return partials
 
 
-def norm_of(backend, xs, ord, dtype=dtypes.float32, max_norm=math.inf, **options):
+def norm_of(backend, xs, ord, dtype=dtypes.float32, max_norm=math.inf, loss_scale=None, **options):
+    """The header after the norm of ``xs`` was prepared."""
     block = Block(backend, dtype=dtype)
-    backend.prepare_step(block.step, partials_of(backend, xs, ord, dtype, **options).span, ord=ord, max_norm=max_norm)
+    partials = partials_of(backend, xs, ord, dtype, **options)
+    backend.prepare_step(block.step, partials.span, ord=ord, max_norm=max_norm, loss_scale=loss_scale)
     return block.header()
 
 
@@ -165,21 +167,55 @@ def test_without_partials_only_the_multiplier_is_set(backend):
 
 
 def test_the_rest_of_the_header_is_left_alone(backend):
-    block = Block(backend, header={"loss_scale": 128.0, "skip": 1.0, "reserved": 7.0})
+    block = Block(backend, header={"loss_scale": 128.0, "reserved": 7.0})
     x = Operand(backend, [1.0], dtypes.float32)
     backend.prepare_step(block.step, partials_of(backend, [x], 2.0).span)
     header = block.header()
-    assert (header["loss_scale"], header["skip"], header["reserved"]) == (128.0, 1.0, 7.0)
+    assert (header["loss_scale"], header["reserved"]) == (128.0, 7.0)
 
 
-@pytest.mark.parametrize("skip", [0, 1])
+@pytest.mark.parametrize("max_norm", [0.01, 1.0, math.inf])
+@pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.float64], ids=str)
+def test_a_loss_scale_is_divided_out(backend, dtype, max_norm):
+    if not backend.supports(dtype):
+        pytest.skip(f"{backend.device} does not compute with {dtype}")
+    carried = Operand(backend, [1024.0, 0.0], dtypes.float32)
+    x = Operand(backend, [3.0 * 1024, -4.0 * 1024], dtype)
+    header = norm_of(backend, [x], 2.0, dtype, max_norm=max_norm, loss_scale=carried.span)
+    assert header["norm"] == pytest.approx(5.0, rel=1e-6)
+    assert header["norm_scale"] * header["norm_root"] == pytest.approx(5.0, rel=1e-6)
+    assert header["multiplier"] == pytest.approx(min(1.0, max_norm / 5.0) / 1024, rel=1e-6)
+    assert (header["skip"], header["nonfinite"]) == (0, 0)
+    assert carried.unchanged()
+
+
+@pytest.mark.parametrize(("value", "found"), [(math.nan, 0.0), (math.inf, 0.0), (1.0, 1.0)])
+def test_a_step_with_a_loss_scale_is_skipped_if_any_gradient_is_not_finite(backend, value, found):
+    x = Operand(backend, [1.0, value], dtypes.float32)
+    carried = Operand(backend, [8.0, found], dtypes.float32)
+    header = norm_of(backend, [x], 2.0, max_norm=1.0, loss_scale=carried.span)
+    assert header["skip"] != 0
+    assert header["nonfinite"] != 0
+
+
+@pytest.mark.parametrize("partials", [False, True])
+def test_without_a_loss_scale_nothing_is_skipped(backend, partials):
+    block = Block(backend, header={"skip": 1.0})
+    x = Operand(backend, [math.nan], dtypes.float32)
+    backend.prepare_step(block.step, partials_of(backend, [x], 2.0).span if partials else None)
+    assert block.header()["skip"] == 0
+
+
+@pytest.mark.parametrize("skip", [False, True])
 def test_counters_advance_for_active_rows(backend, skip):
     rows = [{"step": 1}, {"step": 10, "active": 0}, {"step": 100_000}]
-    block = Block(backend, rows=rows, header={"skip": skip})
+    block = Block(backend, rows=rows)
     for count in block.step.counters:
         backend.fill(Span(count.buffer, count.offset, count.size), 77.0)
     block.write_counters(0)
-    backend.prepare_step(block.step)
+    x = Operand(backend, [math.inf if skip else 1.0], dtypes.float32)
+    carried = Operand(backend, [2.0, 0.0], dtypes.float32)
+    backend.prepare_step(block.step, partials_of(backend, [x], 2.0).span, loss_scale=carried.span)
     for row, initial in enumerate(rows):
         now, following = block.counters(0)[row], block.counters(1)[row]
         moved = 0 if skip or initial.get("active") == 0 else 1
