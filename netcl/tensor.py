@@ -336,7 +336,13 @@ class Tensor(Array):
     __ixor__ = _in_place(elementwise.bitwise_xor)
     __ilshift__ = _in_place(elementwise.bitwise_left_shift)
     __irshift__ = _in_place(elementwise.bitwise_right_shift)
-    __imatmul__ = _in_place(linalg.matmul)
+
+    def __imatmul__(self, other: Any) -> Self:
+        if not isinstance(other, Array):
+            return NotImplemented
+        subscript.write_matmul(self, other)
+        return self
+
     del _
 
     # The functions that read best as methods

@@ -101,6 +101,12 @@ def _check_kind(name: str, x: object, domain: str) -> None:
         raise DTypeError(f"{name} takes Tensors and Python numbers, got {type(x).__name__}; use netcl.asarray(x)")
 
 
+def check_operands(operation: Any, *operands: object) -> None:
+    """Refuse operands of a kind that an operation of this file does not take."""
+    for x in operands:
+        _check_kind(operation.__name__, x, operation.domain)
+
+
 def _unary(
     name: str, summary: str, formula: str, call: str, value: str, derivative: Function | None = None,
     domain: str = "numeric",
@@ -118,6 +124,7 @@ def _unary(
             record_elementwise(out, (x,), derivatives, name)
         return out
 
+    operation.function, operation.domain = function, domain  # type: ignore[attr-defined]
     _document(operation, name, summary, formula, 1, domain, call, value)
     return operation
 
@@ -140,6 +147,7 @@ def _binary(
             record_elementwise(out, (x1, x2), derivatives, name)
         return out
 
+    operation.function, operation.domain = function, domain  # type: ignore[attr-defined]
     _document(operation, name, summary, formula, 2, domain, call, value)
     return operation
 
@@ -203,6 +211,7 @@ def pow(x1: Any, x2: Any, /) -> Any:  # noqa: D103 - its documentation is made b
 
 
 pow.__doc__ = _power.__doc__
+pow.function, pow.domain = _power.function, _power.domain  # type: ignore[attr-defined]
 
 atan2 = _binary(
     "atan2", "The angle of each point (x2, x1), in radians.", "y = atan(x1 / x2), in the quadrant of the point",

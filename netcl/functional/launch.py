@@ -17,7 +17,7 @@ from netcl import tape
 from netcl.array import Array, broadcast_shapes, contiguous_strides
 from netcl.backends.base import Backend, Scalar, View
 from netcl.dtypes import DType, promote, promote_scalar
-from netcl.errors import DeviceMismatchError, DTypeError
+from netcl.errors import DeviceMismatchError, DTypeError, ShapeError
 from netcl.expression import Expression, Node
 
 A = TypeVar("A", bound=Array)
@@ -158,6 +158,28 @@ def mapped_into(out: Array, function: Function, *operands: Operand) -> None:
     if out.size:
         views = [broadcast_view(x, out.shape) for x in arrays]
         out.storage.backend.map(expression, views, [out.view()], scalars)
+
+
+def mapped_in_place(x: Array, function: Function, *operands: Operand) -> None:
+    """``x`` ← ``function(x, *operands)``, refused where that would need another shape or dtype. Not recorded."""
+    expression, arrays, scalars = _prepared(function, (x, *operands), None)
+    common_backend(arrays)
+    check_in_place(x, broadcast_shapes(*[array.shape for array in arrays]), expression.stored[0])
+    if x.size:
+        views = [broadcast_view(array, x.shape) for array in arrays]
+        x.storage.backend.map(expression, views, [x.view()], scalars)
+
+
+def check_in_place(x: Array, shape: tuple[int, ...], dtype: DType) -> None:
+    """Refuse to write a result of this shape and dtype over ``x``."""
+    if shape != x.shape:
+        raise ShapeError(
+            f"an operation in place on shape {x.shape} would have the shape {shape}; write it out of place"
+        )
+    if dtype is not x.dtype:
+        raise DTypeError(
+            f"an operation in place on {x.dtype} would need {dtype}; write it out of place or use astype()"
+        )
 
 
 def reduced(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from operator import index
 from types import EllipsisType
 from typing import Any, TypeAlias
@@ -11,11 +10,22 @@ from netcl import expression as ex
 from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import int64
-from netcl.errors import DTypeError, ShapeError, TapeError
+from netcl.errors import ShapeError, TapeError
 from netcl.functional.casting import assign
+from netcl.functional.elementwise import check_operands
 from netcl.functional.host import from_host, to_host
 from netcl.functional.indexing import select
-from netcl.functional.launch import A, Operand, identity, mapped, mapped_into, zeros_for
+from netcl.functional.launch import (
+    A,
+    Operand,
+    check_in_place,
+    identity,
+    mapped,
+    mapped_in_place,
+    mapped_into,
+    zeros_for,
+)
+from netcl.functional.linalg import matmul
 from netcl.functional.shape import reshape
 
 Key: TypeAlias = Any
@@ -244,20 +254,21 @@ def check_writable(x: Array) -> None:
         )
 
 
-def write_result(operation: Callable[..., Any], x: Array, other: Operand) -> None:
+def write_matmul(x: Array, other: Array) -> None:
+    """``x`` ← x @ other in place."""
+    check_writable(x)
+    with tape.no_grad():
+        result = matmul(x, other)
+    check_in_place(x, result.shape, result.dtype)
+    mapped_into(x, identity, result)
+    x.storage.version += 1
+
+
+def write_result(operation: Any, x: Array, other: Operand) -> None:
     """``x`` ← operation(x, other) in place, for the operators ``+=`` and their kin."""
     check_writable(x)
+    check_operands(operation, x, other)
     if isinstance(other, Array):
         other = apart(x, other)
-    with tape.no_grad():
-        result = operation(x, other)
-    if result.shape != x.shape:
-        raise ShapeError(
-            f"an operation in place on shape {x.shape} would have the shape {result.shape}; write it out of place"
-        )
-    if result.dtype is not x.dtype:
-        raise DTypeError(
-            f"an operation in place on {x.dtype} would need {result.dtype}; write it out of place or use astype()"
-        )
-    mapped_into(x, identity, result)
+    mapped_in_place(x, operation.function, other)
     x.storage.version += 1
