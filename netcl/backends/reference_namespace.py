@@ -94,6 +94,12 @@ class Namespace:
         """Stored elements of ``dtype`` in its compute dtype."""
         return x if dtype.compute is dtype else self.xp.astype(x, self.native(dtype.compute))
 
+    def load(self, dtype: DType) -> Function | None:
+        """A function (stored, out) that widens, or None where stored elements are computed with as they are."""
+        if dtype.compute is dtype:
+            return None
+        return lambda x, out: self.widen(x, dtype)
+
     def operator(self, op: str, dtype: DType, operand: DType) -> Function:
         """The function of operator ``op`` from ``operand`` to ``dtype``; its last argument is the output or None."""
         function = self._operator(op, dtype, operand)
@@ -164,7 +170,6 @@ class NumpyNamespace(Namespace):
         return _from_bfloat16(x, None) if dtype is bfloat16 else x
 
     def load(self, dtype: DType) -> Function | None:
-        """A function (stored, out) that widens, or None where the stored elements serve as they are."""
         if dtype is float16:
             return _cast_to(np.dtype(np.float32))
         return _from_bfloat16 if dtype is bfloat16 else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -16,32 +17,91 @@ BLOCK = 16384
 """Elements that are worked on at a time, so that operands and temporaries of a large expression stay in the cache."""
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One array call. Values are named by what makes them.
+
+    Attributes
+    ----------
+    result, args : hashable
+    function : callable
+        Takes the arguments and then the memory for the result, or None.
+    dtype : DType
+        That of the result.
+    uniform : bool
+        Whether the result is one number for all elements.
+    elementwise : bool
+        Whether the result may be written over an argument.
+    """
+
+    result: Hashable
+    function: Callable[..., Any]
+    args: tuple[Hashable, ...]
+    dtype: DType
+    uniform: bool = False
+    elementwise: bool = False
+
+
 class Program:
-    """The steps of an :class:`~netcl.expression.Expression` in one namespace.
+    """The calls of an :class:`~netcl.expression.Expression` in one namespace.
 
     Values live in a list of registers: None, then inputs, scalars, hyper-parameters, outputs and scratch as given at
-    the run, then constants and what the steps make.
+    the run, then constants and what the calls make.
 
     Parameters
     ----------
     aliases : sequence of int, optional
         Which input each output shares its memory with. By default any output may share it with any input.
+
+    Attributes
+    ----------
+    hyper : dict
+        The hyper-parameters to give at the run, with their dtypes.
+    scratch : list of DType
+        The temporaries that may be given at the run.
     """
 
     def __init__(self, expression: Expression, namespace: Namespace, aliases: Sequence[int] | None = None) -> None:
-        self.expression = expression
-        self.namespace = namespace
-        self.order = _ordered(expression.outputs)
-        nodes = [*self.order, *expression.outputs]
+        order = _ordered(expression.outputs)
+        nodes = [*order, *expression.outputs]
         leaves = {id(leaf): leaf for node in nodes for leaf in (node, *node.args) if leaf.op in LEAVES}
         self.hyper = {str(leaf.value): leaf.dtype for leaf in leaves.values() if leaf.op == "hyper"}
         self.scratch: list[DType] = []
-        self.steps: list[tuple[Any, Any, int]] = []
-        self.stores: list[tuple[Any, int, int]] = []
-        self._compile(leaves, aliases)
+        operations, results = _operations(expression, namespace, order, leaves)
+        in_place = isinstance(namespace, NumpyNamespace)
+        direct = _direct(expression, operations, results, aliases) if in_place else {}
+        memory = self._allocate(operations, results, direct) if in_place else {}
+        constants = {id(leaf): leaf for leaf in leaves.values() if leaf.op == "constant"}
+
+        given: list[Hashable] = [None]
+        given += [("input", i) for i in range(len(expression.inputs))]
+        given += [("scalar", i) for i in range(len(expression.scalars))]
+        given += [("hyper", name) for name in self.hyper]
+        given += [("output", i) for i in range(len(expression.outputs))]
+        given += [("scratch", i) for i in range(len(self.scratch))]
+        places = {name: place for place, name in enumerate([*given, *constants, *(op.result for op in operations)])}
+        self.steps = [
+            (
+                op.function,
+                itemgetter(*(places[arg] for arg in op.args), places[memory.get(op.result)]),
+                places[op.result],
+            )
+            for op in operations
+        ]
+        self.results = [places[result] for result in results]
+        self.stores: list[tuple[Callable[..., Any], int, int]] = []
+        if isinstance(namespace, NumpyNamespace):
+            for i, (result, dtype) in enumerate(zip(results, expression.stored, strict=True)):
+                if direct.get(result) != i:
+                    self.stores.append((namespace.store(dtype), places["output", i], places[result]))
+        self._tail = [namespace.scalar(leaf.value, leaf.dtype) for leaf in constants.values()] + [None] * len(
+            operations
+        )
+        self._no_scratch = (None,) * len(self.scratch)
+        self._no_outputs = (None,) * len(results)
 
     def run(self, given: list[Any], outputs: Sequence[Any], scratch: Sequence[Any] | None = None) -> None:
-        """Set ``outputs``, writable arrays of the namespace, from ``given``: inputs, scalars and hyper-parameters."""
+        """Set ``outputs``, writable NumPy arrays, from ``given``: inputs, scalars and hyper-parameters."""
         registers = [None, *given, *outputs, *(scratch or self._no_scratch), *self._tail]
         for function, operands, result in self.steps:
             registers[result] = function(*operands(registers))
@@ -55,130 +115,101 @@ class Program:
             registers[result] = function(*operands(registers))
         return [registers[place] for place in self.results]
 
-    def _compile(self, leaves: dict[int, Node], aliases: Sequence[int] | None) -> None:
-        expression, namespace = self.expression, self.namespace
-        in_place = isinstance(namespace, NumpyNamespace)
-        n_inputs, n_scalars, n_outputs = len(expression.inputs), len(expression.scalars), len(expression.outputs)
-        first_output = 1 + n_inputs + n_scalars + len(self.hyper)
-        first_scratch = first_output + n_outputs
-
-        # Stored inputs that must be widened first are loaded by steps of their own.
-        loads: dict[int, Any] = {}
-        for index, dtype in enumerate(expression.inputs):
-            if isinstance(namespace, NumpyNamespace):
-                load = namespace.load(dtype)
-            elif dtype.compute is dtype:
-                load = None
-            else:
-                load = _widening(namespace, dtype)
-            if load is not None and any(leaf.op == "input" and leaf.value == index for leaf in leaves.values()):
-                loads[index] = load
-
-        places_of_inputs = [("input", i) for i in range(n_inputs)]
-
-        # A value is named by its node, except that all leaves of one input are one value.
-        def name(node: Node) -> Any:
-            return (node.op, node.value) if node.op in ("input", "scalar", "hyper") else id(node)
-
-        operations: list[tuple[Any, Any, tuple[Any, ...], DType, bool, bool]] = []
-        uniform = {name(leaf): leaf.op != "input" for leaf in leaves.values()}
-        for index, load in loads.items():
-            dtype = expression.inputs[index].compute
-            operations.append((("input", index), load, (("stored", index),), dtype, False, False))
-        renamed: dict[Any, Any] = {}
-        for node in self.order:
-            args = tuple(renamed.get(name(arg), name(arg)) for arg in node.args)
-            if node.op in ROUNDING and node.dtype.kind in "biu":
-                renamed[id(node)] = args[0]
-                continue
-            uniform[id(node)] = all(uniform[arg] for arg in args)
-            function = namespace.operator(node.op, node.dtype, node.args[-1].dtype)
-            elementwise = namespace.is_elementwise(node.op)
-            operations.append((id(node), function, args, node.dtype, uniform[id(node)], elementwise))
-        results = [renamed.get(name(node), name(node)) for node in expression.outputs]
-        for index, (result, dtype) in enumerate(zip(results, expression.stored, strict=True)):
-            if len(results) > 1 and result in places_of_inputs and result[1] not in loads:
-                # Another output may overwrite this input before it is copied.
-                function = namespace.operator("cast", dtype.compute, dtype.compute)
-                results[index] = ("copy", index)
-                operations.append((("copy", index), function, (result,), dtype.compute, False, False))
-
-        last_use: dict[Any, int] = {}
-        for position, (_, _, args, *_) in enumerate(operations):
-            for arg in args:
-                last_use[arg] = position
-        stored_inputs = [("stored", i) if i in loads else ("input", i) for i in range(n_inputs)]
-
-        # A step may set an output directly if it makes the stored dtype and no later step reads what it overwrites.
-        direct: dict[Any, int] = {}
-        for index, result in enumerate(results):
-            made = [position for position, operation in enumerate(operations) if operation[0] == result]
-            if not (in_place and made) or result in direct:
-                continue
-            _, _, _, dtype, is_uniform, elementwise = operations[made[0]]
-            overwritten = stored_inputs if aliases is None else [stored_inputs[aliases[index]]]
-            safe = all(last_use.get(stored, -1) <= made[0] for stored in overwritten)
-            if elementwise and safe and not is_uniform and dtype is expression.stored[index]:
-                direct[result] = index
-        for result in results:
-            if result not in direct:
-                last_use[result] = len(operations)
-
-        places: dict[Any, int] = {("stored", i): 1 + i for i in range(n_inputs)}
-        places |= {("input", i): 1 + i for i in range(n_inputs)}
-        places |= {("scalar", i): 1 + n_inputs + i for i in range(n_scalars)}
-        places |= {("hyper", h): 1 + n_inputs + n_scalars + i for i, h in enumerate(self.hyper)}
-        plan: list[tuple[Any, tuple[Any, ...], Any, tuple[str, int] | None, Any]] = []
-        owner: dict[Any, int] = {}
+    def _allocate(
+        self, operations: list[Operation], results: list[Hashable], direct: dict[Hashable, int]
+    ) -> dict[Hashable, Hashable]:
+        """Where each result is written: an output, the memory of an argument that dies here, or scratch."""
+        last_use = _last_uses(operations)
+        kept = set(results)
+        memory: dict[Hashable, Hashable] = {}
+        slot_of: dict[Hashable, int] = {}
         free: list[int] = []
-        for position, (result, function, args, dtype, is_uniform, elementwise) in enumerate(operations):
-            dying = [arg for arg in dict.fromkeys(args) if arg in owner and last_use[arg] == position]
-            out: tuple[str, Any] | None = None
-            if result in direct:
-                out = ("output", direct[result])
-            elif in_place and not is_uniform:
-                reusable = [arg for arg in dying if elementwise and self.scratch[owner[arg]] is dtype]
+        for position, op in enumerate(operations):
+            dying = [
+                arg
+                for arg in dict.fromkeys(op.args)
+                if arg in slot_of and last_use[arg] == position and arg not in kept
+            ]
+            if op.result in direct:
+                memory[op.result] = ("output", direct[op.result])
+            elif not op.uniform:
+                reusable = [arg for arg in dying if op.elementwise and self.scratch[slot_of[arg]] is op.dtype]
                 if reusable:
-                    out = ("value", reusable[0])
-                    owner[result] = owner[reusable[0]]
+                    memory[op.result] = reusable[0]
                     dying.remove(reusable[0])
+                    slot_of[op.result] = slot_of[reusable[0]]
                 else:
-                    slot = next((slot for slot in free if self.scratch[slot] is dtype), None)
-                    if slot is None:
-                        slot = len(self.scratch)
-                        self.scratch.append(dtype)
-                    else:
-                        free.remove(slot)
-                    out = ("scratch", slot)
-                    owner[result] = slot
-            free += [owner[arg] for arg in dying]
-            plan.append((function, args, result, out, None))
+                    slot_of[op.result] = slot = self._slot(free, op.dtype)
+                    memory[op.result] = ("scratch", slot)
+            free += [slot_of[arg] for arg in dying]
+        return memory
 
-        constants = {id(leaf): leaf for leaf in leaves.values() if leaf.op == "constant"}
-        first_constant = first_scratch + len(self.scratch)
-        for i, key in enumerate(constants):
-            places[key] = first_constant + i
-        first_made = first_constant + len(constants)
-        self._tail = [namespace.scalar(leaf.value, leaf.dtype) for leaf in constants.values()] + [None] * len(plan)
-        self._no_scratch = (None,) * len(self.scratch)
-        self._no_outputs = (None,) * n_outputs
-        for i, (function, args, result, out, _) in enumerate(plan):
-            target = 0
-            if out is not None:
-                kind, which = out
-                target = {"output": first_output, "scratch": first_scratch, "value": 0}[kind]
-                target = places[which] if kind == "value" else target + which
-            operands = itemgetter(*(places[arg] for arg in args), target)
-            places[result] = first_made + i
-            self.steps.append((function, operands, first_made + i))
-        self.results = [places[result] for result in results]
-        for index, result in enumerate(results):
-            if direct.get(result) != index and isinstance(namespace, NumpyNamespace):
-                self.stores.append((namespace.store(expression.stored[index]), first_output + index, places[result]))
+    def _slot(self, free: list[int], dtype: DType) -> int:
+        for slot in free:
+            if self.scratch[slot] is dtype:
+                free.remove(slot)
+                return slot
+        self.scratch.append(dtype)
+        return len(self.scratch) - 1
 
 
-def _widening(namespace: Namespace, dtype: DType) -> Any:
-    return lambda x, out: namespace.widen(x, dtype)
+def _operations(
+    expression: Expression, namespace: Namespace, order: list[Node], leaves: dict[int, Node]
+) -> tuple[list[Operation], list[Hashable]]:
+    """The calls in order, and the names of the outputs' values."""
+    used = {leaf.value for leaf in leaves.values() if leaf.op == "input"}
+    operations = []
+    renamed: dict[Hashable, Hashable] = {}
+    for i, dtype in enumerate(expression.inputs):
+        load = namespace.load(dtype)
+        if load is not None and i in used:
+            renamed["input", i] = ("loaded", i)
+            operations.append(Operation(("loaded", i), load, (("input", i),), dtype.compute))
+
+    def name(node: Node) -> Hashable:
+        own = (node.op, node.value) if node.op in ("input", "scalar", "hyper") else id(node)
+        return renamed.get(own, own)
+
+    uniform = {name(leaf): leaf.op != "input" for leaf in leaves.values()}
+    for node in order:
+        args = tuple(map(name, node.args))
+        uniform[id(node)] = all(uniform[arg] for arg in args)
+        if node.op in ROUNDING and node.dtype.kind in "biu":
+            renamed[id(node)] = args[0]
+            continue
+        function = namespace.operator(node.op, node.dtype, node.args[-1].dtype)
+        elementwise = namespace.is_elementwise(node.op)
+        operations.append(Operation(id(node), function, args, node.dtype, uniform[id(node)], elementwise))
+    results = [name(node) for node in expression.outputs]
+    for i, (result, dtype) in enumerate(zip(results, expression.stored, strict=True)):
+        if len(results) > 1 and isinstance(result, tuple) and result[0] == "input":
+            # Another output may overwrite this input before it is stored.
+            copy = namespace.operator("cast", dtype.compute, dtype.compute)
+            results[i] = ("copied", i)
+            operations.append(Operation(("copied", i), copy, (result,), dtype.compute))
+    return operations, results
+
+
+def _last_uses(operations: list[Operation]) -> dict[Hashable, int]:
+    return {arg: position for position, op in enumerate(operations) for arg in op.args}
+
+
+def _direct(
+    expression: Expression, operations: list[Operation], results: list[Hashable], aliases: Sequence[int] | None
+) -> dict[Hashable, int]:
+    """The values written to their output at once: of the stored dtype, when nothing they overwrite is read later."""
+    last_use = _last_uses(operations)
+    made = {op.result: position for position, op in enumerate(operations)}
+    direct: dict[Hashable, int] = {}
+    for i, result in enumerate(results):
+        if result not in made or result in direct:
+            continue
+        op = operations[made[result]]
+        overwritten = range(len(expression.inputs)) if aliases is None else (aliases[i],)
+        safe = all(last_use.get(("input", index), -1) <= made[result] for index in overwritten)
+        if safe and op.elementwise and not op.uniform and op.dtype is expression.stored[i]:
+            direct[result] = i
+    return direct
 
 
 def _ordered(outputs: Sequence[Node]) -> list[Node]:
