@@ -276,9 +276,7 @@ def _binary(op: str) -> Callable[[Operand, Operand], Node]:
     return function
 
 
-sqrt, rsqrt, square, exp, expm1, log, log1p = map(
-    _unary, ("sqrt", "rsqrt", "square", "exp", "expm1", "log", "log1p")
-)
+sqrt, rsqrt, square, exp, expm1, log, log1p = map(_unary, ("sqrt", "rsqrt", "square", "exp", "expm1", "log", "log1p"))
 tanh, sin, cos, erf, sign = map(_unary, ("tanh", "sin", "cos", "erf", "sign"))
 isnan, isfinite, logical_not = map(_unary, ("isnan", "isfinite", "logical_not"))
 maximum, minimum, equal, not_equal, logical_and, logical_or = map(
@@ -291,20 +289,29 @@ def where(condition: Operand, x1: Operand, x2: Operand, /) -> Node:
     return apply("where", condition, x1, x2)
 
 
-def _text(node: Node, seen: dict[int, str]) -> str:
-    known = seen.get(id(node))
-    if known is not None:
-        return known
-    if node.op in LEAVES:
-        prefix = {"input": "i", "scalar": "s", "constant": "", "hyper": "h."}[node.op]
-        text = f"{prefix}{node.value}:{node.dtype}"
-    elif node.op == "cast":
-        text = f"cast({_text(node.args[0], seen)},{node.dtype})"
-    else:
-        text = f"{node.op}({','.join(_text(arg, seen) for arg in node.args)})"
-    # A value used twice is written out once, so that keys stay linear in the size of the graph.
-    seen[id(node)] = text if node.op in LEAVES else f"#{len(seen)}"
-    return text
+def _text(output: Node, numbers: dict[int, int]) -> str:
+    """The expression as text. A value used again is its number, so that keys stay linear in the size of the graph."""
+    parts: list[str] = []
+    pending: list[Node | str] = [output]
+    while pending:  # without recursion, for a long sum must not meet Python's limit
+        item = pending.pop()
+        if isinstance(item, str):
+            parts.append(item)
+        elif item.op in LEAVES:
+            prefix = {"input": "i", "scalar": "s", "constant": "", "hyper": "h."}[item.op]
+            parts.append(f"{prefix}{item.value}:{item.dtype}")
+        elif id(item) in numbers:
+            parts.append(f"#{numbers[id(item)]}")
+        else:
+            # Operators are counted as they are written, leaves never: two equal leaves may be one node or two.
+            numbers[id(item)] = len(numbers)
+            parts.append(f"{item.op}(")
+            pending.append(f",{item.dtype})" if item.op == "cast" else ")")
+            for position, arg in reversed(list(enumerate(item.args))):
+                pending.append(arg)
+                if position:
+                    pending.append(",")
+    return "".join(parts)
 
 
 def trace(
@@ -364,9 +371,9 @@ def build(
         nodes.append(output)
     kept = tuple(stored) if stored is not None else tuple(node.dtype for node in nodes)
     nodes = [cast(node, dtype) for node, dtype in zip(nodes, kept, strict=True)]
-    seen: dict[int, str] = {}
+    numbers: dict[int, int] = {}
     head = ";".join(",".join(map(str, dtypes)) for dtypes in (inputs, scalars, kept))
-    key = f"{head}|{','.join(_text(node, seen) for node in nodes)}"
+    key = f"{head}|{','.join(_text(node, numbers) for node in nodes)}"
     return Expression(tuple(inputs), tuple(scalars), tuple(nodes), kept, key, name)
 
 
