@@ -100,6 +100,9 @@ class ReduceCalls(MapCalls):
         DTypeError
             If a view or scalar does not have the expression's dtype, or the device cannot compute with it.
         """
+        if 0 in out.shape:
+            self._check_reduction(op, expression, inputs, axes, out, scalars)
+            return
         shapes = [view.shape for view in inputs]
         strides = [view.strides for view in inputs]
         key = (op, expression.key, axes, out.buffer.dtype, out.shape, out.strides, *shapes, *strides)
@@ -112,8 +115,6 @@ class ReduceCalls(MapCalls):
                 self._reduce_plans.clear()
             self._reduce_plans[key] = plan
         operands.check_dtypes(expression.name, inputs, expression.inputs)
-        if 0 in out.shape:
-            return
         if plan is None:
             self._reduce_copy(op, expression, inputs, axes, out, scalars)
             return
