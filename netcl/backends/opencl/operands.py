@@ -12,7 +12,7 @@ from netcl.backends.opencl.codegen import Names
 from netcl.backends.opencl.core import memory
 from netcl.backends.opencl.flat import number
 from netcl.backends.opencl.literals import c_type
-from netcl.backends.opencl.storage import SCALAR, STORED, TAG
+from netcl.backends.opencl.storage import SCALAR, TAG
 from netcl.dtypes import DType
 from netcl.errors import DTypeError, ShapeError
 from netcl.expression import Expression
@@ -47,8 +47,7 @@ def parameters(operands: Sequence[tuple[str, DType]], scalars: Sequence[DType]) 
     text: list[str] = []
     types: list[Any] = []
     for name, dtype in operands:
-        const = "" if name.startswith("r") else "const "
-        text += [f"{const}__global {STORED[dtype]} *{name}", f"const ulong {name}_offset"]
+        text.append(f"{'WRITES' if name.startswith('r') else 'READS'}({TAG[dtype]}, {name})")
         types += [None, np.uint64]
     for k, dtype in enumerate(scalars):
         text.append(f"const {c_type(dtype)} s{k}")

@@ -22,12 +22,6 @@ COMPUTED = MappingProxyType(
 )  # fmt: skip
 """The OpenCL C type that arithmetic on a dtype is done in."""
 
-STORED = MappingProxyType(
-    COMPUTED | {dtypes.float16: "half", dtypes.bfloat16: "ushort", dtypes.complex64: "float2"}
-    | {dtypes.complex128: "double2"}
-)  # fmt: skip
-"""The OpenCL C type of an element in memory."""
-
 HOST: MappingProxyType[DType, np.dtype[Any]] = MappingProxyType(
     {dtype: np.dtype(dtype.name) for dtype in dtypes.ALL if dtype is not dtypes.bfloat16}
     | {dtypes.bfloat16: np.dtype(np.uint16)}
