@@ -48,6 +48,17 @@ def test_short_run_learns_alike_on_every_backend(example, on_numpy, backend, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "weights.npz"]
 
 
+def test_the_loop_reads_nothing_per_batch(example, backend):
+    if not hasattr(backend, "blocking"):
+        pytest.skip("only the OpenCL backend counts transfers that wait")
+    waits = []
+    for limit in ("256", "1024"):
+        before = backend.blocking
+        example.main(["--backend", str(backend.device), "--subset", "--epochs", "1", "--no-progress", "--limit", limit])
+        waits.append(backend.blocking - before)
+    assert waits[0] == waits[1] > 0
+
+
 def test_same_seed_same_run(example, on_numpy):
     again = example.main(["--backend", "numpy", *SHORT])
     assert [(e.loss, e.accuracy) for e in again.epochs] == [(e.loss, e.accuracy) for e in on_numpy.epochs]
