@@ -96,16 +96,23 @@ class Core:
         size = math.prod(shape)
         if size == 0:
             return
-        uniform = [namespace.scalar(a, dtype.compute) for a, dtype in zip(scalars, expression.scalars, strict=True)]
+        uniform = self._uniform(expression, scalars)
         with np.errstate(all="ignore"):
             if not namespace.in_place:
                 values = program.values([*(self.view(x) for x in inputs), *uniform])
                 for x, value in zip(outputs, values, strict=True):
                     self.store(x, value)
             elif size <= BLOCK or (len(program.steps) <= 1 and not program.scratch):
-                program.run([*map(self._array, inputs), *uniform], list(map(self._array, outputs)))
+                arrays = [self._array(x) for x in inputs]
+                program.run(arrays + uniform, [self._array(x) for x in outputs])
             else:
                 self._evaluate_in_blocks(program, inputs, outputs, uniform)
+
+    def _uniform(self, expression: Expression, scalars: Sequence[Scalar]) -> list[Any]:
+        if not scalars:
+            return []
+        scalar = self.namespace.scalar
+        return [scalar(a, dtype.compute) for a, dtype in zip(scalars, expression.scalars, strict=True)]
 
     def _array(self, x: View) -> Any:
         """A view as a NumPy array of at least one axis: NumPy turns arrays without one into immutable scalars."""
@@ -132,13 +139,12 @@ class Core:
         shape = inputs[0].shape
         if not self.namespace.in_place:
             program = self.program(expression)
-            uniform = [self.namespace.scalar(a, d.compute) for a, d in zip(scalars, expression.scalars, strict=True)]
-            value = program.values([*map(self.view, inputs), *uniform])[0]
+            value = program.values([*map(self.view, inputs), *self._uniform(expression, scalars)])[0]
             return self.namespace.xp.broadcast_to(value, shape)
         buffer = self.alloc(math.prod(shape), node.dtype)
         out = View(buffer, 0, shape, contiguous_strides(shape))
-        widened = Expression(
-            expression.inputs, expression.scalars, expression.outputs, (node.dtype,), f"wide|{expression.key}"
-        )
-        self.evaluate(widened, inputs, [out], scalars)
+        if expression.stored != (node.dtype,):
+            wide = f"wide|{expression.key}"
+            expression = Expression(expression.inputs, expression.scalars, expression.outputs, (node.dtype,), wide)
+        self.evaluate(expression, inputs, [out], scalars)
         return self.view(out)
