@@ -59,7 +59,7 @@ class Arena:
     """
 
     def __init__(self, arrays: Sequence[Array]) -> None:
-        _check_disjoint(arrays)
+        check_disjoint(arrays)
         self.backend = arrays[0].backend
         self.dtype = arrays[0].dtype
         self.segments: list[Segment] = []
@@ -138,7 +138,8 @@ def _owns_storage(x: Array) -> bool:
     return x.size == x.storage.size
 
 
-def _check_disjoint(arrays: Sequence[Array]) -> None:
+def check_disjoint(arrays: Sequence[Array]) -> None:
+    """Refuse arrays that no arena can hold, with a ShapeError: strided ones, or two that overlap."""
     for position, x in enumerate(arrays):
         if not x.is_contiguous:
             raise ShapeError(

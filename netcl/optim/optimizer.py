@@ -9,26 +9,13 @@ from typing import Any, TypeAlias, TypeVar
 from netcl.array import Array
 from netcl.errors import DTypeError, HyperParameterError, NetclError, TapeError
 from netcl.optim import checkpoint, checks
-from netcl.optim.partition import Partition
+from netcl.optim.group import ParameterGroup
+from netcl.optim.partition import Partition, check_parameters
 from netcl.optim.rule import Rule
 
 Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Array]] | Iterable[Mapping[str, Any]]"
 Check: TypeAlias = Callable[[str, Any], Any]
 T = TypeVar("T")
-
-
-class ParameterGroup(dict[str, Any]):
-    """The hyper-parameters that some parameters share, checked whenever one is set."""
-
-    def __init__(self, values: Mapping[str, Any], check: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
-        self._check = check
-        super().__init__(check(values))
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        super().update(self._check({**self, name: value}))
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        super().update(self._check({**self, **dict(*args, **kwargs)}))
 
 
 class Optimizer(ABC):
@@ -71,11 +58,7 @@ class Optimizer(ABC):
         _refuse_duplicates(self.param_groups)
         self._choose_rule = rule
         self._rule = rule(self.param_groups)
-        columns = self._rule.columns(self.param_groups[0])
-        self._partitions = [
-            Partition(parameters, groups, self._rule, columns)
-            for parameters, groups in self._by_device(self.param_groups)
-        ]
+        self._partitions = self._partitioned(self.param_groups, ())
 
     def _new_group(self, group: Mapping[str, Any], where: str) -> ParameterGroup:
         unknown = set(group) - set(self.defaults) - {"params", "names"}
@@ -95,15 +78,25 @@ class Optimizer(ABC):
             self._check_group(checked)
         return checked
 
-    @staticmethod
-    def _by_device(groups: Sequence[Mapping[str, Any]]) -> list[tuple[list[Array], list[int]]]:
+    def _partitioned(self, groups: Sequence[ParameterGroup], earlier: Sequence[Partition]) -> list[Partition]:
+        """One partition for each device and dtype. Of ``earlier`` ones, a grown one's state is taken over."""
         found: dict[tuple[int, str], tuple[list[Array], list[int]]] = {}
         for number, group in enumerate(groups):
             for p in group["params"]:
                 parameters, numbers = found.setdefault((id(p.backend), p.dtype.name), ([], []))
                 parameters.append(p)
                 numbers.append(number)
-        return list(found.values())
+        for parameters, _ in found.values():
+            check_parameters(parameters)
+        known = {(id(partition.backend), partition.dtype.name): partition for partition in earlier}
+        columns = self._rule.columns(groups[0])
+        partitions = []
+        for key, (parameters, numbers) in found.items():
+            partition = known.get(key)
+            if partition is None or len(partition.parameters) < len(parameters):
+                partition = Partition(parameters, numbers, self._rule, columns, partition)
+            partitions.append(partition)
+        return partitions
 
     @property
     def lr(self) -> float:
@@ -118,7 +111,9 @@ class Optimizer(ABC):
             group["lr"] = value
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Optimize further parameters, with hyper-parameters of their own.
+        """Optimize further parameters, with hyper-parameters of their own. Does not block.
+
+        They join the launches there are: parameters, gradients and state move to larger memory on the device.
 
         Parameters
         ----------
@@ -141,14 +136,10 @@ class Optimizer(ABC):
                 "the new parameter group needs optimizer state that no earlier group has; give at least one group "
                 "momentum when the optimizer is built"
             )
-        number = len(self.param_groups)
-        columns = self._rule.columns(added)
-        made = [
-            Partition(parameters, [number] * len(parameters), self._rule, columns)
-            for parameters, _ in self._by_device([added])
-        ]
+        for partition in self._partitions:
+            partition.check()
+        self._partitions = self._partitioned(groups, self._partitions)
         self.param_groups.append(added)
-        self._partitions += made
 
     def step(self, closure: Callable[[], T] | None = None, *, max_norm: float | None = None) -> T | None:
         """Update every parameter that has a gradient. Enqueues work and does not block.
@@ -180,7 +171,7 @@ class Optimizer(ABC):
             if len(self._partitions) > 1:
                 raise HyperParameterError(
                     f"step(max_norm={max_norm}) folds the clipping into one device's step, and these parameters are of "
-                    f"{len(self._partitions)} devices, dtypes or added groups; call clip_grad_norm(...) before step()"
+                    f"{len(self._partitions)} devices or dtypes; call clip_grad_norm(...) before step()"
                 )
         for partition in self._partitions:
             partition.check()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import is_
 from typing import Any
 
 import numpy as np
 
-from netcl.arena import Arena, Segment
-from netcl.array import Array
-from netcl.backends.base import CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
+from netcl.arena import Arena, Segment, check_disjoint
+from netcl.array import Array, relocations
+from netcl.backends.base import CHUNK, COUNTERS, HEADER, ROW, Backend, Span, StepBlock, View
 from netcl.dtypes import DType, uint16
 from netcl.errors import DeviceMismatchError, ShapeError
-from netcl.expression import Expression, conversion
+from netcl.expression import conversion
 from netcl.optim.checkpoint import Entry
+from netcl.optim.group import ParameterGroup
 from netcl.optim.rule import Rule
 
 
@@ -26,6 +28,16 @@ class _Row:
     group: int
     members: set[int]
     active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Operands:
+    """What one launch of the update gets: the same elements of every arena, and their part of the row map."""
+
+    parameters: Span
+    gradients: Span
+    state: tuple[Span, ...]
+    rows: Span
 
 
 class Partition:
@@ -40,13 +52,22 @@ class Partition:
     rule : Rule
     columns : tuple of str
         The hyper-parameter columns of the rule.
+    earlier : Partition, optional
+        One whose parameters are among these; its state and step counts are taken over, on the device.
     """
 
     def __init__(
-        self, parameters: Sequence[Array], groups: Sequence[int], rule: Rule, columns: tuple[str, ...]
+        self,
+        parameters: Sequence[Array],
+        groups: Sequence[int],
+        rule: Rule,
+        columns: tuple[str, ...],
+        earlier: Partition | None = None,
     ) -> None:
         self.rule = rule
         self.columns = columns
+        dtype = parameters[0].dtype
+        self._expression = None if rule.fused_adam else rule.expression(dtype, dtype, columns)
         self.arena = Arena(parameters)
         self.backend = self.arena.backend
         self.compute: DType = self.arena.dtype.compute
@@ -61,12 +82,19 @@ class Partition:
             for group in sorted(set(groups))
         ]
         self._row_map = Span(self.backend.alloc(self.arena.chunks, uint16), 0, self.arena.chunks)
-        self.block = self._new_block(max(8, 2 * len(self._rows)))
+        if earlier is None:
+            self.block = self._new_block(max(8, 2 * len(self._rows)))
+        else:
+            self._take_over(earlier)
         self._upload_row_map()
+        # What the gradients were at the last step: a parameter's home, or None where it had none.
+        self._expected: list[Array | None] = list(self._homes)
         # The bias corrections of the coming step have to be made anew; nothing else is pending.
         self._renew = True
         self._table: np.ndarray[Any, Any] = np.zeros(0)
-        self._records: Span | None = None
+        self._versions: list[int] = []
+        self._checked_at = relocations.count
+        self._bind()
 
     @property
     def dtype(self) -> DType:
@@ -82,15 +110,21 @@ class Partition:
         return home
 
     def _take_in(self, gradient: Array, home: Array) -> None:
-        if gradient.shape != home.shape:
-            raise ShapeError(
-                f"a parameter of shape {home.shape} has a gradient of shape {gradient.shape}; they must be equal"
-            )
-        if gradient.backend is not self.backend:
-            raise DeviceMismatchError(
-                f"a parameter on {self.backend.device} has a gradient on {gradient.device}; move it with to()"
-            )
+        _check_gradient(gradient, home.shape, self.backend)
         self.backend.map(conversion(gradient.dtype, home.dtype), (gradient.view(),), (home.view(),))
+
+    def _take_over(self, earlier: Partition) -> None:
+        """Go on from the state and step counts of a partition of fewer parameters."""
+        position = {id(p): i for i, p in enumerate(self.parameters)}
+        rows = [_Row(row.group, {position[id(earlier.parameters[i])] for i in row.members}) for row in earlier._rows]
+        known = set().union(*(row.members for row in rows))
+        self._rows = rows + [_Row(row.group, row.members - known) for row in self._rows if row.members - known]
+        self.block = self._enlarged(earlier.block, len(self._rows))
+        copy = conversion(self.compute, self.compute)
+        for source, target, size in _common(earlier.arena, self.arena):
+            for name, span in self.state.items():
+                old = View(earlier.state[name].buffer, source, (size,), (1,))
+                self.backend.map(copy, (old,), (View(span.buffer, target, (size,), (1,)),))
 
     def _new_block(self, rows: int) -> StepBlock:
         def span(values: np.ndarray[Any, Any]) -> Span:
@@ -114,34 +148,34 @@ class Partition:
 
     def check(self) -> None:
         """Refuse what the coming step cannot do, before anything is changed."""
+        if self._checked_at == relocations.count:
+            return
         for p in self.parameters:
             if p.backend is not self.backend or p.dtype is not self.dtype:
                 raise DeviceMismatchError(
                     f"a parameter was {self.dtype} on {self.backend.device} when the optimizer was built and is now "
                     f"{p.dtype} on {p.device}; build the optimizer after model.to(...)"
                 )
+        self._checked_at = relocations.count
 
     def collect(self) -> bool:
         """Bring gradients given from elsewhere into the arena, note who has none, and say whether anybody has one."""
         gradients = [p.grad for p in self.parameters]
-        if all(map(is_, gradients, self._homes)):
-            if not all(row.active for row in self._rows):
-                self._split(set(range(len(self.parameters))))
-            return True
-        active = set()
-        for i, (gradient, home) in enumerate(zip(gradients, self._homes, strict=True)):
-            if gradient is None:
-                continue
-            active.add(i)
-            if gradient is not home:
-                self._take_in(gradient, home)
-                self.parameters[i].grad = home
-        self._split(active)
-        return bool(active)
+        if not all(map(is_, gradients, self._expected)):
+            active = {i for i, gradient in enumerate(gradients) if gradient is not None}
+            for i in active:
+                gradient, home = gradients[i], self._homes[i]
+                if gradient is not None and gradient is not home:
+                    self._take_in(gradient, home)
+                    self.parameters[i].grad = home
+            self._split(active)
+            self._expected = [home if i in active else None for i, home in enumerate(self._homes)]
+        return any(row.active for row in self._rows)
 
     def _split(self, active: set[int]) -> None:
         """Give parameters that take different steps from now on rows of their own, each with the steps so far."""
         added = False
+        before = [row.active for row in self._rows]
         for number, row in enumerate(list(self._rows)):
             moving = row.members & active
             if moving and moving != row.members:
@@ -153,18 +187,23 @@ class Partition:
             row.active = bool(moving)
         if added:
             self._upload_row_map()
+        if before != [row.active for row in self._rows]:
+            self._versions = []
 
     def _grow(self, rows: int) -> None:
-        if rows <= self.block.rows:
-            return
-        old = self.block
-        self.block = self._new_block(2 * rows)
-        self.block.slot = old.slot
-        for source, target in zip(_counters(old), _counters(self.block), strict=True):
+        if rows > self.block.rows:
+            self.block = self._enlarged(self.block, rows)
+            self._table = np.zeros(0)
+
+    def _enlarged(self, old: StepBlock, rows: int) -> StepBlock:
+        """A block with room for more rows, which continues the counters of an old one."""
+        block = self._new_block(max(8, 2 * rows, old.rows))
+        block.slot = old.slot
+        for source, target in zip(_counters(old), _counters(block), strict=True):
             used = Span(target.buffer, 0, source.size)
             self.backend.fill(used, 0)
             self.backend.axpy(1, source, used)
-        self._table = np.zeros(0)
+        return block
 
     def _copy_counters(self, source: int, target: int) -> None:
         width = len(COUNTERS)
@@ -173,8 +212,12 @@ class Partition:
             self.backend.fill(copy, 0)
             self.backend.axpy(1, Span(slot.buffer, source * width, width), copy)
 
-    def write_table(self, groups: Sequence[Mapping[str, Any]]) -> None:
+    def write_table(self, groups: Sequence[ParameterGroup]) -> None:
         """Send the hyper-parameters to the device if any of them changed."""
+        versions = [group.version for group in groups]
+        if versions == self._versions:
+            return
+        self._versions = versions
         hyper = [self.rule.hyper(group) for group in groups]
         names = self.columns[len(ROW) :]
         table = np.array(
@@ -202,7 +245,7 @@ class Partition:
     def enqueue(self, max_norm: float | None = None, norm_type: float = 2.0) -> None:
         """Enqueue one step: one launch, or three with clipping. Does not block."""
         if self.arena.gather():
-            self._records = None
+            self._bind()
         prepared = max_norm is not None or self._renew
         if max_norm is not None:
             self.backend.prepare_step(self.block, self._partials(norm_type), ord=norm_type, max_norm=max_norm)
@@ -213,43 +256,40 @@ class Partition:
         # After a clipped step the header still holds its factor.
         self._renew = max_norm is not None
 
-    def _partials(self, norm_type: float) -> Span:
+    def _bind(self) -> None:
+        """Note what the launches get, for as long as the parameters stay where they are."""
+        self._operands = [
+            _Operands(
+                run.parameters,
+                run.within(self.gradients),
+                tuple(run.within(span) for span in self.state.values()),
+                Span(self._row_map.buffer, run.offset // CHUNK, -(-run.parameters.size // CHUNK)),
+            )
+            for run in self.arena.runs
+        ]
         counts = [self.backend.norm_partials(run.parameters.size) for run in self.arena.runs]
-        records = self._records
-        if records is None:
-            records = self._records = Span(self.backend.alloc(2 * sum(counts), self.compute), 0, 2 * sum(counts))
-        offset = 0
-        for run, count in zip(self.arena.runs, counts, strict=True):
-            piece = Span(records.buffer, offset, 2 * count)
-            rows = self._rows_of(run.offset, run.parameters.size)
-            self.backend.norm_reduce(run.within(self.gradients), piece, norm_type, rows=rows, block=self.block)
-            offset += 2 * count
-        return records
+        self._records = Span(self.backend.alloc(2 * sum(counts), self.compute), 0, 2 * sum(counts))
+        ends = list(accumulate(counts))
+        self._pieces = [
+            Span(self._records.buffer, 2 * (end - count), 2 * count) for count, end in zip(counts, ends, strict=True)
+        ]
 
-    def _rows_of(self, offset: int, size: int) -> Span:
-        return Span(self._row_map.buffer, offset // CHUNK, -(-size // CHUNK))
+    def _partials(self, norm_type: float) -> Span:
+        for run, piece in zip(self._operands, self._pieces, strict=True):
+            self.backend.norm_reduce(run.gradients, piece, norm_type, rows=run.rows, block=self.block)
+        return self._records
 
     def _launch(self, *, advance: bool) -> None:
-        backend, rule = self.backend, self.rule
-        for run in self.arena.runs:
-            g = run.within(self.gradients)
-            state = [run.within(span) for span in self.state.values()]
-            rows = self._rows_of(run.offset, run.parameters.size)
-            if rule.fused_adam:
+        backend, rule, block = self.backend, self._expression, self.block
+        for run in self._operands:
+            p, g, state, rows = run.parameters, run.gradients, run.state, run.rows
+            if rule is None:
                 largest = state[2] if len(state) > 2 else None
-                backend.fused_adam(
-                    run.parameters, g, state[0], state[1], largest, self.block, rows, advance=advance
-                )
+                backend.fused_adam(p, g, state[0], state[1], largest, block, rows, advance=advance)
             else:
-                backend.fused_update(
-                    self.expression(), run.parameters, g, state, self.block, rows, advance=advance
-                )
+                backend.fused_update(rule, p, g, state, block, rows, advance=advance)
             # One launch of a step moves the counters on.
             advance = False
-
-    def expression(self) -> Expression:
-        """The traced rule of this partition."""
-        return self.rule.expression(self.dtype, self.dtype, self.columns)
 
     def release_gradients(self, *, set_to_none: bool) -> None:
         """Forget the gradients, or set them to zero in place."""
@@ -301,7 +341,37 @@ class Partition:
         for slot in _counters(self.block):
             self.backend.upload(counters.reshape(-1), slot)
         self._upload_row_map()
-        self._table, self._renew = np.zeros(0), True
+        self._table, self._versions, self._renew = np.zeros(0), [], True
+
+
+def check_parameters(parameters: Sequence[Array]) -> None:
+    """Refuse what no partition can hold, before anything is moved."""
+    check_disjoint(parameters)
+    for p in parameters:
+        if p.grad is not None:
+            _check_gradient(p.grad, p.shape, p.backend)
+
+
+def _check_gradient(gradient: Array, shape: tuple[int, ...], backend: Backend) -> None:
+    if gradient.shape != shape:
+        raise ShapeError(f"a parameter of shape {shape} has a gradient of shape {gradient.shape}; they must be equal")
+    if gradient.backend is not backend:
+        raise DeviceMismatchError(
+            f"a parameter on {backend.device} has a gradient on {gradient.device}; move it with to()"
+        )
+
+
+def _common(old: Arena, new: Arena) -> list[tuple[int, int, int]]:
+    """(from, to, size) of the stretches that an arena and a larger one have in common."""
+    target = {id(segment.array): segment.offset for segment in new.segments}
+    found: list[tuple[int, int, int]] = []
+    for segment in old.segments:
+        start, to, size = segment.offset, target[id(segment.array)], segment.chunks * CHUNK
+        if found and found[-1][0] + found[-1][2] == start and found[-1][1] + found[-1][2] == to:
+            found[-1] = (found[-1][0], found[-1][1], found[-1][2] + size)
+        elif size:
+            found.append((start, to, size))
+    return found
 
 
 def _counters(block: StepBlock) -> tuple[Span, Span]:

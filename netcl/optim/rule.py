@@ -64,9 +64,7 @@ def _trace(
     inputs = (parameter, gradient, *(compute for _ in state))
     p, g, *fields = (Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs))
     hyper = {name: Node("hyper", (), compute, name) for name in (*columns[len(ROW) :], *COUNTERS[:3])}
-    returned = update(
-        p, g, SimpleNamespace(**dict(zip(state, fields, strict=True))), SimpleNamespace(**hyper)
-    )
+    returned = update(p, g, SimpleNamespace(**dict(zip(state, fields, strict=True))), SimpleNamespace(**hyper))
     outputs = tuple(returned) if isinstance(returned, tuple | list) else (returned,)
     if len(outputs) != 1 + len(state):
         raise TraceError(
