@@ -126,10 +126,11 @@ class ContractCall(Core):
         Enqueues one kernel; two where k is split among work-items, or where a CPU runtime has a result narrower than
         float32 or int32. Integers are summed modulo their width. The same call gives the same bits.
 
-        On a CPU runtime the product could go to the host's BLAS through mapped buffers, but mapping waits for the queue,
-        and the threads of the two get in each other's way. Measured on 2 cores (AVX2, Intel's runtime), the eight
-        products of a training step of a 784-256-128-10 network with batches of 128 take 1.0 ms here (133 Gflop/s), and
-        2.4 ms to 3.4 ms through OpenBLAS with one or two threads; at 1024³ both reach 135 Gflop/s. So no product blocks.
+        On a CPU runtime the product could go to the host's BLAS through mapped buffers, but mapping waits for the
+        queue, and the threads of the two compete. Medians on a shared machine with 2 cores (AVX2, Intel's runtime)
+        for the eight products of a training step of a 784-256-128-10 network with batches of 128: 1.1 ms here and
+        2.5 ms through OpenBLAS with one thread; in a busier moment 2.6 ms here and 9.2 ms with two threads. At 1024³
+        the two are level. So no product blocks.
 
         Raises
         ------
