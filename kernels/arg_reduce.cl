@@ -54,10 +54,10 @@ arg_reduce(const __global STORED(X) * x, const ulong x_offset, __global long *ou
 #endif
            STRIDES, const ulong out_part, const ulong units, const ulong extent, const ulong chunk, const ulong parts) {
     const size_t item = get_global_id(0);
-    const size_t unit = item % units;
     const size_t part = item / units;
     if (part >= parts)
         return;
+    const size_t unit = item - part * units;
     size_t rest = unit;
     UNITS
     const size_t first = part * chunk;

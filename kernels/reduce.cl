@@ -110,22 +110,24 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
     const VECTOR(SUM) identity = (VECTOR(SUM))(IDENTITY);
 #if COLUMNS
     const size_t strips = (lanes + STRIP * WIDTH - 1) / (STRIP * WIDTH);
-    const size_t part = item / (units * strips);
+    const size_t row = item / strips;
+    const size_t part = row / units;
     if (part >= parts)
         return;
-    const size_t first = item % strips * (STRIP * WIDTH);
-    size_t rest = item / strips % units;
+    const size_t first = (item - row * strips) * (STRIP * WIDTH);
+    size_t rest = row - part * units;
 #else
-    const size_t part = item % parts;
     size_t rest = item / parts;
     if (rest >= units)
         return;
+    const size_t part = item - rest * parts;
 #endif
     UNITS
     // The part: a range of the outer axes walked, and of the innermost one.
-    const size_t outer_from = part / inner_parts * outer_chunk;
+    const size_t outer_part = part / inner_parts;
+    const size_t outer_from = outer_part * outer_chunk;
     const size_t outer_to = min(outer_from + outer_chunk, (size_t)outer);
-    const size_t inner_from = part % inner_parts * inner_chunk;
+    const size_t inner_from = (part - outer_part * inner_parts) * inner_chunk;
     const size_t inner_to = min(inner_from + inner_chunk, (size_t)inner);
 
 #if COLUMNS

@@ -62,10 +62,11 @@ def place(start: str, index: str, strides: Sequence[str]) -> str:
 
 def indices(index: str, rank: int, extent: str) -> list[str]:
     """Statements that take ``rest`` apart into an index per axis; ``extent1``, … belong to all axes but the first."""
-    text = [
-        f"const size_t {index}{axis} = rest % {extent}{axis}; rest /= {extent}{axis};"
-        for axis in range(rank - 1, 0, -1)
-    ]
+    text = []
+    for axis in range(rank - 1, 0, -1):
+        name, by = f"{index}{axis}", f"{extent}{axis}"
+        # Not with %: what LLVM makes of / and % together, Oclgrind cannot check for uninitialised values.
+        text.append(f"const size_t {name}_left = rest / {by}, {name} = rest - {name}_left * {by}; rest = {name}_left;")
     return [*text, f"const size_t {index}0 = rest;"] if rank else []
 
 
