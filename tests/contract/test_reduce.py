@@ -13,12 +13,15 @@ from netcl import dtypes
 from netcl import expression as ex
 from netcl.dtypes import float32, int64
 
-OPS = ("sum", "prod", "max", "min", "any", "all")
 IDENTITY = {"sum": 0, "prod": 1, "any": False, "all": True}
 
 
 def identity(dtype):
     return ex.trace(lambda x: x, (dtype,))
+
+
+def all_axes(ndim):
+    return [axes for n in range(ndim + 1) for axes in itertools.combinations(range(ndim), n)]
 
 
 def remaining(shape, axes):
@@ -32,13 +35,15 @@ def reduce(backend, op, x, axes, out_dtype, function=lambda x: x, **where):
     return out
 
 
-def all_axes(ndim):
-    return [axes for n in range(ndim + 1) for axes in itertools.combinations(range(ndim), n)]
-
-
-@pytest.mark.parametrize("axes", all_axes(4), ids=str)
-@pytest.mark.parametrize("op", OPS)
-def test_every_operation_over_all_sets_of_axes(backend, op, axes):
+@pytest.mark.parametrize(
+    ("op", "axes"),
+    [
+        *((op, axes) for op in ("sum", "max") for axes in all_axes(4)),
+        *((op, axes) for op in ("prod", "min", "any", "all") for axes in ((3,), (0, 1), (1, 3), (0, 1, 2, 3))),
+    ],
+    ids=str,
+)
+def test_every_operation_over_sets_of_axes(backend, op, axes):
     rng = np.random.default_rng(0)
     shape = (3, 5, 1, 17)
     if op in ("any", "all"):
