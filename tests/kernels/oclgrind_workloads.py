@@ -1,0 +1,234 @@
+"""A small run of every kernel, for Oclgrind to watch: ``python oclgrind_workloads.py NAME cpu|gpu``.
+
+Add a kernel by adding a function that calls it; ``test_oclgrind.py`` finds it and fails on whatever Oclgrind reports.
+Sizes are odd and small: the simulator does some 0.3 million work-items per second.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+
+from netcl import dtypes
+from netcl import expression as ex
+from netcl.array import contiguous_strides
+from netcl.backends import get_backend
+from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, Span, StepBlock, View
+
+F32, F64 = dtypes.float32, dtypes.float64
+WORKLOADS = {}
+
+
+def workload(function):
+    WORKLOADS[function.__name__] = function
+    return function
+
+
+def span(backend, values, dtype=F32, offset=3):
+    values = np.asarray(values, "uint16" if dtype is dtypes.bfloat16 else dtype.name).reshape(-1)
+    whole = Span(backend.alloc(values.size + offset, dtype), 0, values.size + offset)
+    backend.upload(np.concatenate([np.zeros(offset, values.dtype), values]), whole)
+    return Span(whole.buffer, offset, values.size)
+
+
+def view(backend, values, dtype=F32):
+    held = span(backend, values, dtype)
+    shape = np.shape(values)
+    return View(held.buffer, held.offset, shape, contiguous_strides(shape))
+
+
+def turned(x):
+    """The same elements with the last two axes exchanged."""
+    return View(
+        x.buffer,
+        x.offset,
+        (*x.shape[:-2], x.shape[-1], x.shape[-2]),
+        (*x.strides[:-2], x.strides[-1], x.strides[-2]),
+    )
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def block(backend, rows, columns=ADAM_COLUMNS, dtype=F32):
+    row = dict(zip(ADAM_COLUMNS, (1, 1, 0.1, 0.9, 0.1, 0.99, 0.01, 1e-8, 0.1, 0.1, -0.1, -0.01), strict=True))
+    table = np.tile([row[name] for name in columns], (rows, 1))
+    table[1:2, 0] = 0.0
+    header = dict.fromkeys(HEADER, 0.0) | {"multiplier": 1.0}
+    counters = np.tile([1.0, 0.1, 0.01, 0.0], (rows, 1))
+    return StepBlock(
+        span(backend, list(header.values()), dtype), columns, span(backend, table, dtype),
+        (span(backend, counters, dtype), span(backend, np.zeros(rows * len(COUNTERS)), dtype)), rows,
+    )  # fmt: skip
+
+
+def fields(backend, n, count, dtype=F32):
+    return [span(backend, np.abs(numbers(n, seed=i)), dtype, offset=i) for i in range(count)]
+
+
+def row_map(backend, n, rows=3):
+    return span(backend, np.arange(-(-n // CHUNK)) % rows, dtypes.uint16, offset=1)
+
+
+@workload
+def fill(backend):
+    for dtype in (dtypes.bool_, dtypes.float16, F32, F64):
+        backend.fill(span(backend, np.zeros(1003), dtype), 1)
+
+
+@workload
+def scale(backend):
+    backend.scale(0.5, span(backend, numbers(1003)))
+    backend.scale(span(backend, [2.0]), span(backend, numbers(9), dtypes.float16))
+
+
+@workload
+def axpy(backend):
+    backend.axpy(0.5, span(backend, numbers(1003)), span(backend, numbers(1003), offset=1))
+    backend.axpy(2, span(backend, numbers(13), dtypes.float16), span(backend, numbers(13)))
+
+
+@workload
+def norm_reduce(backend):
+    for n, ord in ((0, 2.0), (1, 2.0), (5000, 2.0), (4111, 1.0), (1029, 3.0), (1029, math.inf)):
+        x, records = span(backend, numbers(n)), span(backend, np.zeros(2 * backend.norm_partials(n)))
+        backend.norm_reduce(x, records, ord)
+    steps, rows, multiplier = block(backend, 3), row_map(backend, n), span(backend, [1e-30])
+    backend.norm_reduce(x, records, 2.0, multiplier=multiplier, rows=rows, block=steps)
+    half = span(backend, numbers(777), dtypes.float16)
+    backend.norm_reduce(half, span(backend, np.zeros(2 * backend.norm_partials(777)), F64), 2.0)
+
+
+@workload
+def prepare_step(backend):
+    for ord in (1.0, 2.0, 3.0, math.inf):
+        backend.prepare_step(block(backend, 70), span(backend, np.abs(numbers(2 * 77))), ord=ord, max_norm=1.0)
+    backend.prepare_step(block(backend, 5))
+
+
+@workload
+def fused_adam(backend):
+    n = CHUNK + 13
+    for dtype, state in ((F32, F32), (dtypes.float16, F32), (dtypes.bfloat16, dtypes.bfloat16), (F64, F64)):
+        p, g = fields(backend, n, 2, dtype)
+        m, v, largest = fields(backend, n, 3, state)
+        steps, rows = block(backend, 3, dtype=dtype.compute), row_map(backend, n)
+        backend.fused_adam(p, g, m, v, None, steps, rows, advance=True)
+        backend.fused_adam(p, g, m, v, largest, steps, rows, advance=False)
+    p, g, m, v = fields(backend, 0, 4)
+    backend.fused_adam(p, g, m, v, None, block(backend, 2), rows, advance=True)
+
+
+@workload
+def fused_update(backend):
+    n = CHUNK + 5
+
+    def momentum(p, g, v):
+        v = ex.Node("hyper", (), F32, "beta1") * v + g
+        return p - ex.Node("hyper", (), F32, "lr") * v / ex.Node("hyper", (), F32, "step"), v
+
+    rule = ex.trace(momentum, (F32, F32, F32), stored=(F32, F32))
+    p, g, v = fields(backend, n, 3)
+    backend.fused_update(rule, p, g, [v], block(backend, 3), row_map(backend, n), advance=True)
+
+
+@workload
+def map(backend):
+    rule = ex.trace(lambda x, y, a: ex.sqrt(abs(x * y)) + a, (F32, dtypes.float16), (F32,), stored=(F32,))
+    x, y = view(backend, numbers(33, 37)), view(backend, numbers(37, 33), dtypes.float16)
+    out = view(backend, np.zeros((33, 37)))
+    backend.map(rule, [x, turned(y)], [out], [0.5])
+    row = View(x.buffer, x.offset, (33, 37), (0, 1))
+    backend.map(rule, [row, turned(y)], [turned(view(backend, np.zeros((37, 33))))], [0.5])
+
+
+@workload
+def reduce(backend):
+    square = ex.trace(lambda x: x * x, (F32,), stored=(F32,))
+    x = view(backend, numbers(7, 65, 33))
+    for axes in ((0,), (1,), (2,), (0, 2), (0, 1, 2)):
+        shape = tuple(extent for axis, extent in enumerate(x.shape) if axis not in axes)
+        for op in ("sum", "max"):
+            backend.reduce(op, square, [x], axes, view(backend, np.zeros(shape)))
+    backend.reduce("sum", square, [view(backend, numbers(9001))], (0,), view(backend, np.zeros(())))
+
+
+@workload
+def arg_reduce(backend):
+    x = view(backend, numbers(9, 301))
+    for axis in (0, 1):
+        shape = tuple(extent for other, extent in enumerate(x.shape) if other != axis)
+        backend.arg_reduce("argmax", x, axis, view(backend, np.zeros(shape), dtypes.int64))
+
+
+@workload
+def contract(backend):
+    for batch, m, k, n in ((1, 33, 9, 35), (2, 5, 20, 1), (1, 1, 9, 40)):
+        a, b = view(backend, numbers(batch, m, k)), view(backend, numbers(batch, n, k))
+        backend.contract(a, turned(b), view(backend, np.zeros((batch, m, n))))
+    integers = view(backend, np.ones((1, 9, 9)), dtypes.int32)
+    backend.contract(integers, turned(integers), view(backend, np.zeros((1, 9, 9)), dtypes.int32))
+
+
+def indices(backend, count, limit, shape):
+    held = span(backend, np.random.default_rng(0).integers(-limit, limit, count), dtypes.int64)
+    return View(held.buffer, held.offset, shape, (0, 1, 0))
+
+
+@workload
+def gather(backend):
+    x, out = view(backend, numbers(3, 20, 11)), view(backend, np.zeros((3, 7, 11)))
+    backend.gather(x, indices(backend, 7, 20, (3, 7, 11)), out)
+    backend.gather(x, indices(backend, 7, 200, (3, 7, 11)), out)
+
+
+@workload
+def scatter_add(backend):
+    updates, out = view(backend, numbers(3, 7, 11)), view(backend, np.zeros((3, 20, 11)))
+    backend.scatter_add(updates, indices(backend, 7, 20, (3, 7, 11)), out)
+    backend.scatter_add(updates, indices(backend, 7, 200, (3, 7, 11)), out)
+
+
+@workload
+def softmax(backend):
+    for rows, classes in ((5, 10), (3, 1000), (1, 1)):
+        for log in (False, True):
+            backend.softmax(view(backend, numbers(rows, classes)), view(backend, np.zeros((rows, classes))), log=log)
+
+
+@workload
+def softmax_cross_entropy(backend):
+    for classes in (10, 300):
+        logits, gradient = view(backend, numbers(7, classes)), view(backend, np.zeros((7, classes)))
+        labels = view(backend, [0, 1, 9, -100, 3, 4, 999], dtypes.int64)
+        backend.softmax_cross_entropy(logits, labels, view(backend, np.zeros(7)), gradient, 0.1, -100)
+        backend.softmax_cross_entropy(logits, labels, view(backend, np.zeros(7)), None, 0.0, -100)
+
+
+@workload
+def random_bits(backend):
+    backend.random_bits(view(backend, np.zeros(1003), dtypes.uint32), 7, 5)
+
+
+def main(name: str, form: str) -> None:
+    backend = get_backend("opencl:oclgrind")
+    if form == "gpu":
+        backend = type(backend)(backend.cl_device)
+        backend.is_cpu = False
+    # Oclgrind calls memory uninitialised that the host wrote in part and a kernel wrote later: none is used twice.
+    kept, alloc = [], backend.alloc
+    backend.alloc = lambda n, dtype: kept.append(alloc(n, dtype)) or kept[-1]
+    launches = backend.launches
+    WORKLOADS[name](backend)
+    try:
+        backend.synchronize()
+    except IndexError as error:
+        print(f"reported: {error}")
+    print(f"{backend.launches - launches} launches on {backend.device.platform}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
