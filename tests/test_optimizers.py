@@ -126,6 +126,70 @@ def test_added_groups_take_part(backend):
     assert len(optimizer.param_groups) == 2
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_adding_a_group_carries_the_state_on(case, backend):
+    """Everyone moves as if it were alone: those of before, one that rested, a view, and the one that is added."""
+    rng = np.random.default_rng(8)
+    values, gradients = rng.standard_normal((4, 1500)), rng.standard_normal((6, 1500))
+    alone = [parameter(v, backend) for v in values]
+    peers = [case.optimizer([w], **case.options) for w in alone]
+    shelf = netcl.asarray(np.concatenate([values[1], values[1]]).astype("float32"), device=backend.device, copy=True)
+    together = [
+        parameter(values[0], backend),
+        shelf[1500:],
+        parameter(values[2], backend),
+        parameter(values[3], backend),
+    ]
+    together[1].requires_grad = True
+    optimizer = case.optimizer(together[:3], **case.options)
+    for step, gradient in enumerate(gradients):
+        if step == 3:
+            optimizer.add_param_group({"params": together[3:]})
+        active = {0, 1, *([2] if step != 1 else []), *([3] if step > 2 else [])}
+        for i in active:
+            together[i].grad, alone[i].grad = (parameter(gradient, backend) for _ in range(2))
+            peers[i].step()
+        optimizer.step()
+        optimizer.zero_grad()
+    for w, peer in zip(together, alone, strict=True):
+        assert np.array_equal(w.numpy(), peer.numpy())
+    assert [entry["step"] for entry in optimizer.state_dict()["state"].values()] == [6, 6, 5, 3]
+
+
+def test_a_refused_group_changes_nothing(backend):
+    base = netcl.ones(2000, device=backend.device)
+    a, b = base[:1000], parameter([1.0], backend, [1.0])
+    optimizer = AdamW([a, b], lr=0.5)
+    home = b.grad_home
+    for group, error, message in (
+        ({"params": [base[500:]]}, ShapeError, "share memory"),
+        ({"params": [base[1000:], parameter([1.0], backend)], "lr": -1.0}, HyperParameterError, "lr"),
+        ({"params": [base[1000::2]]}, ShapeError, "not one run of memory"),
+    ):
+        with pytest.raises(error, match=message):
+            optimizer.add_param_group(group)
+    misfit = base[1000:]
+    misfit.grad = netcl.ones(3, device=backend.device)
+    with pytest.raises(ShapeError, match=r"\(1000,\) has a gradient of shape \(3,\)"):
+        optimizer.add_param_group({"params": [misfit]})
+    assert (len(optimizer.param_groups), b.grad_home is home, misfit.grad_home) == (1, True, None)
+    optimizer.step()
+    assert b.item() == pytest.approx(0.495)
+
+
+def test_a_group_may_be_assigned_in_every_way(backend):
+    w = parameter([8.0], backend, [1.0])
+    optimizer = SGD([w], lr=1.0)
+    optimizer.step()
+    optimizer.param_groups[0] |= {"lr": 2.0}
+    optimizer.step()
+    optimizer.param_groups[0].update(lr=3.0)
+    optimizer.step()
+    optimizer.param_groups[0]["maximize"] = True
+    optimizer.step()
+    assert w.item() == 5.0
+
+
 def test_changed_betas_correct_the_next_step(backend):
     w = parameter([1.0], backend, [2.0])
     optimizer = Adam([w], lr=0.1, betas=(0.9, 0.99), eps=0.0)
