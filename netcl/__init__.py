@@ -15,7 +15,7 @@ holds layers, ``netcl.optim`` optimizers.
 
 from math import e, inf, nan, pi
 
-from netcl import autograd, backends, data, errors, functional, linalg, nn, optim, random
+from netcl import amp, autograd, backends, data, errors, functional, linalg, nn, optim, random
 from netcl.backends import available, devices, get_backend, set_backend, use_backend
 from netcl.creation import (
     arange,
@@ -166,7 +166,7 @@ newaxis = None
 
 __all__ = [
     "DType", "Tensor", "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos", "acosh",
-    "add", "all", "any", "arange", "argmax", "argmin", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh",
+    "add", "all", "amp", "any", "arange", "argmax", "argmin", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh",
     "autograd", "available", "backends", "bfloat16", "bitwise_and", "bitwise_invert", "bitwise_left_shift",
     "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool", "broadcast_arrays", "broadcast_to", "can_cast", "ceil",
     "clip", "complex128", "complex64", "concat", "copysign", "cos", "cosh", "count_nonzero", "data", "devices",

@@ -1,4 +1,4 @@
-"""Every snippet of the optimizer page that needs no loss scaler runs as it stands, on every backend.
+"""Every snippet of the optimizer page runs as it stands, on every backend.
 
 The snippets are taken from the page and executed unchanged. A prelude gives the names that they leave to the reader.
 """
@@ -23,11 +23,7 @@ BLOCKS = [
     (PAGE.read_text(encoding="utf-8")[: match.start()].count("\n") + 2, match[1])
     for match in re.finditer(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 ]
-# AMPGradScaler and netcl.amp do not exist yet, so these two do not run: the list of imports at the top of the page
-# and the mixed-precision loop.
-WITH_SCALER = [text for _, text in BLOCKS if "AMPGradScaler" in text]
-RUNNING = [(line, text) for line, text in BLOCKS if text not in WITH_SCALER]
-FULL_LOOP = RUNNING[-1][1]
+FULL_LOOP = BLOCKS[-1][1]
 
 
 class Prelude:
@@ -83,23 +79,14 @@ def run(text: str, prelude: Prelude) -> dict[str, object]:
     return names
 
 
-def test_the_blocks_left_out_are_these_two():
-    assert len(BLOCKS) == len(RUNNING) + 2
-    assert [text.splitlines()[0] for text in WITH_SCALER] == [
-        "from netcl.optim import (",
-        "from netcl.optim import AMPGradScaler",
-    ]
-    assert "netcl.amp" in WITH_SCALER[1]
-
-
-@pytest.mark.parametrize("text", [text for _, text in RUNNING], ids=[f"line{line}" for line, _ in RUNNING])
+@pytest.mark.parametrize("text", [text for _, text in BLOCKS], ids=[f"line{line}" for line, _ in BLOCKS])
 def test_block_runs_as_written(text, prelude):
     run(text, prelude)
 
 
 def constructed(prelude: Prelude) -> dict[str, Optimizer]:
     """The optimizers that the page makes with all their hyper-parameters written out."""
-    made = [x for _, text in RUNNING if text != FULL_LOOP for x in run(text, prelude).values()]
+    made = [x for _, text in BLOCKS if text != FULL_LOOP for x in run(text, prelude).values()]
     return {type(x).__name__: x for x in made if isinstance(x, Optimizer) and x is not prelude.opt}
 
 
@@ -122,21 +109,21 @@ def test_written_hyper_parameters_are_the_defaults(prelude):
 
 
 def test_clipping_block_limits_the_norm(prelude):
-    (text,) = [text for _, text in RUNNING if "clip_grad_norm_device(parameters" in text]
+    (text,) = [text for _, text in BLOCKS if "clip_grad_norm_device(parameters" in text]
     run(text, prelude)
     norm = math.sqrt(sum(float((p.grad.numpy().astype(float) ** 2).sum()) for p in prelude.model.parameters()))
     assert norm == pytest.approx(1.0, rel=1e-5)
 
 
 def test_cosine_block_anneals_to_zero(prelude):
-    (text,) = [text for _, text in RUNNING if "train(...)" in text]
+    (text,) = [text for _, text in BLOCKS if "train(...)" in text]
     run(text, prelude)
     assert prelude.trained == 50
     assert prelude.opt.lr == pytest.approx(0.0, abs=1e-12)
 
 
 def test_warmup_block_starts_from_zero(prelude):
-    (text,) = [text for _, text in RUNNING if "WarmupCosine" in text]
+    (text,) = [text for _, text in BLOCKS if "WarmupCosine(opt" in text]
     names = run(text, prelude)
     assert prelude.opt.lr == 0.0
     names["sched"].step()
@@ -144,9 +131,17 @@ def test_warmup_block_starts_from_zero(prelude):
 
 
 def test_plateau_block_halves_the_rate_once(prelude):
-    (text,) = [text for _, text in RUNNING if "validate(...)" in text]
+    (text,) = [text for _, text in BLOCKS if "validate(...)" in text]
     run(text, prelude)
     assert prelude.opt.lr == 0.25, "seven epochs: one best, then more than patience=5 without improvement"
+
+
+def test_amp_loop_trains(prelude):
+    (text,) = [text for _, text in BLOCKS if "autocast()" in text]
+    before = prelude.loss()
+    names = run(text, prelude)
+    assert prelude.loss() != before
+    assert names["scaler"].get_scale() == 65536.0 / 2.0 ** names["scaler"].steps_skipped
 
 
 def test_full_loop_trains(prelude):

@@ -83,7 +83,7 @@ class View:
 
 @dataclass(slots=True)
 class StepBlock:
-    """The small device memory that tells a step what to do. All spans are of the compute dtype, so a step reads no host.
+    """The small device memory that tells a step what to do, so that a step reads no host. All of the compute dtype.
 
     Attributes
     ----------
@@ -220,10 +220,10 @@ class UpdateOperations(Protocol):
         From ``partials`` (all records of one step, adjacent; ``None`` leaves the norm alone and the multiplier 1) it
         writes norm, ``nonfinite`` and ``multiplier = min(1, max_norm / norm)``: 1 for a zero or non-finite norm.
         ``loss_scale`` (two float32 values: the factor that the gradients carry, and nonzero if a non-finite gradient
-        was found elsewhere) comes with ``partials``: norm and multiplier are then divided by the factor, and ``skip`` is
-        set if any gradient is not finite. Otherwise ``skip`` is cleared. If the
-        block has rows it renews the bias corrections of the coming step in ``counters[slot]`` and writes the step after
-        it to the other slot: advanced for active rows, copied for the others or when ``skip`` is set.
+        was found elsewhere) comes with ``partials``: norm and multiplier are then divided by the factor, and ``skip``
+        is set if any gradient is not finite. Otherwise ``skip`` is cleared. If the block has rows it renews the bias
+        corrections of the coming step in ``counters[slot]`` and writes the step after it to the other slot: advanced
+        for active rows, copied for the others or when ``skip`` is set.
         """
         ...
 

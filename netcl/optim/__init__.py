@@ -1,5 +1,6 @@
 """Optimizers, gradient clipping and learning-rate schedules."""
 
+from netcl.amp.scaler import GradScaler as AMPGradScaler
 from netcl.optim.adam import Adam, AdamW
 from netcl.optim.clip import clip_grad_norm, clip_grad_norm_device, clip_grad_value
 from netcl.optim.optimizer import Optimizer
@@ -9,6 +10,7 @@ from netcl.optim.schedules import CosineAnnealingLR, ReduceLROnPlateau, WarmupCo
 from netcl.optim.sgd import SGD, Momentum
 
 __all__ = [
+    "AMPGradScaler",
     "Adam",
     "AdamW",
     "CosineAnnealingLR",

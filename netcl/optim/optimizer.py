@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from netcl.array import Array
-from netcl.errors import DTypeError, HyperParameterError, NetclError, TapeError
+from netcl.backends.base import HEADER, Span, View
+from netcl.dtypes import float32
+from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, NetclError, TapeError
+from netcl.expression import conversion, maximum, trace
 from netcl.optim import checkpoint, checks
 from netcl.optim.group import ParameterGroup
 from netcl.optim.partition import Partition, check_parameters
@@ -27,9 +30,9 @@ class Optimizer(ABC):
         A dict is a parameter group: ``"params"`` and hyper-parameters that differ from the defaults.
     defaults : mapping
         Every hyper-parameter with its value.
-    rule : callable
-        ``rule(groups) -> Rule``: which update runs, given all parameter groups.
-    check : mapping of str to callable
+    rule : Rule or callable
+        The update, or ``rule(groups) -> Rule``: which update runs, given all parameter groups.
+    check : mapping of str to callable, optional
         ``check[name](name, value)`` returns the value to keep or raises HyperParameterError.
     check_group : callable, optional
         Refuses combinations that do not go together.
@@ -45,19 +48,19 @@ class Optimizer(ABC):
         self,
         params: Parameters,
         defaults: Mapping[str, Any],
-        rule: Callable[[Sequence[Mapping[str, Any]]], Rule],
-        check: Mapping[str, Check],
+        rule: Rule | Callable[[Sequence[Mapping[str, Any]]], Rule],
+        check: Mapping[str, Check] | None = None,
         check_group: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self.defaults = dict(defaults)
-        self._check = dict(check)
+        self._check = {"lr": checks.not_negative, **(check or {})}
         self._check_group = check_group
         self.param_groups: list[ParameterGroup] = [
             self._new_group(group, f"parameter group {i}") for i, group in enumerate(_as_groups(params))
         ]
         _refuse_duplicates(self.param_groups)
-        self._choose_rule = rule
-        self._rule = rule(self.param_groups)
+        self._choose_rule = (lambda groups: rule) if isinstance(rule, Rule) else rule
+        self._rule = self._choose_rule(self.param_groups)
         self._partitions = self._partitioned(self.param_groups, ())
 
     def _new_group(self, group: Mapping[str, Any], where: str) -> ParameterGroup:
@@ -166,6 +169,59 @@ class Optimizer(ABC):
         A parameter whose ``grad`` is None is skipped: neither moved nor decayed, and its step count is kept.
         """
         result = None if closure is None else closure()
+        for partition in self._ready(max_norm):
+            partition.enqueue(max_norm)
+        return result
+
+    def scaled_step(self, loss_scale: Span, max_norm: float | None = None) -> list[Span]:
+        """The step of :class:`netcl.amp.GradScaler`. Enqueues work and does not block.
+
+        Parameters
+        ----------
+        loss_scale : Span
+            Two float32 values: the factor that the gradients carry, and nonzero to skip the step in any case.
+        max_norm : float, optional
+            As in :meth:`step`, of the gradients without the factor.
+
+        Returns
+        -------
+        list of Span
+            One element each, nonzero where a gradient was not finite. No byte of parameters or state changes then.
+        """
+        live = self._ready(max_norm)
+        if len(live) > 1:
+            loss_scale = self._decided_together(live, loss_scale)
+        for partition in live:
+            partition.enqueue(max_norm, loss_scale)
+        return [partition.nonfinite for partition in live]
+
+    def unscale_gradients(self, loss_scale: Span) -> list[Span]:
+        """Divide the gradients by the loss scale in place, for :class:`netcl.amp.GradScaler`. Does not block.
+
+        Parameters and result are those of :meth:`scaled_step`.
+        """
+        return [partition.unscale(loss_scale) for partition in self._ready(None)]
+
+    @staticmethod
+    def _decided_together(live: Sequence[Partition], loss_scale: Span) -> Span:
+        """The loss scale with what any dtype's gradients say of skipping, so that all of them take the same step."""
+        backend = live[0].backend
+        if any(partition.backend is not backend for partition in live):
+            raise DeviceMismatchError(
+                f"a scaler steps parameters of one device, and these are on {backend.device} and "
+                f"{live[1].backend.device}; give each device an optimizer and a scaler of its own"
+            )
+        pair = Span(backend.alloc(2, float32), 0, 2)
+        backend.map(conversion(float32, float32), (_flat(loss_scale),), (_flat(pair),))
+        found = _flat(Span(pair.buffer, 1, 1))
+        for partition in live:
+            header = partition.measure(loss_scale)
+            flag = _flat(Span(header.buffer, HEADER.index("nonfinite"), 1))
+            backend.map(trace(maximum, (float32, header.dtype), stored=(float32,)), (found, flag), (found,))
+        return pair
+
+    def _ready(self, max_norm: float | None) -> list[Partition]:
+        """The partitions with gradients, checked and with their hyper-parameters on the device."""
         if max_norm is not None:
             checks.positive("max_norm", max_norm)
             if len(self._partitions) > 1:
@@ -183,9 +239,7 @@ class Optimizer(ABC):
             )
         for partition in live:
             partition.write_table(self.param_groups)
-        for partition in live:
-            partition.enqueue(max_norm)
-        return result
+        return live
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients. Does not block.
@@ -239,6 +293,10 @@ class Optimizer(ABC):
             return f"    {len(group['params'])} parameter(s): {shown}"
 
         return "\n".join([f"{type(self).__name__}(", *map(line, self.param_groups), ")"])
+
+
+def _flat(span: Span) -> View:
+    return View(span.buffer, span.offset, (span.size,), (1,))
 
 
 def _as_groups(params: Parameters) -> list[Mapping[str, Any]]:

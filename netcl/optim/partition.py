@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -242,19 +243,40 @@ class Partition:
         self.backend.upload(table.reshape(-1), Span(self.block.hyper.buffer, 0, table.size))
         self._table = table
 
-    def enqueue(self, max_norm: float | None = None, norm_type: float = 2.0) -> None:
-        """Enqueue one step: one launch, or three with clipping. Does not block."""
+    def enqueue(self, max_norm: float | None = None, loss_scale: Span | None = None) -> None:
+        """Enqueue one step: one launch, or three with clipping or a loss scale. Does not block."""
         if self.arena.gather():
             self._bind()
-        prepared = max_norm is not None or self._renew
-        if max_norm is not None:
-            self.backend.prepare_step(self.block, self._partials(norm_type), ord=norm_type, max_norm=max_norm)
+        measured = max_norm is not None or loss_scale is not None
+        if measured:
+            limit = math.inf if max_norm is None else max_norm
+            self.backend.prepare_step(self.block, self._partials(), max_norm=limit, loss_scale=loss_scale)
         elif self._renew:
             self.backend.prepare_step(self.block)
-        self._launch(advance=not prepared)
+        self._launch(advance=not (measured or self._renew))
         self.block.slot ^= 1
-        # After a clipped step the header still holds its factor.
-        self._renew = max_norm is not None
+        # After a measured step the header still holds its factor and its decision.
+        self._renew = measured
+
+    @property
+    def nonfinite(self) -> Span:
+        """Nonzero if the last measured step found a gradient that was not finite."""
+        return _entry(self.block.header, "nonfinite")
+
+    def measure(self, loss_scale: Span) -> Span:
+        """A header with the norm, finiteness and multiplier of the gradients as they are. Does not block."""
+        if self.arena.gather():
+            self._bind()
+        header = Span(self.backend.alloc(len(HEADER), self.compute), 0, len(HEADER))
+        self.backend.fill(header, 0)
+        self.backend.prepare_step(StepBlock(header), self._partials(), loss_scale=loss_scale)
+        return header
+
+    def unscale(self, loss_scale: Span) -> Span:
+        """Divide the gradients by the loss scale in place; nonzero if one was not finite. Does not block."""
+        header = self.measure(loss_scale)
+        self.backend.scale(_entry(header, "multiplier"), self.gradients)
+        return _entry(header, "nonfinite")
 
     def _bind(self) -> None:
         """Note what the launches get, for as long as the parameters stay where they are."""
@@ -274,9 +296,10 @@ class Partition:
             Span(self._records.buffer, 2 * (end - count), 2 * count) for count, end in zip(counts, ends, strict=True)
         ]
 
-    def _partials(self, norm_type: float) -> Span:
+    def _partials(self) -> Span:
+        """Records of the L2 norm of all gradients."""
         for run, piece in zip(self._operands, self._pieces, strict=True):
-            self.backend.norm_reduce(run.gradients, piece, norm_type, rows=run.rows, block=self.block)
+            self.backend.norm_reduce(run.gradients, piece, 2.0, rows=run.rows, block=self.block)
         return self._records
 
     def _launch(self, *, advance: bool) -> None:
@@ -372,6 +395,10 @@ def _common(old: Arena, new: Arena) -> list[tuple[int, int, int]]:
         elif size:
             found.append((start, to, size))
     return found
+
+
+def _entry(header: Span, name: str) -> Span:
+    return Span(header.buffer, header.offset + HEADER.index(name), 1)
 
 
 def _counters(block: StepBlock) -> tuple[Span, Span]:
