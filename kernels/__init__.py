@@ -1,0 +1,1 @@
+"""The OpenCL kernels, shipped as the data package ``netcl.kernels``."""

@@ -166,8 +166,8 @@ newaxis = None
 
 __all__ = [
     "DType", "Tensor", "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos", "acosh",
-    "add", "all", "amp", "any", "arange", "argmax", "argmin", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh",
-    "autograd", "available", "backends", "bfloat16", "bitwise_and", "bitwise_invert", "bitwise_left_shift",
+    "add", "all", "amp", "any", "arange", "argmax", "argmin", "asarray", "asin", "asinh", "astype", "atan", "atan2",
+    "atanh", "autograd", "available", "backends", "bfloat16", "bitwise_and", "bitwise_invert", "bitwise_left_shift",
     "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool", "broadcast_arrays", "broadcast_to", "can_cast", "ceil",
     "clip", "complex128", "complex64", "concat", "copysign", "cos", "cosh", "count_nonzero", "data", "devices",
     "divide", "e", "empty", "empty_like", "equal", "erf", "errors", "exp", "expand_dims", "expm1", "eye", "finfo",

@@ -128,9 +128,7 @@ def _promote_integers(a: DType, b: DType) -> DType:
     if signed.itemsize > unsigned.itemsize:
         return signed
     if unsigned.itemsize == 8:
-        raise DTypeError(
-            f"{signed} and {unsigned} have no common integer dtype; cast one of them with astype() first"
-        )
+        raise DTypeError(f"{signed} and {unsigned} have no common integer dtype; cast one of them with astype() first")
     return {1: int16, 2: int32, 4: int64}[unsigned.itemsize]
 
 
