@@ -10,7 +10,7 @@
 // the multiplier is 1. With rows it renews the bias corrections in `now` and writes the counters of the step after it
 // to `next`. Bytes moved: 8 per record and about 50 per row, for float32. Launch: one work-group.
 
-// A power of two.
+// A power of two; 1 on CPUs, where work-items that wait for each other cost more than they save.
 #ifndef WORK_GROUP_SIZE
 #define WORK_GROUP_SIZE 64
 #endif
@@ -76,9 +76,14 @@ prepare_step(__global real *restrict header, const ulong header_offset
     for (size_t i = lane; i < count; i += WORK_GROUP_SIZE)
         scale = larger(scale, partials[2 * i]);
     TREE(lanes, scale, larger)
-    real sum = 0;
-    for (size_t i = lane; i < count; i += WORK_GROUP_SIZE)
-        sum += weighted(partials[2 * i], partials[2 * i + 1], scale, p);
+    // What each addition rounds away is carried to the next (W. Kahan, 1965): a CPU's one work-item adds all records.
+    real sum = 0, lost = 0;
+    for (size_t i = lane; i < count; i += WORK_GROUP_SIZE) {
+        const real term = weighted(partials[2 * i], partials[2 * i + 1], scale, p) - lost;
+        const real next_sum = sum + term;
+        lost = next_sum - sum - term;
+        sum = next_sum;
+    }
     TREE(lanes, sum, ADD)
     const bool is_maximum = ORDER < 0;
     const real norm_root = isnan(sum) ? sum : scale == 0 || isinf(scale) || is_maximum ? 1 : root(sum, p);

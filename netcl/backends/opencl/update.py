@@ -23,8 +23,8 @@ from netcl.expression import Expression
 PIECE = {True: 16384, False: 4096}
 """Elements per record of a norm: on a CPU what a core's cache holds, on a GPU enough for one work-group."""
 
-PREPARE_GROUP = 64
-"""Work-items that decide a step."""
+PREPARE_GROUP = {True: 1, False: 64}
+"""Work-items that decide a step: on a CPU they would wait for each other longer than one takes alone."""
 
 KEPT_LAUNCHES = 256
 """Launches kept in one step block, before they are all forgotten."""
@@ -269,17 +269,18 @@ class UpdateCalls(Core):
         if block.rows:
             types += [None, np.uint64] * 3 + [np.uint64]
             arguments += [*_arguments(*_tables(block)), block.rows]
+        group = PREPARE_GROUP[self.is_cpu]
         defines: Defines = (
             *_reals(compute),
             *_columns(block),
-            ("WORK_GROUP_SIZE", PREPARE_GROUP),
+            ("WORK_GROUP_SIZE", group),
             ("ORDER", order),
             ("RECORDS", int(partials is not None)),
             ("LOSS_SCALED", int(loss_scale is not None)),
             ("ROWS", int(block.rows > 0)),
         )
         # A block without rows is made for one norm; one with rows lives as long as an optimizer.
-        ready = self._ready("prepare_step", defines, types, arguments, (1, PREPARE_GROUP), spans, kept=block.rows > 0)
+        ready = self._ready("prepare_step", defines, types, arguments, (1, group), spans, kept=block.rows > 0)
         ready.max_norm = max_norm
         return ready
 
