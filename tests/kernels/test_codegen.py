@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pyopencl as cl
@@ -12,6 +13,7 @@ from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends.opencl.codegen import is_wide, statements
 from netcl.backends.opencl.literals import c_type, literal
+from netcl.backends.opencl.program import source
 from netcl.dtypes import bool_, complex64, float16, float32, float64, int8, int32, int64, uint8, uint16, uint32, uint64
 from netcl.errors import DTypeError
 
@@ -48,12 +50,14 @@ def compute(opencl, expression, operands, width, scalars=()):
     for k, (dtype, name) in enumerate(zip(expression.stored, outputs, strict=True)):
         parameters.append(f"__global {c_type(dtype)} *r{k}")
         lines.append(f"r{k}[i] = {name};" if width == 1 else f"vstore{width}({name}, i, r{k});")
-    source = (
+    text = source("trigonometry.clh") + (
         "#ifdef cl_khr_fp64\n#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n#endif\n#pragma OPENCL FP_CONTRACT OFF\n"
         f"__kernel void f({', '.join(parameters)}) {{\nconst size_t i = get_global_id(0);\n"
         + "\n".join([*body, *lines, "}"])
     )
-    kernel = cl.Kernel(cl.Program(opencl.context, source).build(["-w", "-cl-std=CL1.2"]), "f")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cl.CompilerWarning)  # for any output of a compiler
+        kernel = cl.Kernel(cl.Program(opencl.context, text).build(["-w", "-cl-std=CL1.2"]), "f")
     flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
     buffers = [cl.Buffer(opencl.context, flags, hostbuf=np.ascontiguousarray(x)) for x in operands]
     results = [np.zeros(size, dtype.name) for dtype in expression.stored]

@@ -22,6 +22,8 @@ Names: TypeAlias = Mapping[tuple[str, int | str], str]
 def statements(expression: Expression, names: Names, width: int, prefix: str = "t") -> tuple[list[str], list[str]]:
     """The C statements that compute ``expression``, and the names that hold its outputs.
 
+    They are for kernel files that include ``trigonometry.clh``, as ``storage.clh`` does.
+
     Parameters
     ----------
     expression : Expression
@@ -268,9 +270,8 @@ class Writer:
     def on_floats(self, op: str, args: list[str], dtype: DType) -> str:
         if op in operators.CLASSIFIERS:
             return self.mask(dtype.itemsize, f"{op}({args[0]})")
-        if op in operators.LANE_BY_LANE and dtype is float32 and self.width > 1:
-            lanes = ", ".join(f"{op}({args[0]}.s{lane})" for lane in range(self.width))
-            return self.value(dtype, f"({c_type(dtype, self.width)})({lanes})")
+        if op in operators.LANES and dtype is float32 and self.width > 1:
+            return self.value(dtype, f"{op}_lanes{self.width}({args[0]})")
         if op in BUILTINS:
             return self.value(dtype, f"{BUILTINS[op]}({', '.join(args)})")
         if op in INFIX and not op.startswith("bitwise"):

@@ -36,9 +36,8 @@ BUILTINS = {
 }  # fmt: skip
 """Operators on floats that are one function of OpenCL C."""
 
-LANE_BY_LANE = ("sin", "cos", "tan", "acosh")
-"""On float32 one lane after the other: in PoCL 3.0's vector versions a large argument spoils its neighbours, and
-``acosh`` of eight lanes stored as float16 crashes."""
+LANES = ("sin", "cos", "tan", "acosh")
+"""What ``trigonometry.clh`` defines for vectors of float32."""
 
 BOOL_MEANINGS = {
     "add": "|", "maximum": "|", "bitwise_or": "|", "logical_or": "|", "multiply": "&", "minimum": "&",
