@@ -64,4 +64,5 @@ static inline void update(const struct coefficients h, struct element *x) {
     STATE(TO_ELEMENT)
 }
 
+#define WHOLE_VECTORS(EACH) EACH(update(c, &x))
 #include "fused.clh"

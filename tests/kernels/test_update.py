@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
+from netcl.backends.opencl.rules import operands_first, with_reciprocals
 from netcl.backends.opencl.update import KEPT_LAUNCHES, PIECE
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
 from netcl.expression import Node
@@ -583,3 +584,26 @@ def test_kernels_and_seam_lay_a_block_out_alike(enumeration, names):
     found = [name.strip().lower() for name in text.split(",")]
     found = [name.removeprefix("header_").removeprefix("counter_") for name in found if name != "counters"]
     assert found == list(names)
+
+
+def divisions(rule):
+    return [node for node in operands_first(rule.outputs) if node.op == "divide"]
+
+
+def test_a_rule_divides_by_a_hyper_parameter_once_for_a_chunk():
+    rule = adam_rule()
+    rewritten = with_reciprocals(rule)
+    assert len(divisions(rule)) == 3
+    by_element = [node for node in divisions(rewritten) if node.args[0].op != "constant"]
+    assert len(by_element) == 1, "only the division by the root is one per element"
+    assert (rewritten.inputs, rewritten.stored) == (rule.inputs, rule.stored)
+
+
+def test_a_rule_of_many_operations_is_rewritten():
+    def long(p, g):
+        for _ in range(3000):
+            p = p - g / hyper("lr")
+        return p
+
+    rule = ex.trace(long, (dtypes.float32,) * 2, stored=(dtypes.float32,))
+    assert all(node.args[0].op == "constant" for node in divisions(with_reciprocals(rule)))
