@@ -1,4 +1,6 @@
-"""The ``opencl`` fixture: the backend of every OpenCL device that works, simulators apart."""
+"""Backends of every OpenCL device that works, simulators apart: ``opencl``, and ``forms`` or ``runtime``, whose kernels
+have the shape that suits a CPU or the one that suits a GPU.
+"""
 
 from __future__ import annotations
 
@@ -18,3 +20,17 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="session")
 def opencl(request):
     return get_backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def forms(opencl):
+    """A backend for each shape of the kernels: adjacent elements per work-item, and work-items that take turns."""
+    made = {form: type(opencl)(opencl.cl_device) for form in ("cpu", "gpu")}
+    for form, backend in made.items():
+        backend.is_cpu = form == "cpu"
+    return made
+
+
+@pytest.fixture(params=("cpu", "gpu"))
+def runtime(forms, request):
+    return forms[request.param]
