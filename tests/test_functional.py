@@ -53,7 +53,7 @@ IN_16_BITS = [
 
 
 # Every kernel is built anew for a dtype, so each operation takes one of the two in turn.
-@pytest.mark.parametrize(("name", "dtype"), zip(IN_16_BITS, cycle(["float16", "bfloat16"]), strict=False))
+@pytest.mark.parametrize(("name", "dtype"), [*zip(IN_16_BITS, cycle(["float16", "bfloat16"]), strict=False)])
 def test_operation_agrees_with_numpy_in_16_bits(backend, name, dtype):
     expected = run(netcl.get_backend("numpy"), OPERATIONS[name], dtype)
     unit = 2.0**-10 if dtype == "float16" else 2.0**-7
