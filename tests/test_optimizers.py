@@ -429,6 +429,19 @@ def test_resuming_is_bit_exact(case, backend):
     assert np.array_equal(first.numpy(), straight.numpy())
 
 
+def test_a_parameter_rests_on_after_loading(backend):
+    busy, resting = parameter([1.0], backend, [1.0]), parameter([2.0], backend, [1.0])
+    optimizer = Adam([busy, resting], lr=0.5)
+    optimizer.step()
+    resting.grad = None
+    optimizer.step()
+    before = resting.item()
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    assert resting.item() == before
+    assert [entry["step"] for entry in optimizer.state_dict()["state"].values()] == [3, 1]
+
+
 def test_checkpoints_match_by_name(backend):
     a, b = parameter([1.0], backend, [1.0]), parameter([2.0, 3.0], backend, [1.0, 1.0])
     optimizer = AdamW([("a", a), ("b", b)], lr=0.1)

@@ -88,7 +88,7 @@ class Partition:
         else:
             self._take_over(earlier)
         self._upload_row_map()
-        # What the gradients were at the last step: a parameter's home, or None where it had none.
+        # The gradients for which the active rows are right: a parameter's home, or None if it rests.
         self._expected: list[Array | None] = list(self._homes)
         # The bias corrections of the coming step have to be made anew; nothing else is pending.
         self._renew = True
@@ -356,6 +356,7 @@ class Partition:
         for name, values in host.items():
             self.backend.upload(values, self.state[name])
         self._rows = [_Row(group, members) for (group, _), members in rows.items()]
+        self._expected = list(self._homes)
         self.block = self._new_block(max(8, 2 * len(self._rows)))
         counters = np.zeros((self.block.rows, len(COUNTERS)), self._host_dtype)
         counters[:, 0] = 1.0
