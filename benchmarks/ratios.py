@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
-SAMPLE = 5e-3
+SAMPLE = 20e-3
 """Seconds that one sample takes at least; shorter work is repeated."""
+
+SETTLE = 30e-3
+"""Seconds for which the threads of OpenMP and OpenBLAS may spin after their work is done."""
 
 Run = Callable[[], Any]
 
@@ -77,7 +80,8 @@ def measure(sides: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
             shift = number % len(names)
             for name in names[shift:] + names[:shift]:
                 run = sides[name]
-                # The threads of the side before may still spin, and the caches hold its data.
+                # The threads of the side before still spin, and the caches hold its data.
+                time.sleep(SETTLE)
                 run()
                 started = time.perf_counter()
                 for _ in range(repeats[name]):
