@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from netcl.backends.base import Backend, Buffer, Device, Span, View
 from netcl.dtypes import DType
@@ -56,6 +56,50 @@ class Storage:
         self.backend.map(_identity(self.dtype), (source,), (target,))
         self.buffer, self.offset = buffer, offset
         relocations.count += 1
+
+
+class Deferred(Protocol):
+    """Work on a storage that is put off until somebody looks at its contents."""
+
+    def settle(self) -> None:
+        """Do it now, if it is still to be done. Enqueues; does not block."""
+        ...
+
+
+class DeferredStorage(Storage):
+    """A storage whose contents are settled whenever its buffer is asked for.
+
+    So a factor on the gradients can wait for the optimizer's step, which folds it into its own pass, and everybody else
+    reads gradients that carry it.
+    """
+
+    __slots__ = ("deferred", "_settled")
+
+    def __init__(self, backend: Backend, buffer: Buffer, offset: int, size: int, deferred: Deferred) -> None:
+        self.deferred = deferred
+        super().__init__(backend, buffer, offset, size)
+
+    @property
+    def buffer(self) -> Buffer:
+        """The buffer, with its contents as they are meant to be."""
+        self.deferred.settle()
+        return self._settled
+
+    @buffer.setter
+    def buffer(self, buffer: Buffer) -> None:
+        self._settled = buffer
+
+
+class GradientWatcher(Protocol):
+    """What is told of gradients while a tape walks back: the all-reduce of data-parallel training."""
+
+    def gradient_ready(self, leaf: Array) -> None:
+        """``leaf.grad`` is what this walk makes of it; the work is enqueued and perhaps not done."""
+        ...
+
+    def walk_done(self) -> None:
+        """The walk is over. Called once, if it reached any array that names this watcher."""
+        ...
 
 
 @cache
@@ -119,11 +163,16 @@ class Array:
     grad : Array or None
     grad_home : Array or None
         What ``backward`` is to write a new gradient into; an optimizer sets it to a piece of its gradient arena.
+    grad_watcher : GradientWatcher or None
+        Who is told when ``backward`` has made the gradient.
     node : object or None
         What the tape recorded as the origin of this array.
     """
 
-    __slots__ = ("storage", "shape", "strides", "offset", "requires_grad", "grad", "grad_home", "node", "__weakref__")
+    __slots__ = (
+        "storage", "shape", "strides", "offset", "requires_grad", "grad", "grad_home", "grad_watcher", "node",
+        "__weakref__",
+    )  # fmt: skip
 
     storage: Storage
     shape: tuple[int, ...]
@@ -132,6 +181,7 @@ class Array:
     requires_grad: bool
     grad: Self | None
     grad_home: Self | None
+    grad_watcher: GradientWatcher | None
     node: Any
 
     def __init__(
@@ -144,6 +194,7 @@ class Array:
         self.requires_grad = False
         self.grad = None
         self.grad_home = None
+        self.grad_watcher = None
         self.node = None
 
     def empty_like(self, shape: tuple[int, ...] | None = None, dtype: DType | None = None) -> Self:

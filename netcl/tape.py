@@ -14,13 +14,28 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 from weakref import ref
 
-from netcl.array import Array, Storage
+from netcl.array import Array, GradientWatcher, Storage
 from netcl.dtypes import DType
 from netcl.errors import DeviceMismatchError, ShapeError, TapeError
 from netcl.expression import Expression, conversion, trace
 
 VJP: TypeAlias = Callable[[Any], Any]
 """Takes the gradient of the output, returns the gradient of one operand: a vector-Jacobian product."""
+
+
+class Into:
+    """A derivative ``vjp(gradient, out)`` that can write its result into ``out``, where it has its shape and dtype.
+
+    It returns ``out`` if it did. A gradient arena then needs no copy. Called as any VJP, ``out`` is None.
+    """
+
+    __slots__ = ("vjp",)
+
+    def __init__(self, vjp: Callable[[Any, Any], Any]) -> None:
+        self.vjp = vjp
+
+    def __call__(self, gradient: Any) -> Any:
+        return self.vjp(gradient, None)
 
 
 class Node:
@@ -171,23 +186,22 @@ class Tape:
         nodes = self._latest_first(root)
         start = _seed(output, seed)
         gradients = {root: start}
-        leaves: dict[int, tuple[Array, Array]] = {}
+        leaves = _Leaves(nodes, start.storage)
         with no_grad():
             for node in nodes:
                 gradient = gradients.pop(node)
                 for operand, vjp in node.operands:
-                    contribution = vjp(gradient)
+                    home = leaves.destination(operand) if operand.requires_grad and isinstance(vjp, Into) else None
+                    contribution = vjp(gradient) if home is None else vjp.vjp(gradient, home)  # type: ignore[attr-defined]
                     if self._made(operand):
                         known = gradients.get(operand.node)
                         gradients[operand.node] = contribution if known is None else _add(known, contribution)
                     if operand.requires_grad:
-                        _, earlier = leaves.get(id(operand), (operand, None))
-                        total = contribution if earlier is None else _add(earlier, contribution)
-                        leaves[id(operand)] = (operand, total)
+                        leaves.add(operand, contribution)
                 if not self.retain:
                     # The derivatives hold the arrays that hold this node: cutting here frees them without a collection.
                     node.operands = []
-            _deposit(list(leaves.values()), {start.storage})
+            leaves.finish()
 
     def _checked(self, output: Any) -> Node:
         if not isinstance(output, Array):
@@ -258,23 +272,86 @@ def _add(a: Array, b: Array) -> Array:
     return total
 
 
-def _deposit(leaves: Sequence[tuple[Array, Array]], given: set[Storage]) -> None:
-    """Add each gradient to its leaf's ``grad``; every leaf ends up with memory of its own, none of it ``given``."""
-    for leaf, gradient in leaves:
-        if gradient.shape != leaf.shape:
-            raise TapeError(f"internal: a gradient of shape {gradient.shape} for an array of shape {leaf.shape}")
+class _Leaves:
+    """The gradients of one walk's leaves: each is summed, and handed over once no operation is left that adds to it.
+
+    Every leaf ends up with memory of its own: not that of the seed, nor that of another leaf. A gradient that the walk
+    itself still reads is only written at its end.
+    """
+
+    def __init__(self, nodes: Sequence[Node], seed: Storage) -> None:
+        self._given = {seed}
+        self._left: dict[int, int] = {}
+        self._sums: dict[int, tuple[Array, Array]] = {}
+        self._late: list[tuple[Array, Array]] = []
+        self._watchers: list[GradientWatcher] = []
+        read: set[Storage | None] = set()
+        for node in nodes:
+            read.update(storage() for storage, _ in node.seen)
+            for operand, _ in node.operands:
+                if operand.requires_grad:
+                    self._left[id(operand)] = self._left.get(id(operand), 0) + 1
+        self._read = read
+
+    def destination(self, leaf: Array) -> Array | None:
+        """Where the only contribution to a leaf's gradient may be written at once."""
+        home = leaf.grad_home
+        if home is None or leaf.grad is not None or leaf.node is not None or self._left[id(leaf)] != 1:
+            return None
+        return None if id(leaf) in self._sums or home.storage in self._read else home
+
+    def add(self, leaf: Array, contribution: Array) -> None:
+        """Take in what one operation contributes; the last one hands the gradient over."""
+        if contribution.shape != leaf.shape:
+            raise TapeError(f"internal: a gradient of shape {contribution.shape} for an array of shape {leaf.shape}")
+        _, earlier = self._sums.pop(id(leaf), (leaf, None))
+        total = contribution if earlier is None else _add(earlier, contribution)
+        self._left[id(leaf)] -= 1
+        if self._left[id(leaf)]:
+            self._sums[id(leaf)] = leaf, total
+            return
+        target = leaf.grad if leaf.grad is not None else leaf.grad_home
+        if target is not None and target.storage in self._read:
+            self._late.append((leaf, total))
+        else:
+            self._hand_over(leaf, total)
+
+    def finish(self) -> None:
+        """Write what had to wait, and say that the walk is over."""
+        for leaf, total in self._late:
+            self._hand_over(leaf, total)
+        for watcher in self._watchers:
+            watcher.walk_done()
+
+    def _hand_over(self, leaf: Array, gradient: Array) -> None:
+        self._deposit(leaf, gradient)
+        watcher = leaf.grad_watcher
+        if watcher is not None:
+            if watcher not in self._watchers:
+                self._watchers.append(watcher)
+            watcher.gradient_ready(leaf)
+
+    def _deposit(self, leaf: Array, gradient: Array) -> None:
+        """Add a gradient to its leaf's ``grad``."""
         if leaf.grad is not None:
             target = leaf.grad
             target.backend.map(
                 _sum_of(target.dtype, gradient.dtype), (target.view(), gradient.view()), (target.view(),)
             )
-            continue
+            target.storage.version += 1
+            return
         home = leaf.grad_home
+        if home is not None:
+            if gradient is not home:
+                leaf.backend.map(conversion(gradient.dtype, leaf.dtype), (gradient.view(),), (home.view(),))
+            home.storage.version += 1
+            leaf.grad = home
+            return
         storage = gradient.storage
-        owns = gradient.is_contiguous and gradient.size == storage.size and storage not in given
-        if home is None and owns and gradient.dtype is leaf.dtype and gradient.node is None:
-            given.add(storage)
+        owns = gradient.is_contiguous and gradient.size == storage.size and storage not in self._given
+        if owns and gradient.dtype is leaf.dtype and gradient.node is None:
+            self._given.add(storage)
             leaf.grad = gradient
-            continue
-        leaf.grad = leaf.empty_like() if home is None else home
+            return
+        leaf.grad = leaf.empty_like()
         leaf.backend.map(conversion(gradient.dtype, leaf.dtype), (gradient.view(),), (leaf.grad.view(),))

@@ -366,3 +366,59 @@ def test_seed_of_another_device():
     )
     with pytest.raises(DeviceMismatchError, match="move it with to"):
         tape.backward(y, seed=seed)
+
+
+class Watcher:
+    def __init__(self):
+        self.seen = []
+
+    def gradient_ready(self, leaf):
+        self.seen.append((leaf, leaf.grad.tolist()))
+
+    def walk_done(self):
+        self.seen.append("done")
+
+
+def test_a_watcher_hears_of_each_gradient_as_soon_as_nothing_adds_to_it_any_more():
+    first, twice, never = (netcl.ones(2, requires_grad=True) for _ in range(3))
+    watcher = Watcher()
+    for leaf in (first, twice, never):
+        leaf.grad_watcher = watcher
+    with ag.Tape() as tape:
+        h = first * 2.0
+        loss = netcl.sum(h * twice + twice * 5.0)
+    tape.backward(loss)
+    assert watcher.seen == [(twice, [7.0, 7.0]), (first, [2.0, 2.0]), "done"]
+
+
+def test_a_gradient_is_written_to_its_home_at_once():
+    w, x = netcl.ones((4, 3), requires_grad=True), netcl.ones((5, 3))
+    w.grad_home = netcl.zeros((4, 3))
+    calls = []
+    w.grad_watcher = watcher = Watcher()
+    contract, map_ = w.backend.contract, w.backend.map
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(w.backend, "contract", lambda a, b, out: (calls.append(out.buffer), contract(a, b, out)))
+        patch.setattr(w.backend, "map", lambda *args: (calls.append(args[2][0].buffer), map_(*args)))
+        with ag.Tape() as tape:
+            y = F.linear(x, w)
+        tape.backward(y, seed=netcl.ones((5, 4)))
+    assert w.grad is w.grad_home
+    assert calls[-1] is w.grad.storage.buffer
+    assert len(calls) == 2
+    assert watcher.seen[0][1] == [[5.0] * 3] * 4
+
+
+def test_a_gradient_that_the_walk_still_reads_is_written_last():
+    w = netcl.asarray([2.0, 3.0], requires_grad=True)
+    v = netcl.asarray([1.0, 1.0], requires_grad=True)
+    w.grad_home = netcl.asarray([5.0, 7.0])
+    penalty = w.grad_home
+    with ag.Tape() as tape:
+        a = v * penalty  # its derivative reads the memory that the gradient of w is going to lie in
+        b = w * w
+        loss = netcl.sum(a + b)
+    tape.backward(loss)
+    assert v.grad.tolist() == [5.0, 7.0]
+    assert w.grad is penalty
+    assert w.grad.tolist() == [4.0, 6.0]

@@ -1,8 +1,9 @@
-"""The seam: what a backend must offer, in two Protocols and a few plain types.
+"""The seam: what a backend must offer, in three Protocols and a few plain types.
 
-The optimizers see :class:`UpdateOperations` alone; Tensor and autograd see :class:`ArrayOperations`. Everything a call
-touches is owned by the caller, nothing is returned but what is said, and nothing waits for the device except the calls
-marked **blocks**. Calls on one backend take effect in the order in which they are made.
+The optimizers see :class:`UpdateOperations`; Tensor and autograd see :class:`ArrayOperations`; memory that host and
+device both work on goes through :class:`HostOperations`. Everything a call touches is owned by the caller, nothing is
+returned but what is said, and nothing waits for the device except the calls marked **blocks**. Calls on one backend
+take effect in the order in which they are made.
 
 This file imports neither NumPy nor pyopencl.
 """
@@ -329,7 +330,38 @@ class ArrayOperations(Protocol):
         ...
 
 
-class Backend(UpdateOperations, ArrayOperations, Protocol):
+class HostMapping(Protocol):
+    """Elements of a buffer that the host may read and write until it gives them back."""
+
+    def array(self) -> HostArray:
+        """The elements as a flat array. **Blocks** until the calls made before the mapping have taken effect.
+
+        Where the device shares the host's memory, this is the buffer's own memory; else it is a copy.
+        """
+        ...
+
+    def release(self) -> None:
+        """Give the elements back with what the host wrote. Does not block; the array is not to be used any more."""
+        ...
+
+
+class HostOperations(Protocol):
+    """How host and device work on the same memory: all-reduce through the host, and plain arrays as parameters."""
+
+    def borrow(self, host: HostArray, dtype: DType) -> Buffer:
+        """A buffer of ``dtype`` that is the memory of a contiguous host array and keeps it alive, without a copy.
+
+        Only where ``device.shares_host_memory``. The host may touch the array only while it is mapped.
+        """
+        ...
+
+    def map_host(self, x: Span) -> HostMapping:
+        """Hand ``x`` to the host. Does not block: calls made before come first, calls on ``x`` after must not be made
+        until it is released."""
+        ...
+
+
+class Backend(UpdateOperations, ArrayOperations, HostOperations, Protocol):
     """A device that netcl can compute on.
 
     A plug-in registers a factory ``factory(selector: str) -> Backend`` under the entry-point group

@@ -52,7 +52,7 @@ class ReferenceBackend(UpdateCalls, ArrayCalls):
             kind="cpu",
             memory=_memory(),
             float64=self.supports(float64),
-            shares_host_memory=True,
+            shares_host_memory=self.namespace.in_place,
         )
 
     @property

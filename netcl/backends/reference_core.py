@@ -28,6 +28,21 @@ class ReferenceBuffer:
         self.dtype = dtype
 
 
+class ReferenceMapping:
+    """Elements that the host works on: in place where the namespace's arrays are the host's own."""
+
+    def __init__(self, core: Core, x: Span) -> None:
+        self._core, self._span = core, x
+        self._host: HostArray = core.shared(x)
+
+    def array(self) -> HostArray:
+        return self._host
+
+    def release(self) -> None:
+        if not isinstance(self._core.namespace, NumpyNamespace):
+            self._core.upload(self._host, self._span)
+
+
 class Core:
     """Memory and evaluation, which the two halves of the seam share."""
 
@@ -47,6 +62,18 @@ class Core:
 
     def download(self, x: Span) -> HostArray:
         return self.namespace.to_host(self.read(x))
+
+    def borrow(self, host: HostArray, dtype: DType) -> ReferenceBuffer:
+        """A buffer over the memory of a host array. See :class:`~netcl.backends.base.HostOperations`."""
+        return ReferenceBuffer(host.reshape(-1), host.size, dtype)
+
+    def map_host(self, x: Span) -> ReferenceMapping:
+        """See :class:`~netcl.backends.base.HostOperations`."""
+        return ReferenceMapping(self, x)
+
+    def shared(self, x: Span) -> HostArray:
+        """The elements on the host: the memory itself for NumPy, else a copy."""
+        return self.read(x) if isinstance(self.namespace, NumpyNamespace) else self.download(x)
 
     def synchronize(self) -> None:
         """Nothing is ever under way: calls return when they have taken effect."""

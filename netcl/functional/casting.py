@@ -44,7 +44,7 @@ def astype(x: A, dtype: DType | str, /, *, copy: bool = True, device: object = N
         raise DTypeError(f"{x.dtype} does not convert to {target}; take real(x) or abs(x) first")
     out: A = mapped(identity, x, dtype=target)
     if target.kind in "fc":
-        tape.record(out, (x, lambda g: pull(x, identity, g)), name="astype")
+        tape.record(out, (x, tape.Into(lambda g, into: pull(x, identity, g, out=into))), name="astype")
     return out
 
 

@@ -181,16 +181,22 @@ def conv2d(
 
         return _folded(x, windows, add)
 
-    def to_weight(g: A) -> Any:
+    def to_weight(g: A, into: Any) -> Any:
         each = product(
             rows_of(g), columns.restride((batch, places, depth), (depth * places, 1, places), columns.offset)
         )
-        return viewed(reduced("sum", identity, each, axes=(0,), dtype=weight.dtype), weight.shape)
+        home = None if into is None else viewed(into, (channels_out, depth))
+        total = reduced("sum", identity, each, axes=(0,), dtype=weight.dtype, out=home)
+        return into if total is home else viewed(total, weight.shape)
 
-    entries: list[tuple[A, tape.VJP]] = [(x, to_input), (weight, to_weight)]
+    entries: list[tuple[A, tape.VJP]] = [(x, to_input), (weight, tape.Into(to_weight))]
     if bias is not None:
         b = bias
-        entries.append((b, lambda g: reduced("sum", identity, g, axes=(0, 2, 3), dtype=b.dtype)))
+
+        def to_bias(g: A, into: Any) -> Any:
+            return reduced("sum", identity, g, axes=(0, 2, 3), dtype=b.dtype, out=into)
+
+        entries.append((b, tape.Into(to_bias)))
     tape.record(out, *entries, name="conv2d")
     return out
 

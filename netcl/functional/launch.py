@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -135,8 +135,16 @@ def broadcast_view(x: Array, shape: tuple[int, ...]) -> View:
     return View(storage.buffer, storage.offset + x.offset, shape, strides)
 
 
-def mapped(function: Function, *operands: Operand, dtype: DType | None = None) -> Any:
-    """A new array: ``function``, traced over the operands, element by element in one launch. Not recorded."""
+def fits(out: Array | None, shape: tuple[int, ...], dtype: DType) -> TypeGuard[Array]:
+    """Whether ``out`` can take a result of this shape and dtype."""
+    return out is not None and out.shape == shape and out.storage.dtype is dtype
+
+
+def mapped(function: Function, *operands: Operand, dtype: DType | None = None, out: Array | None = None) -> Any:
+    """``function``, traced over the operands, element by element in one launch. Not recorded.
+
+    The result is a new array, or ``out`` if it has the result's shape and dtype; so for ``reduced`` and ``pull``.
+    """
     expression, arrays, scalars = _prepared(function, operands, dtype)
     first = arrays[0]
     backend = first.storage.backend
@@ -145,7 +153,8 @@ def mapped(function: Function, *operands: Operand, dtype: DType | None = None) -
     else:
         common_backend(arrays)
         shape = broadcast_shapes(*[array.shape for array in arrays])
-    out = first.empty_like(shape, expression.stored[0])
+    if not fits(out, shape, expression.stored[0]):
+        out = first.empty_like(shape, expression.stored[0])
     if out.storage.size:
         backend.map(expression, [broadcast_view(x, shape) for x in arrays], [out.view()], scalars)
     return out
@@ -189,15 +198,17 @@ def reduced(
     axes: tuple[int, ...],
     dtype: DType | None = None,
     keepdims: bool = False,
+    out: Array | None = None,
 ) -> Any:
-    """A new array: the reduction ``op`` over sorted ``axes`` of ``function``, in one launch. Not recorded."""
+    """The reduction ``op`` over sorted ``axes`` of ``function``, in one launch. Not recorded."""
     if not axes:
-        return mapped(function, *operands, dtype=dtype)
+        return mapped(function, *operands, dtype=dtype, out=out)
     expression, arrays, scalars = _prepared(function, operands, dtype)
     common_backend(arrays)
     shape = broadcast_shapes(*[array.shape for array in arrays])
     left = tuple([extent for axis, extent in enumerate(shape) if axis not in axes])
-    out = arrays[0].empty_like(left, expression.stored[0])
+    if not fits(out, left, expression.stored[0]):
+        out = arrays[0].empty_like(left, expression.stored[0])
     if out.storage.size:
         views = [broadcast_view(x, shape) for x in arrays]
         out.storage.backend.reduce(op, expression, views, axes, out.view(), scalars)
@@ -212,7 +223,7 @@ def identity(x: Any) -> Any:
     return x
 
 
-def pull(x: Array, function: Function, g: Array, *operands: Operand) -> Any:
+def pull(x: Array, function: Function, g: Array, *operands: Operand, out: Array | None = None) -> Any:
     """The gradient of ``x``: ``function(g, *operands)`` summed over the axes along which ``x`` was repeated.
 
     ``g`` has the shape to which the operands broadcast. One launch.
@@ -220,11 +231,13 @@ def pull(x: Array, function: Function, g: Array, *operands: Operand) -> Any:
     if x.shape == g.shape:
         if function is identity and x.dtype is g.dtype:
             return g
-        return mapped(function, g, *operands, dtype=x.dtype)
+        return mapped(function, g, *operands, dtype=x.dtype, out=out)
     lead = g.ndim - x.ndim
     axes = tuple(range(lead)) + tuple(
         [axis for axis in range(lead, g.ndim) if x.shape[axis - lead] == 1 and g.shape[axis] != 1]
     )
+    if fits(out, x.shape, x.dtype) and x.ndim == g.ndim - len(axes):
+        return reduced("sum", function, g, *operands, axes=axes, dtype=x.dtype, out=out)
     total = reduced("sum", function, g, *operands, axes=axes, dtype=x.dtype)
     return total.restride(x.shape, contiguous_strides(x.shape), 0)
 
@@ -268,9 +281,9 @@ def record_elementwise(
     for x, derivative in zip(operands, derivatives, strict=True):
         if derivative is not None and isinstance(x, Array):
             saved = [out if position < 0 else operands[position] for position in derivative.positions]
-            entries.append((x, partial(_chain, x, derivative.function, saved)))
+            entries.append((x, tape.Into(partial(_chain, x, derivative.function, saved))))
     tape.record(out, *entries, name=name)
 
 
-def _chain(x: Array, function: Function, saved: Sequence[Operand], g: Array) -> Any:
-    return pull(x, function, g, *saved)
+def _chain(x: Array, function: Function, saved: Sequence[Operand], g: Array, out: Array | None) -> Any:
+    return pull(x, function, g, *saved, out=out)

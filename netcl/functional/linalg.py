@@ -16,6 +16,7 @@ from netcl.functional.launch import (
     A,
     broadcast_view,
     common_backend,
+    fits,
     identity,
     mapped,
     mapped_into,
@@ -52,8 +53,8 @@ def _three_axes(x: A, batch: tuple[int, ...]) -> View:
     return View(copy.storage.buffer, copy.storage.offset, shape, (step, shape[2], 1))
 
 
-def product(a: A, b: A) -> A:
-    """Σ_k a[…, m, k]·b[…, k, n] of arrays with at least two axes each. Not recorded."""
+def product(a: A, b: A, out: Any = None) -> A:
+    """Σ_k a[…, m, k]·b[…, k, n] of arrays with at least two axes each, in ``out`` where that fits. Not recorded."""
     dtype = promote(a.dtype, b.dtype)
     a = a if a.dtype is dtype else mapped(identity, a, dtype=dtype)
     b = b if b.dtype is dtype else mapped(identity, b, dtype=dtype)
@@ -61,40 +62,42 @@ def product(a: A, b: A) -> A:
     rows, columns = a.shape[-2], b.shape[-1]
     if a.shape[-1] == 0:
         return zeros_for(a, (*batch, rows, columns))
-    out = a.empty_like((*batch, rows, columns))
-    if out.size == 0:
-        return out
+    usable = fits(out, (*batch, rows, columns), dtype) and out.is_contiguous
+    y: A = out if usable else a.empty_like((*batch, rows, columns))
+    if y.size == 0:
+        return y
     if b.ndim == 2 and a.ndim > 2:
         folded = collapsed_strides(a.shape[:-1], a.strides[:-1], (a.size // a.shape[-1],))
         if folded is not None:  # one matrix for the whole batch: one tall product
             tall = (1, a.size // a.shape[-1], a.shape[-1])
             left = View(a.storage.buffer, a.storage.offset + a.offset, tall, (0, *folded, a.strides[-1]))
-            target = out.restride((1, tall[1], columns), (0, columns, 1), 0)
+            target = y.restride((1, tall[1], columns), (0, columns, 1), y.offset)
             a.backend.contract(left, _three_axes(b, (1,)), target.view())
-            return out
-    target = out.restride((math.prod(batch), rows, columns), (rows * columns, columns, 1), 0)
+            return y
+    target = y.restride((math.prod(batch), rows, columns), (rows * columns, columns, 1), y.offset)
     a.backend.contract(_three_axes(a, batch), _three_axes(b, batch), target.view())
-    return out
+    return y
 
 
-def _matched(x: A, g: A) -> A:
+def _matched(x: A, g: A, out: Any = None) -> A:
     """``g`` summed over the batch axes along which ``x`` was repeated, with the dtype of ``x``."""
     lead = g.ndim - x.ndim
     axes = tuple([i for i in range(g.ndim - 2) if i < lead or (x.shape[i - lead] == 1 and g.shape[i] != 1)])
     if axes:
         g = viewed(reduced("sum", identity, g, axes=axes, dtype=x.dtype), x.shape)
-    return g if g.dtype is x.dtype else mapped(identity, g, dtype=x.dtype)
+    return g if g.dtype is x.dtype else mapped(identity, g, dtype=x.dtype, out=out)
 
 
-def _left_vjp(a: A, b: A, g: A) -> A:
-    return _matched(a, product(g, _swapped(b)))
+def _left_vjp(a: A, b: A, g: A, out: Any) -> A:
+    return _matched(a, product(g, _swapped(b), out), out)
 
 
-def _right_vjp(a: A, b: A, g: A) -> A:
+def _right_vjp(a: A, b: A, g: A, out: Any) -> A:
     if b.ndim == 2 and a.ndim > 2:  # sum over the batch within the product
         rows = math.prod(a.shape[:-1])
-        return _matched(b, product(_swapped(viewed(a, (rows, a.shape[-1]))), viewed(g, (rows, g.shape[-1]))))
-    return _matched(b, product(_swapped(a), g))
+        tall = product(_swapped(viewed(a, (rows, a.shape[-1]))), viewed(g, (rows, g.shape[-1])), out)
+        return _matched(b, tall, out)
+    return _matched(b, product(_swapped(a), g, out), out)
 
 
 def matmul(x1: A, x2: A, /) -> A:
@@ -141,7 +144,9 @@ def matmul(x1: A, x2: A, /) -> A:
     x1, x2 = lowered(x1), lowered(x2)
     out = product(x1, x2)
     if out.dtype.kind == "f":
-        tape.record(out, (x1, lambda g: _left_vjp(x1, x2, g)), (x2, lambda g: _right_vjp(x1, x2, g)), name="matmul")
+        left = tape.Into(lambda g, into: _left_vjp(x1, x2, g, into))
+        right = tape.Into(lambda g, into: _right_vjp(x1, x2, g, into))
+        tape.record(out, (x1, left), (x2, right), name="matmul")
     return out
 
 
@@ -300,14 +305,17 @@ def linear(x: A, weight: A, bias: A | None = None, /) -> A:
             out = mapped(_plus, out, bias)
     rows = math.prod(x.shape[:-1])
 
-    def to_weight(g: A) -> A:
-        tall = viewed(g, (rows, g.shape[-1]))
-        return _matched(weight, product(_swapped(tall), viewed(x, (rows, x.shape[-1]))))
+    def to_x(g: A, into: Any) -> A:
+        return _matched(x, product(g, weight, into), into)
 
-    entries: list[tuple[A, tape.VJP]] = [(x, lambda g: _matched(x, product(g, weight))), (weight, to_weight)]
+    def to_weight(g: A, into: Any) -> A:
+        tall = viewed(g, (rows, g.shape[-1]))
+        return _matched(weight, product(_swapped(tall), viewed(x, (rows, x.shape[-1])), into), into)
+
+    entries: list[tuple[A, tape.VJP]] = [(x, tape.Into(to_x)), (weight, tape.Into(to_weight))]
     if bias is not None:
         b = bias
-        entries.append((b, lambda g: pull(b, identity, g)))
+        entries.append((b, tape.Into(lambda g, into: pull(b, identity, g, out=into))))
     if out.dtype.kind == "f":
         tape.record(out, *entries, name="linear")
     return out

@@ -123,9 +123,13 @@ def layer_norm(
     entries: list[tuple[A, tape.VJP]] = [(x, to_input)]
     if weight is not None:
         w = weight
-        entries.append((w, lambda g: reduced("sum", _with_normalised, g, x, mean, var, eps, axes=lead, dtype=w.dtype)))
+
+        def to_weight(g: Any, into: Any) -> Any:
+            return reduced("sum", _with_normalised, g, x, mean, var, eps, axes=lead, dtype=w.dtype, out=into)
+
+        entries.append((w, tape.Into(to_weight)))
     if bias is not None:
         b = bias
-        entries.append((b, lambda g: reduced("sum", identity, g, axes=lead, dtype=b.dtype)))
+        entries.append((b, tape.Into(lambda g, into: reduced("sum", identity, g, axes=lead, dtype=b.dtype, out=into))))
     tape.record(out, *entries, name="layer_norm")
     return out

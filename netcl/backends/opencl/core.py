@@ -45,6 +45,32 @@ def describe(device: cl.Device, index: int) -> Device:
     )
 
 
+class HostMemory:
+    """Elements that the host works on: mapped where the device shares its memory, else copied over and back."""
+
+    def __init__(self, core: Core, span: Span, host: np.ndarray[Any, Any], event: cl.Event | None) -> None:
+        self._core, self._span, self._host, self._event = core, span, host, event
+
+    def array(self) -> HostArray:
+        """The elements. **Blocks** until what was enqueued before the mapping is done."""
+        if self._event is not None:
+            self._core.blocking += 1
+            self._event.wait()
+            self._event = None
+        return self._host
+
+    def release(self) -> None:
+        """Give the elements back. Does not block."""
+        mapped, self._host = self.array(), np.empty(0, self._host.dtype)
+        if not mapped.size:
+            return
+        if self._core.device.shares_host_memory:
+            with self._core.lock:
+                mapped.base.release(self._core.queue)
+        else:
+            self._core.upload(mapped, self._span)
+
+
 class Core:
     """One device: memory, transfers, kernels and launches.
 
@@ -76,7 +102,7 @@ class Core:
         self.blocking = 0
         self.faults_pending = False
         self._pool = Pool(self.context, self.queue)
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._programs: dict[tuple[str, Defines, str], cl.Program] = {}
         self._kernels: dict[tuple[Any, ...], cl.Kernel] = {}
         self._staging = Staging()
@@ -120,7 +146,7 @@ class Core:
         if out.size == 0:
             return
         mem, start = memory(out), out.offset * expected.itemsize
-        with self._lock:
+        with self.lock:
             copy, kept = self._staging.copy(array)
             self._staging.keep(cl.enqueue_copy(self.queue, mem, copy, dst_offset=start, is_blocking=False), kept)
 
@@ -149,6 +175,30 @@ class Core:
             cl.enqueue_copy(self.queue, host, mem, src_offset=start, is_blocking=True)
         self.report_errors_from_device()
         return host
+
+    def borrow(self, host: HostArray, dtype: DType) -> CLBuffer:
+        """A buffer that is the host array's own memory. See :class:`~netcl.backends.base.HostOperations`."""
+        if host.size == 0:
+            return self.alloc(0, dtype)
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
+        return CLBuffer(dtype, host.size, cl.Buffer(self.context, flags, hostbuf=host), [])
+
+    def map_host(self, x: Span) -> HostMemory:
+        """Hand ``x`` to the host. See :class:`~netcl.backends.base.HostOperations`. Does not block."""
+        dtype = HOST[x.dtype]
+        start = x.offset * dtype.itemsize
+        mem = memory(x)
+        with self.lock:
+            if self.device.shares_host_memory and x.size:
+                flags: Any = cl.map_flags.READ | cl.map_flags.WRITE
+                host, event = cl.enqueue_map_buffer(self.queue, mem, flags, start, (x.size,), dtype, is_blocking=False)
+            else:
+                host = np.empty(x.size, dtype)
+                event = None
+                if x.size:
+                    event = cl.enqueue_copy(self.queue, host, mem, src_offset=start, is_blocking=False)
+            self.queue.flush()
+        return HostMemory(self, x, host, event)
 
     def synchronize(self) -> None:
         """Return when everything enqueued so far is done. **Blocks**.
@@ -201,7 +251,7 @@ class Core:
         key = (file, entry, defines, generated, arguments)
         found = self._kernels.get(key)
         if found is None:
-            with self._lock:
+            with self.lock:
                 found = self._kernels.get(key)
                 if found is None:
                     found = self._kernels[key] = self.own_kernel(file, entry, defines, generated, arguments)
@@ -216,7 +266,7 @@ class Core:
         arguments: tuple[Any, ...] = (),
     ) -> cl.Kernel:
         """Like :meth:`kernel`, but a new object: for callers that set its arguments once and keep them."""
-        with self._lock:
+        with self.lock:
             key = (file, defines, generated)
             built = self._programs.get(key)
             if built is None:
@@ -230,7 +280,7 @@ class Core:
         self, kernel: cl.Kernel, global_size: tuple[int, ...], local_size: tuple[int, ...] | None, *args: Any
     ) -> None:
         """Enqueue a kernel. Without ``args`` it runs with those it already has."""
-        with self._lock:
+        with self.lock:
             if args:
                 kernel.set_args(*args)
             cl.enqueue_nd_range_kernel(self.queue, kernel, global_size, local_size)

@@ -4,6 +4,7 @@
 ways for; ``torch`` is torch on the CPU.
 """
 
+from dataclasses import replace
 from functools import cache
 
 from netcl.backends.reference import ReferenceBackend
@@ -16,6 +17,7 @@ class ToyBackend(ReferenceBackend):
     def __init__(self):
         super().__init__(name="toy")
         self.namespace = Namespace(self.namespace.xp)
+        self._device = replace(self._device, shares_host_memory=False)
 
 
 @cache
