@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from netcl import array
-from netcl.array import Array, Storage
+from netcl.array import Array, Deferred, DeferredStorage, Storage
 from netcl.backends.base import CHUNK, Buffer, Span
 from netcl.dtypes import DType
 from netcl.errors import ShapeError
@@ -129,9 +129,9 @@ class Arena:
                 runs.append(Run(span, segment.offset))
         return runs
 
-    def piece(self, segment: Segment, buffer: Buffer) -> Storage:
-        """The storage of one array's elements in a buffer of this layout."""
-        return Storage(self.backend, buffer, segment.offset, segment.size)
+    def piece(self, segment: Segment, buffer: Buffer, deferred: Deferred) -> Storage:
+        """The storage of one array's elements in a buffer of this layout, whose contents may be deferred."""
+        return DeferredStorage(self.backend, buffer, segment.offset, segment.size, deferred)
 
 
 def _owns_storage(x: Array) -> bool:

@@ -26,13 +26,23 @@ class Relocations:
 relocations = Relocations()
 
 
+class Clock:
+    """Counts writes in place that reach many storages at once: the steps of an optimizer."""
+
+    __slots__ = ("ticks",)
+
+    def __init__(self) -> None:
+        self.ticks = 0
+
+
+STANDING = Clock()
+"""The clock of storages that nobody updates together with others. It never ticks."""
+
+
 class Storage:
-    """A run of ``size`` elements on one device, starting at element ``offset`` of a buffer.
+    """A run of ``size`` elements on one device, starting at element ``offset`` of a buffer."""
 
-    ``version`` counts the writes in place that the tape must notice.
-    """
-
-    __slots__ = ("backend", "buffer", "dtype", "offset", "size", "version", "__weakref__")
+    __slots__ = ("_writes", "backend", "buffer", "clock", "dtype", "offset", "size", "__weakref__")
 
     def __init__(self, backend: Backend, buffer: Buffer, offset: int, size: int) -> None:
         self.backend = backend
@@ -40,7 +50,22 @@ class Storage:
         self.offset = offset
         self.size = size
         self.dtype = buffer.dtype
-        self.version = 0
+        self.clock = STANDING
+        self._writes = 0
+
+    @property
+    def version(self) -> int:
+        """Counts the writes in place that the tape must notice."""
+        return self._writes + self.clock.ticks
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._writes = version - self.clock.ticks
+
+    def follow(self, clock: Clock) -> None:
+        """Count the ticks of this clock as writes from now on."""
+        self._writes += self.clock.ticks - clock.ticks
+        self.clock = clock
 
     @classmethod
     def empty(cls, backend: Backend, size: int, dtype: DType) -> Storage:

@@ -46,7 +46,7 @@ OPERATORS: MappingProxyType[str, tuple[int, str]] = MappingProxyType(
         "logical_and": (2, "bool"), "logical_or": (2, "bool"), "logical_xor": (2, "bool"), "logical_not": (1, "bool"),
         "bitwise_and": (2, "same"), "bitwise_or": (2, "same"), "bitwise_xor": (2, "same"),
         "bitwise_invert": (1, "same"), "bitwise_left_shift": (2, "same"), "bitwise_right_shift": (2, "same"),
-        "where": (3, "where"), "cast": (1, "cast"),
+        "where": (3, "where"), "cast": (1, "cast"), "round_float16": (1, "float"), "round_bfloat16": (1, "float"),
     }
 )  # fmt: skip
 """Every operator a backend implements, with its arity and how its result dtype follows."""
@@ -282,6 +282,11 @@ isnan, isfinite, logical_not = map(_unary, ("isnan", "isfinite", "logical_not"))
 maximum, minimum, equal, not_equal, logical_and, logical_or = map(
     _binary, ("maximum", "minimum", "equal", "not_equal", "logical_and", "logical_or")
 )
+
+
+def rounded(x: Node, dtype: DType) -> Node:
+    """The float32 ``x`` rounded to the nearest value of a 16-bit dtype, ties to even; unchanged for wider dtypes."""
+    return x if dtype.compute is dtype else apply(f"round_{dtype.name}", cast(x, float32))
 
 
 def where(condition: Operand, x1: Operand, x2: Operand, /) -> Node:

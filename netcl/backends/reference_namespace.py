@@ -16,7 +16,7 @@ import numpy as np
 
 from netcl.array import contiguous_strides
 from netcl.backends.reference_special import erf
-from netcl.dtypes import DType, bfloat16, bool_, float16, float64, uint16, uint32, uint64
+from netcl.dtypes import BY_NAME, DType, bfloat16, bool_, float16, float64, uint16, uint32, uint64
 from netcl.errors import DTypeError
 
 Shape = tuple[int, ...]
@@ -112,6 +112,9 @@ class Namespace:
             if operand.kind == "c" and dtype.kind != "c":
                 return lambda x: xp.astype(xp.real(x), target)
             return lambda x: xp.astype(x, target)
+        if op.startswith("round_"):
+            short = self.native(BY_NAME[op.removeprefix("round_")])
+            return lambda x: xp.astype(xp.astype(x, short), x.dtype)
         if op == "rsqrt":
             return lambda x: 1.0 / xp.sqrt(x)
         if op == "reciprocal":
@@ -190,12 +193,15 @@ class NumpyNamespace(Namespace):
             return lambda x, y, out: extremum(x, y, out=out)
         if op == "sign" and dtype.kind == "c":  # NumPy 1 has another idea of it
             return lambda x, out: self.xp.sign(x)
-        special: dict[str, Function] = {"where": _where, "rsqrt": _rsqrt, "round": np.rint, "erf": _erf}
+        special: dict[str, Function] = {
+            "where": _where, "rsqrt": _rsqrt, "round": np.rint, "erf": _erf,
+            "round_float16": _round_float16, "round_bfloat16": _round_bfloat16,
+        }  # fmt: skip
         function: Function = special.get(op) or getattr(np, op, None) or getattr(self.xp, op)
         return function
 
     def is_elementwise(self, op: str) -> bool:
-        return op not in ("cast", "where", "erf")
+        return op not in ("cast", "where", "erf", "round_float16", "round_bfloat16")
 
     def scatter_add(self, out: Any, indices: Any, updates: Any) -> Any:
         return _add_at(out, indices, updates)
@@ -288,6 +294,16 @@ def _to_bfloat16(out: Any, value: Any) -> None:
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
     np.copyto(out, np.where(nan, (bits >> np.uint32(16)) | np.uint32(0x40), rounded), casting="unsafe")
+
+
+def _round_float16(x: Any, out: Any) -> Any:
+    return _cast_to(np.dtype(np.float32))(x.astype(np.float16), out)
+
+
+def _round_bfloat16(x: Any, out: Any) -> Any:
+    bits = np.empty(x.shape, np.uint16)
+    _to_bfloat16(bits, x)
+    return _from_bfloat16(bits, out)
 
 
 def _where(condition: Any, x1: Any, x2: Any, out: Any) -> Any:

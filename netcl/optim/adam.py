@@ -106,6 +106,9 @@ class Adam(Optimizer):
         Divide by the largest second moment so far (Reddi et al., 2018).
     maximize : bool, default False
         Ascend instead of descend.
+    master_weights : bool, default True
+        Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
+        away; 4 bytes per element. Without effect on wider parameters.
 
     Raises
     ------
@@ -142,8 +145,16 @@ class Adam(Optimizer):
         *,
         amsgrad: bool = False,
         maximize: bool = False,
+        master_weights: bool = True,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "master_weights": master_weights,
+        }
         super().__init__(params, defaults, lambda groups: _RULES[False, bool(amsgrad)], _CHECKS)
 
 
@@ -156,7 +167,7 @@ class AdamW(Optimizer):
 
     Parameters
     ----------
-    params, lr, betas, eps, amsgrad, maximize
+    params, lr, betas, eps, amsgrad, maximize, master_weights
         As in :class:`Adam`.
     weight_decay : float, default 0.01
         Decay of the weights per unit of learning rate.
@@ -190,6 +201,14 @@ class AdamW(Optimizer):
         *,
         amsgrad: bool = False,
         maximize: bool = False,
+        master_weights: bool = True,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "master_weights": master_weights,
+        }
         super().__init__(params, defaults, lambda groups: _RULES[True, bool(amsgrad)], _CHECKS)

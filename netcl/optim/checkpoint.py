@@ -47,9 +47,11 @@ def pack(
 
 
 def unpack(
-    checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], fields: Sequence[str]
+    checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], fields: Mapping[int, Sequence[str]]
 ) -> tuple[list[dict[str, Any]], dict[int, Entry]]:
     """The hyper-parameters of each group, and what the checkpoint says of each parameter (by its id).
+
+    ``fields`` names the state fields of each parameter (by its id).
 
     Raises
     ------
@@ -71,7 +73,7 @@ def unpack(
         hyper.append({name: source[name] for name in group if name in source and name not in ("params", "names")})
         for label, index, parameter in _matched(number, source, group):
             values = checkpoint["state"].get(index, checkpoint["state"].get(str(index)))
-            entries[id(parameter)] = _entry(label, values, parameter, fields)
+            entries[id(parameter)] = _entry(label, values, parameter, fields[id(parameter)])
     return hyper, entries
 
 
@@ -101,7 +103,8 @@ def _entry(label: str, values: Mapping[str, Any] | None, parameter: Array, field
     for field in fields:
         value = values.get(field, values.get(_TORCH_FIELDS.get(field, field)))
         if value is None:
-            if values.get("step", 0) or len(values) > 1:
+            # Without a master weight the parameter itself is where the next step starts from.
+            if field != "master" and (values.get("step", 0) or len(values) > 1):
                 raise StateError(f"{label} lacks the field {field!r} in the checkpoint; it has {', '.join(values)}")
             continue
         array = _as_host(value)

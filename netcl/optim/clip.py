@@ -14,12 +14,14 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from netcl.array import Array, Storage
+from netcl.array import Array, DeferredStorage, Storage
 from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock, View
 from netcl.dtypes import DType, float32
 from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, NetclError
 from netcl.expression import Expression, Node, conversion, maximum, minimum, trace
 from netcl.optim import checks
+from netcl.optim.partition import Partition
+from netcl.optim.pending import PendingFactors
 
 
 def clip_grad_norm(
@@ -123,6 +125,9 @@ def clip_grad_norm_device(
     Notes
     -----
     The norm is summed in a fixed order: the same gradients on the same device give the same bits.
+
+    If the parameters are those of one optimizer that have a gradient, the factor is left for its next step, which
+    multiplies by it in passing. Whoever reads a gradient before that has all of them scaled.
     """
     owners = _with_gradients(parameters)
     gradients = [p.grad for p in owners if p.grad is not None]
@@ -136,11 +141,32 @@ def clip_grad_norm_device(
                 f"the gradients are on {backend.device} and {gradient.device}; clip those of one device at a time, "
                 "or use clip_grad_norm, which works on the host"
             )
+    partition = _whole_partition(owners)
+    if partition is None:
+        return _clip_in_place(owners, max_norm, norm_type, error_if_nonfinite)
+    norm = type(gradients[0])(partition.clip(max_norm, norm_type), ())
+    if error_if_nonfinite:
+        _check_finite(float(backend.download(norm.span())[0]), True)
+    return norm
+
+
+def _whole_partition(owners: Sequence[Array]) -> Partition | None:
+    """The partition whose gradients these are, all of them and no others."""
+    assert owners[0].grad is not None
+    storage = owners[0].grad.storage
+    if not isinstance(storage, DeferredStorage) or not isinstance(storage.deferred, PendingFactors):
+        return None
+    partition = storage.deferred.partition()
+    return partition if partition is not None and partition.clips_as_one(owners) else None
+
+
+def _clip_in_place(owners: Sequence[Array], max_norm: float, norm_type: float, error_if_nonfinite: bool) -> Array:
+    backend = owners[0].backend
     spans = _merge(_padded_span(p) for p in owners)
     compute = _widest(spans)
     header = _measure(backend, spans, compute, max_norm, norm_type)
     # The header is written again by the next call; what is handed out is not.
-    norm = type(gradients[0])(Storage.empty(backend, 1, compute), ())
+    norm = type(owners[0])(Storage.empty(backend, 1, compute), ())
     source = View(header.buffer, HEADER.index("norm"), (), ())
     backend.map(conversion(compute, compute), (source,), (norm.view(),))
     if error_if_nonfinite:

@@ -52,7 +52,7 @@ class Optimizer(ABC):
         check: Mapping[str, Check] | None = None,
         check_group: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
-        self.defaults = dict(defaults)
+        self.defaults = {**defaults, "master_weights": defaults.get("master_weights", True)}
         self._check = {"lr": checks.not_negative, **(check or {})}
         self._check_group = check_group
         self.param_groups: list[ParameterGroup] = [
@@ -92,14 +92,18 @@ class Optimizer(ABC):
         for parameters, _ in found.values():
             check_parameters(parameters)
         known = {(id(partition.backend), partition.dtype.name): partition for partition in earlier}
-        columns = self._rule.columns(groups[0])
         partitions = []
         for key, (parameters, numbers) in found.items():
             partition = known.get(key)
             if partition is None or len(partition.parameters) < len(parameters):
-                partition = Partition(parameters, numbers, self._rule, columns, partition)
+                partition = Partition(parameters, numbers, groups, self._rule, partition)
             partitions.append(partition)
         return partitions
+
+    @property
+    def partitions(self) -> Sequence[Partition]:
+        """The parameters by device and dtype, each with the arenas that its launch works on."""
+        return tuple(self._partitions)
 
     @property
     def lr(self) -> float:
@@ -142,7 +146,7 @@ class Optimizer(ABC):
         for partition in self._partitions:
             partition.check()
         self._partitions = self._partitioned(groups, self._partitions)
-        self.param_groups.append(added)
+        self.param_groups[:] = groups
 
     def step(self, closure: Callable[[], T] | None = None, *, max_norm: float | None = None) -> T | None:
         """Update every parameter that has a gradient. Enqueues work and does not block.
@@ -238,7 +242,7 @@ class Optimizer(ABC):
                 "call tape.backward(loss) first, and make sure that the loss depends on them"
             )
         for partition in live:
-            partition.write_table(self.param_groups)
+            partition.write_table()
         return live
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -280,7 +284,10 @@ class Optimizer(ABC):
         StateError
             At the first parameter, field, shape or dtype that does not fit; nothing is changed then.
         """
-        hyper, entries = checkpoint.unpack(state, self.param_groups, self._rule.state)
+        fields: dict[int, tuple[str, ...]] = {}
+        for partition in self._partitions:
+            fields |= partition.fields()
+        hyper, entries = checkpoint.unpack(state, self.param_groups, fields)
         checked = [self._checked({**group, **values}) for group, values in zip(self.param_groups, hyper, strict=True)]
         for group, values in zip(self.param_groups, checked, strict=True):
             group.update(values)

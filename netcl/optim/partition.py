@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -12,23 +13,17 @@ from typing import Any
 import numpy as np
 
 from netcl.arena import Arena, Segment, check_disjoint
-from netcl.array import Array, relocations
-from netcl.backends.base import CHUNK, COUNTERS, HEADER, ROW, Backend, Span, StepBlock, View
-from netcl.dtypes import DType, uint16
+from netcl.array import STANDING, Array, Clock, Storage, relocations
+from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock, View
+from netcl.dtypes import DType
 from netcl.errors import DeviceMismatchError, ShapeError
 from netcl.expression import conversion
 from netcl.optim.checkpoint import Entry
 from netcl.optim.group import ParameterGroup
+from netcl.optim.master import with_master_weights, without_master_weights
+from netcl.optim.pending import PendingFactors
+from netcl.optim.rows import Rows
 from netcl.optim.rule import Rule
-
-
-@dataclass(slots=True)
-class _Row:
-    """A row of the hyper-parameter table: the parameters of one group that have taken the same steps."""
-
-    group: int
-    members: set[int]
-    active: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,53 +43,62 @@ class Partition:
     ----------
     parameters : sequence of Array
         All of one backend and dtype.
-    groups : sequence of int
+    group_of : sequence of int
         The parameter group of each.
+    groups : sequence of ParameterGroup
+        All groups of the optimizer, as they are at each step.
     rule : Rule
-    columns : tuple of str
-        The hyper-parameter columns of the rule.
     earlier : Partition, optional
         One whose parameters are among these; its state and step counts are taken over, on the device.
+
+    Attributes
+    ----------
+    arena : Arena
+        Where each parameter lies, in its own buffer and in those of gradients and state.
+    gradients : Span
+        All gradients.
+    state : dict of str to Span
+    pending : PendingFactors
+        What the gradients are still to be multiplied by.
     """
 
     def __init__(
         self,
         parameters: Sequence[Array],
-        groups: Sequence[int],
+        group_of: Sequence[int],
+        groups: Sequence[ParameterGroup],
         rule: Rule,
-        columns: tuple[str, ...],
         earlier: Partition | None = None,
     ) -> None:
-        self.rule = rule
-        self.columns = columns
         dtype = parameters[0].dtype
-        self._expression = None if rule.fused_adam else rule.expression(dtype, dtype, columns)
+        if dtype.compute is not dtype:
+            keeps = any(groups[number]["master_weights"] for number in group_of)
+            rule = with_master_weights(rule, dtype) if keeps else without_master_weights(rule)
+        self._rule = rule
+        self._expression = None if rule.fused_adam else rule.expression(dtype, dtype, rule.columns(groups[0]))
         self.arena = Arena(parameters)
         self.backend = self.arena.backend
         self.compute: DType = self.arena.dtype.compute
-        self._host_dtype = np.float64 if self.compute.itemsize == 8 else np.float32
         self.parameters = [segment.array for segment in self.arena.segments]
-        group_of = {id(p): group for p, group in zip(parameters, groups, strict=True)}
         self.gradients = self.arena.like(self.arena.dtype)
+        self.pending = PendingFactors(self.backend, self.gradients, self)
         self.state = {name: self.arena.like(self.compute) for name in rule.state}
         self._homes = [self._home(segment) for segment in self.arena.segments]
-        self._rows = [
-            _Row(group, {i for i, p in enumerate(self.parameters) if group_of[id(p)] == group})
-            for group in sorted(set(groups))
-        ]
-        self._row_map = Span(self.backend.alloc(self.arena.chunks, uint16), 0, self.arena.chunks)
-        if earlier is None:
-            self.block = self._new_block(max(8, 2 * len(self._rows)))
-        else:
+        number = {id(p): group for p, group in zip(parameters, group_of, strict=True)}
+        chunks = [segment.chunks for segment in self.arena.segments]
+        self._rows = Rows(self.backend, self.compute, rule, groups, [number[id(p)] for p in self.parameters], chunks)
+        if earlier is not None:
             self._take_over(earlier)
-        self._upload_row_map()
         # The gradients for which the active rows are right: a parameter's home, or None if it rests.
         self._expected: list[Array | None] = list(self._homes)
-        # The bias corrections of the coming step have to be made anew; nothing else is pending.
-        self._renew = True
-        self._table: np.ndarray[Any, Any] = np.zeros(0)
-        self._versions: list[int] = []
+        # The coming step was decided by a clipping, whose factor is pending.
+        self._decided = False
+        self._norm: weakref.ref[Storage] | None = None
+        self._mean: Span | None = None
+        self._clock = Clock()
+        self._clocked: list[Storage] = []
         self._checked_at = relocations.count
+        self._follow()
         self._bind()
 
     @property
@@ -103,7 +107,7 @@ class Partition:
 
     def _home(self, segment: Segment) -> Array:
         p = segment.array
-        home = type(p)(self.arena.piece(segment, self.gradients.buffer), p.shape)
+        home = type(p)(self.arena.piece(segment, self.gradients.buffer, self.pending), p.shape)
         if p.grad is not None:
             self._take_in(p.grad, home)
             p.grad = home
@@ -117,35 +121,21 @@ class Partition:
     def _take_over(self, earlier: Partition) -> None:
         """Go on from the state and step counts of a partition of fewer parameters."""
         position = {id(p): i for i, p in enumerate(self.parameters)}
-        rows = [_Row(row.group, {position[id(earlier.parameters[i])] for i in row.members}) for row in earlier._rows]
-        known = set().union(*(row.members for row in rows))
-        self._rows = rows + [_Row(row.group, row.members - known) for row in self._rows if row.members - known]
-        self.block = self._enlarged(earlier.block, len(self._rows))
+        self._rows.take_over(earlier._rows, {i: position[id(p)] for i, p in enumerate(earlier.parameters)})
         copy = conversion(self.compute, self.compute)
         for source, target, size in _common(earlier.arena, self.arena):
-            for name, span in self.state.items():
-                old = View(earlier.state[name].buffer, source, (size,), (1,))
-                self.backend.map(copy, (old,), (View(span.buffer, target, (size,), (1,)),))
+            for name, span in earlier.state.items():
+                new = View(self.state[name].buffer, target, (size,), (1,))
+                self.backend.map(copy, (View(span.buffer, source, (size,), (1,)),), (new,))
 
-    def _new_block(self, rows: int) -> StepBlock:
-        def span(values: np.ndarray[Any, Any]) -> Span:
-            made = Span(self.backend.alloc(values.size, self.compute), 0, values.size)
-            self.backend.upload(values.astype(self._host_dtype).reshape(-1), made)
-            return made
-
-        header = np.zeros(len(HEADER))
-        header[HEADER.index("multiplier")] = 1.0
-        counters = np.zeros((rows, len(COUNTERS)))
-        counters[:, COUNTERS.index("step")] = 1.0
-        hyper = np.zeros((rows, len(self.columns)))
-        return StepBlock(span(header), self.columns, span(hyper), (span(counters), span(counters)), rows)
-
-    def _upload_row_map(self) -> None:
-        row_of = np.zeros(len(self.parameters), np.uint16)
-        for number, row in enumerate(self._rows):
-            row_of[list(row.members)] = number
-        chunks = [segment.chunks for segment in self.arena.segments]
-        self.backend.upload(np.repeat(row_of, chunks), self._row_map)
+    def _follow(self) -> None:
+        """Let each parameter's storage count the steps as writes; ``_clocked`` has those that follow another clock."""
+        self._clocked = []
+        for p in self.parameters:
+            if p.storage.clock is STANDING:
+                p.storage.follow(self._clock)
+            elif p.storage.clock is not self._clock:
+                self._clocked.append(p.storage)
 
     def check(self) -> None:
         """Refuse what the coming step cannot do, before anything is changed."""
@@ -157,6 +147,7 @@ class Partition:
                     f"a parameter was {self.dtype} on {self.backend.device} when the optimizer was built and is now "
                     f"{p.dtype} on {p.device}; build the optimizer after model.to(...)"
                 )
+        self._follow()
         self._checked_at = relocations.count
 
     def collect(self) -> bool:
@@ -169,107 +160,105 @@ class Partition:
                 if gradient is not None and gradient is not home:
                     self._take_in(gradient, home)
                     self.parameters[i].grad = home
-            self._split(active)
+            self._rows.split(active)
             self._expected = [home if i in active else None for i, home in enumerate(self._homes)]
-        return any(row.active for row in self._rows)
+        return self._rows.any_active
 
-    def _split(self, active: set[int]) -> None:
-        """Give parameters that take different steps from now on rows of their own, each with the steps so far."""
-        added = False
-        before = [row.active for row in self._rows]
-        for number, row in enumerate(list(self._rows)):
-            moving = row.members & active
-            if moving and moving != row.members:
-                self._grow(len(self._rows) + 1)
-                self._copy_counters(number, len(self._rows))
-                self._rows.append(_Row(row.group, row.members - moving, active=False))
-                row.members = moving
-                added = True
-            row.active = bool(moving)
-        if added:
-            self._upload_row_map()
-        if before != [row.active for row in self._rows]:
-            self._versions = []
-
-    def _grow(self, rows: int) -> None:
-        if rows > self.block.rows:
-            self.block = self._enlarged(self.block, rows)
-            self._table = np.zeros(0)
-
-    def _enlarged(self, old: StepBlock, rows: int) -> StepBlock:
-        """A block with room for more rows, which continues the counters of an old one."""
-        block = self._new_block(max(8, 2 * rows, old.rows))
-        block.slot = old.slot
-        for source, target in zip(_counters(old), _counters(block), strict=True):
-            used = Span(target.buffer, 0, source.size)
-            self.backend.fill(used, 0)
-            self.backend.axpy(1, source, used)
-        return block
-
-    def _copy_counters(self, source: int, target: int) -> None:
-        width = len(COUNTERS)
-        for slot in _counters(self.block):
-            copy = Span(slot.buffer, target * width, width)
-            self.backend.fill(copy, 0)
-            self.backend.axpy(1, Span(slot.buffer, source * width, width), copy)
-
-    def write_table(self, groups: Sequence[ParameterGroup]) -> None:
+    def write_table(self) -> None:
         """Send the hyper-parameters to the device if any of them changed."""
-        versions = [group.version for group in groups]
-        if versions == self._versions:
-            return
-        self._versions = versions
-        hyper = [self.rule.hyper(group) for group in groups]
-        names = self.columns[len(ROW) :]
-        table = np.array(
-            [
-                [
-                    float(row.active),
-                    -1.0 if groups[row.group].get("maximize") else 1.0,
-                    *(hyper[row.group][name] for name in names),
-                ]
-                for row in self._rows
-            ],
-            self._host_dtype,
-        )
-        known = self._table
-        if np.array_equal(table, known):
-            return
-        betas = [i for i, name in enumerate(self.columns) if name.startswith("log_beta")]
-        if table.shape != known.shape or not np.array_equal(table[:, betas], known[:, betas]):
-            # The last step made the bias corrections of this one with the decay rates of then.
-            self._renew = True
-        assert self.block.hyper is not None
-        self.backend.upload(table.reshape(-1), Span(self.block.hyper.buffer, 0, table.size))
-        self._table = table
+        self._rows.write(self.pending.workers, prepared=self._decided)
 
     def enqueue(self, max_norm: float | None = None, loss_scale: Span | None = None) -> None:
         """Enqueue one step: one launch, or three with clipping or a loss scale. Does not block."""
         if self.arena.gather():
             self._bind()
+        rows = self._rows
         measured = max_norm is not None or loss_scale is not None
+        # A clipping that nothing came in between has measured and decided this step.
+        folded = self._decided and self.pending.clip is not None and not measured and not rows.renew
+        if not folded:
+            rows.renew |= self._decided
+            self.pending.settle_clip()
         if measured:
-            limit = math.inf if max_norm is None else max_norm
-            self.backend.prepare_step(self.block, self._partials(), max_norm=limit, loss_scale=loss_scale)
-        elif self._renew:
-            self.backend.prepare_step(self.block)
-        self._launch(advance=not (measured or self._renew))
-        self.block.slot ^= 1
+            self._measure_step(math.inf if max_norm is None else max_norm, 2.0, loss_scale)
+        elif rows.renew and not folded:
+            self._hand_over_norm()
+            self.backend.prepare_step(rows.block)
+        self._launch(advance=not (measured or folded or rows.renew))
+        rows.block.slot ^= 1
         # After a measured step the header still holds its factor and its decision.
-        self._renew = measured
+        rows.renew = measured or folded
+        self._decided = False
+        self._clock.ticks += 1
+        for storage in self._clocked:
+            storage.version += 1
+
+    def clip(self, max_norm: float, ord: float) -> Storage:
+        """Decide the coming step for gradients clipped to ``max_norm``; what returns holds their norm. Does not block.
+
+        The factor is left for the step to fold. Whoever reads the gradients first finds them clipped.
+        """
+        self.check()
+        self.collect()
+        self.pending.settle_clip()
+        self._decided = False
+        self.write_table()
+        if self.arena.gather():
+            self._bind()
+        self._measure_step(max_norm, ord, None)
+        header = self._rows.block.header
+        self.pending.clip = _entry(header, "multiplier")
+        self._decided, self._rows.renew = True, False
+        norm = Storage(self.backend, header.buffer, header.offset + HEADER.index("norm"), 1)
+        self._norm = weakref.ref(norm)
+        return norm
+
+    def clips_as_one(self, owners: Sequence[Array]) -> bool:
+        """Whether ``owners`` are all parameters that have a gradient, each in the arena."""
+        held = {id(p) for p, home in zip(self.parameters, self._homes, strict=True) if p.grad is home}
+        return held == set(map(id, owners)) and held == {id(p) for p in self.parameters if p.grad is not None}
+
+    def _measure_step(self, max_norm: float, ord: float, loss_scale: Span | None) -> None:
+        self._hand_over_norm()
+        self.backend.prepare_step(
+            self._rows.block, self._partials(ord), ord=ord, max_norm=max_norm, loss_scale=loss_scale
+        )
+
+    def _hand_over_norm(self) -> None:
+        """Give the norm of the last clipping memory of its own, if anybody still holds it: the header changes now."""
+        norm = None if self._norm is None else self._norm()
+        if norm is not None:
+            copy = Storage.empty(self.backend, 1, self.compute)
+            source, target = (View(x.buffer, x.offset, (1,), (1,)) for x in (norm, copy))
+            self.backend.map(conversion(self.compute, self.compute), (source,), (target,))
+            norm.buffer, norm.offset = copy.buffer, copy.offset
+        self._norm = None
+
+    def average(self, workers: int) -> None:
+        """Say that the gradients are sums over so many workers, and to be read as their mean. Does not block.
+
+        The division is folded into the coming step, its norm included. Whoever reads a gradient first finds the mean.
+        """
+        self.pending.settle()
+        self.pending.workers = workers
+        if workers != 1:
+            host_dtype = np.float64 if self.compute.itemsize == 8 else np.float32
+            self._mean = Span(self.backend.alloc(1, self.compute), 0, 1)
+            self.backend.upload(np.array([1.0 / workers], host_dtype), self._mean)
 
     @property
     def nonfinite(self) -> Span:
         """Nonzero if the last measured step found a gradient that was not finite."""
-        return _entry(self.block.header, "nonfinite")
+        return _entry(self._rows.block.header, "nonfinite")
 
     def measure(self, loss_scale: Span) -> Span:
         """A header with the norm, finiteness and multiplier of the gradients as they are. Does not block."""
+        self.pending.settle_clip()
         if self.arena.gather():
             self._bind()
         header = Span(self.backend.alloc(len(HEADER), self.compute), 0, len(HEADER))
         self.backend.fill(header, 0)
-        self.backend.prepare_step(StepBlock(header), self._partials(), loss_scale=loss_scale)
+        self.backend.prepare_step(StepBlock(header), self._partials(2.0), loss_scale=loss_scale)
         return header
 
     def unscale(self, loss_scale: Span) -> Span:
@@ -280,12 +269,13 @@ class Partition:
 
     def _bind(self) -> None:
         """Note what the launches get, for as long as the parameters stay where they are."""
+        row_map = self._rows.row_map.buffer
         self._operands = [
             _Operands(
                 run.parameters,
                 run.within(self.gradients),
                 tuple(run.within(span) for span in self.state.values()),
-                Span(self._row_map.buffer, run.offset // CHUNK, -(-run.parameters.size // CHUNK)),
+                Span(row_map, run.offset // CHUNK, -(-run.parameters.size // CHUNK)),
             )
             for run in self.arena.runs
         ]
@@ -296,14 +286,15 @@ class Partition:
             Span(self._records.buffer, 2 * (end - count), 2 * count) for count, end in zip(counts, ends, strict=True)
         ]
 
-    def _partials(self) -> Span:
-        """Records of the L2 norm of all gradients."""
+    def _partials(self, ord: float) -> Span:
+        """Records of a norm of all gradients."""
+        mean = self._mean if self.pending.workers != 1 else None
         for run, piece in zip(self._operands, self._pieces, strict=True):
-            self.backend.norm_reduce(run.gradients, piece, 2.0, rows=run.rows, block=self.block)
+            self.backend.norm_reduce(run.gradients, piece, ord, multiplier=mean, rows=run.rows, block=self._rows.block)
         return self._records
 
     def _launch(self, *, advance: bool) -> None:
-        backend, rule, block = self.backend, self._expression, self.block
+        backend, rule, block = self.backend, self._expression, self._rows.block
         for run in self._operands:
             p, g, state, rows = run.parameters, run.gradients, run.state, run.rows
             if rule is None:
@@ -316,6 +307,7 @@ class Partition:
 
     def release_gradients(self, *, set_to_none: bool) -> None:
         """Forget the gradients, or set them to zero in place."""
+        self.pending.drop()
         if set_to_none:
             for p in self.parameters:
                 p.grad = None
@@ -325,12 +317,13 @@ class Partition:
             if p.grad is not None:
                 p.grad = home
 
+    def fields(self) -> dict[int, tuple[str, ...]]:
+        """The state fields of each parameter, by its id."""
+        return {id(p): tuple(self.state) for p in self.parameters}
+
     def read_state(self) -> dict[int, tuple[int, dict[str, np.ndarray[Any, Any]]]]:
         """Step count and state fields of each parameter, by its id. **Blocks**."""
-        counters = self.backend.download(_counters(self.block)[self.block.slot]).reshape(-1, len(COUNTERS))
-        steps: dict[int, int] = {}
-        for row, counter in zip(self._rows, counters, strict=False):
-            steps |= dict.fromkeys(row.members, int(counter[0]) - 1)
+        steps = self._rows.steps()
         host = {name: self.backend.download(span) for name, span in self.state.items()}
         return {
             id(segment.array): (
@@ -345,27 +338,18 @@ class Partition:
 
     def write_state(self, entries: Mapping[int, Entry]) -> None:
         """Take up the state that a checkpoint has for each parameter. Enqueues; does not block."""
-        host = {name: np.zeros(self.arena.size, self._host_dtype) for name in self.state}
-        rows: dict[tuple[int, int], set[int]] = {}
-        group_of = {member: row.group for row in self._rows for member in row.members}
-        for i, segment in enumerate(self.arena.segments):
-            entry = entries[id(segment.array)]
-            rows.setdefault((group_of[i], entry.step), set()).add(i)
-            for name, values in entry.fields.items():
+        host_dtype = np.float64 if self.compute.itemsize == 8 else np.float32
+        host = {name: np.zeros(self.arena.size, host_dtype) for name in self.state}
+        for segment in self.arena.segments:
+            for name, values in entries[id(segment.array)].fields.items():
                 host[name][segment.offset : segment.offset + segment.size] = values.reshape(-1)
         for name, values in host.items():
             self.backend.upload(values, self.state[name])
-        self._rows = [_Row(group, members) for (group, _), members in rows.items()]
+        self.pending.settle_clip()
+        self._decided = False
+        self._hand_over_norm()
+        self._rows.restore([entries[id(p)].step for p in self.parameters])
         self._expected = list(self._homes)
-        self.block = self._new_block(max(8, 2 * len(self._rows)))
-        counters = np.zeros((self.block.rows, len(COUNTERS)), self._host_dtype)
-        counters[:, 0] = 1.0
-        for number, (_, step) in enumerate(rows):
-            counters[number, 0] = step + 1
-        for slot in _counters(self.block):
-            self.backend.upload(counters.reshape(-1), slot)
-        self._upload_row_map()
-        self._table, self._versions, self._renew = np.zeros(0), [], True
 
 
 def check_parameters(parameters: Sequence[Array]) -> None:
@@ -400,8 +384,3 @@ def _common(old: Arena, new: Arena) -> list[tuple[int, int, int]]:
 
 def _entry(header: Span, name: str) -> Span:
     return Span(header.buffer, header.offset + HEADER.index(name), 1)
-
-
-def _counters(block: StepBlock) -> tuple[Span, Span]:
-    assert block.counters is not None
-    return block.counters

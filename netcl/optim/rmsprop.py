@@ -105,6 +105,9 @@ class RMSProp(Optimizer):
         Divide by an estimate of the standard deviation instead of the root mean square.
     maximize : bool, default False
         Ascend instead of descend.
+    master_weights : bool, default True
+        Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
+        away; 4 bytes per element. Without effect on wider parameters.
 
     Raises
     ------
@@ -137,6 +140,7 @@ class RMSProp(Optimizer):
         centered: bool = False,
         *,
         maximize: bool = False,
+        master_weights: bool = True,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -145,6 +149,7 @@ class RMSProp(Optimizer):
             "weight_decay": weight_decay,
             "momentum": momentum,
             "maximize": maximize,
+            "master_weights": master_weights,
         }
 
         def rule(groups: Sequence[Mapping[str, Any]]) -> Rule:

@@ -87,6 +87,9 @@ class SGD(Optimizer):
         Step along ``g + momentum·v``; needs momentum and no dampening.
     maximize : bool, default False
         Ascend instead of descend.
+    master_weights : bool, default True
+        Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
+        away; 4 bytes per element. Without effect on wider parameters.
 
     Raises
     ------
@@ -123,6 +126,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        master_weights: bool = True,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -131,6 +135,7 @@ class SGD(Optimizer):
             "weight_decay": weight_decay,
             "nesterov": nesterov,
             "maximize": maximize,
+            "master_weights": master_weights,
         }
         super().__init__(params, defaults, _rule, _CHECKS, _check_group)
 
@@ -140,7 +145,7 @@ class Momentum(Optimizer):
 
     Parameters
     ----------
-    params, nesterov, maximize
+    params, nesterov, maximize, master_weights
         As in :class:`SGD`.
     lr : float, default 1e-2
         Learning rate, at least 0.
@@ -177,6 +182,7 @@ class Momentum(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        master_weights: bool = True,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -185,5 +191,6 @@ class Momentum(Optimizer):
             "weight_decay": weight_decay,
             "nesterov": nesterov,
             "maximize": maximize,
+            "master_weights": master_weights,
         }
         super().__init__(params, defaults, _rule, _CHECKS, _check_group)

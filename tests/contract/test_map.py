@@ -101,7 +101,8 @@ def test_the_groups_hold_every_operator():
     grouped = {op for _, ops in FLOAT_GROUPS.values() for op in ops} | {
         op for ops in INTEGER_GROUPS.values() for op in ops
     }
-    assert grouped | {*BOOLEAN, "cast", "nextafter"} == set(OPERATORS)
+    alone = {"cast", "nextafter", "round_float16", "round_bfloat16"}
+    assert grouped | {*BOOLEAN, *alone} == set(OPERATORS)
 
 
 def float_operands(backend, group, dtype):
@@ -144,6 +145,20 @@ def test_special_values(backend, group):
     narrow = [encode(operand.given, float32) for operand in (x, y)]
     for op, out in zip(ops, outs, strict=True):
         check(op, out, expected_of(op, *narrow), float32, 16, 1e-7)
+
+
+@pytest.mark.parametrize("dtype", [dtypes.float16, dtypes.bfloat16], ids=str)
+@pytest.mark.parametrize("n", [1, 8, 4001])
+def test_rounding_to_sixteen_bits(backend, n, dtype):
+    need(backend, dtype)
+    bits = np.random.default_rng(n).integers(0, 2**32, n, dtype=np.uint32)
+    bits[: n // 4] &= np.uint32(0xFFFF0000)
+    bits[: n // 8] |= np.uint32(0x8000)  # half way between two bfloat16 values
+    values = np.concatenate([bits.view(np.float32), np.float32([*SPECIAL, 65519.0, 65520.0, 1.0 + 2.0**-11, 2.0**-25])])
+    x = Operand(backend, values.astype(np.float64), float32)
+    found = apply(backend, lambda x: ex.rounded(x, dtype), x).stored
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(found, decode(encode(values.astype(np.float64), dtype), dtype))
 
 
 def test_nextafter(backend):

@@ -61,6 +61,36 @@ def test_added_groups_join_the_launch(opencl):
     assert launches(opencl, optimizer, max_norm=1.0) == (3, 0)
 
 
+def test_clipping_beforehand_is_three_launches_too(opencl):
+    tensors = parameters(opencl, 20)
+    optimizer = AdamW(tensors)
+    for _ in range(3):
+        before = opencl.launches, opencl.blocking
+        clip_grad_norm_device(tensors, max_norm=1.0)
+        optimizer.step()
+        counts = opencl.launches - before[0], opencl.blocking - before[1]
+        optimizer.zero_grad(set_to_none=False)
+    assert counts == (3, 0)
+
+
+def test_a_mean_over_workers_costs_no_launch(opencl):
+    tensors = parameters(opencl, 20)
+    optimizer = AdamW(tensors)
+    for partition in optimizer.partitions:
+        partition.average(4)
+    assert launches(opencl, optimizer) == (1, 0)
+    assert launches(opencl, optimizer, max_norm=1.0) == (3, 0)
+
+
+def test_master_weights_cost_no_launch(opencl):
+    tensors = [netcl.ones(100, dtype="bfloat16", device=opencl.device, requires_grad=True) for _ in range(4)]
+    for tensor in tensors:
+        tensor.grad = netcl.ones(100, dtype="bfloat16", device=opencl.device)
+    optimizer = AdamW([{"params": tensors[:2]}, {"params": tensors[2:], "master_weights": False}])
+    assert launches(opencl, optimizer) == (1, 0)
+    assert launches(opencl, optimizer, max_norm=1.0) == (3, 0)
+
+
 def test_resting_parameters_cost_no_launch(opencl):
     tensors = parameters(opencl, 20)
     optimizer = AdamW(tensors)

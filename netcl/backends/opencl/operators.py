@@ -116,7 +116,16 @@ def _float_logaddexp(w: Writer, args: list[str], dtype: DType) -> str:
     return w.select(same, w.value(dtype, f"{x} + {w.number(math.log(2.0), dtype)}"), smooth, dtype)
 
 
+def _round_to(tag: str) -> Operator:
+    def write(w: Writer, args: list[str], dtype: DType) -> str:
+        return w.value(dtype, f"round{w.width if w.width > 1 else ''}_{tag}({args[0]})")
+
+    return write
+
+
 FLOAT_OPERATORS: dict[str, Operator] = {
+    "round_float16": _round_to("float16"),
+    "round_bfloat16": _round_to("bfloat16"),
     "maximum": _float_extremum(">="),
     "minimum": _float_extremum("<="),
     "sign": _float_sign,

@@ -1,0 +1,53 @@
+"""Master weights: a float32 copy of float16 and bfloat16 parameters, updated in the same pass.
+
+A 16-bit parameter of 1.0 does not move by steps under half its spacing, 2^-9 or 2^-12. So the rule reads and writes a
+float32 copy, and the parameter is that copy, rounded. Wherever the parameter is not the rounded copy, somebody else has
+written it since (or there is no copy yet), and the rule goes on from the parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from netcl.dtypes import DType
+from netcl.errors import HyperParameterError
+from netcl.expression import Node, equal, rounded, where
+from netcl.optim.rule import Rule
+
+
+@lru_cache(maxsize=64)
+def with_master_weights(rule: Rule, dtype: DType) -> Rule:
+    """``rule`` on float32 copies of parameters of ``dtype``, in the groups that ask for it."""
+
+    def update(p: Node, g: Node, s: Any, h: Any) -> tuple[Any, ...]:
+        keeps = h.master_weights != 0.0
+        current = where(equal(rounded(s.master, dtype), p), s.master, p)
+        updated, *state = _as_tuple(rule.update(where(keeps, current, p), g, s, h))
+        return updated, *state, where(keeps, updated, 0.0)
+
+    def hyper(group: Mapping[str, Any]) -> dict[str, float]:
+        return {**rule.hyper(group), "master_weights": float(group["master_weights"])}
+
+    update.__qualname__ = f"{rule.update.__qualname__}_with_master_weights"
+    return Rule(update, hyper, (*rule.state, "master"))
+
+
+@lru_cache(maxsize=64)
+def without_master_weights(rule: Rule) -> Rule:
+    """``rule`` for 16-bit parameters of an optimizer that was built without memory for master weights."""
+
+    def hyper(group: Mapping[str, Any]) -> Mapping[str, float]:
+        if group["master_weights"]:
+            raise HyperParameterError(
+                "master_weights=True needs memory that this optimizer was built without; pass it when the optimizer is "
+                "built, or leave it False"
+            )
+        return rule.hyper(group)
+
+    return Rule(rule.update, hyper, rule.state, rule.fused_adam)
+
+
+def _as_tuple(returned: Any) -> tuple[Any, ...]:
+    return tuple(returned) if isinstance(returned, tuple | list) else (returned,)
