@@ -135,7 +135,7 @@ class Arena:
 
 
 def _owns_storage(x: Array) -> bool:
-    return x.size == x.storage.size
+    return x.size == x.storage.size and not x.storage.fixed
 
 
 def check_disjoint(arrays: Sequence[Array]) -> None:

@@ -40,9 +40,12 @@ STANDING = Clock()
 
 
 class Storage:
-    """A run of ``size`` elements on one device, starting at element ``offset`` of a buffer."""
+    """A run of ``size`` elements on one device, starting at element ``offset`` of a buffer.
 
-    __slots__ = ("_writes", "backend", "buffer", "clock", "dtype", "offset", "size", "__weakref__")
+    ``fixed`` says that it must stay where it is: the memory is somebody else's.
+    """
+
+    __slots__ = ("_writes", "backend", "buffer", "clock", "dtype", "fixed", "offset", "size", "__weakref__")
 
     def __init__(self, backend: Backend, buffer: Buffer, offset: int, size: int) -> None:
         self.backend = backend
@@ -50,6 +53,7 @@ class Storage:
         self.offset = offset
         self.size = size
         self.dtype = buffer.dtype
+        self.fixed = False
         self.clock = STANDING
         self._writes = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from netcl.backends import Selection
 from netcl.expression import Node, maximum, sqrt
 from netcl.optim import checks
 from netcl.optim.optimizer import Optimizer, Parameters
@@ -109,6 +110,8 @@ class Adam(Optimizer):
     master_weights : bool, default True
         Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
         away; 4 bytes per element. Without effect on wider parameters.
+    backend : str, Device or Backend, optional
+        Where plain arrays are updated; Tensors are updated where they are.
 
     Raises
     ------
@@ -146,6 +149,7 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         maximize: bool = False,
         master_weights: bool = True,
+        backend: Selection = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -155,7 +159,7 @@ class Adam(Optimizer):
             "maximize": maximize,
             "master_weights": master_weights,
         }
-        super().__init__(params, defaults, lambda groups: _RULES[False, bool(amsgrad)], _CHECKS)
+        super().__init__(params, defaults, lambda groups: _RULES[False, bool(amsgrad)], _CHECKS, backend=backend)
 
 
 class AdamW(Optimizer):
@@ -167,7 +171,7 @@ class AdamW(Optimizer):
 
     Parameters
     ----------
-    params, lr, betas, eps, amsgrad, maximize, master_weights
+    params, lr, betas, eps, amsgrad, maximize, master_weights, backend
         As in :class:`Adam`.
     weight_decay : float, default 0.01
         Decay of the weights per unit of learning rate.
@@ -202,6 +206,7 @@ class AdamW(Optimizer):
         amsgrad: bool = False,
         maximize: bool = False,
         master_weights: bool = True,
+        backend: Selection = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -211,4 +216,4 @@ class AdamW(Optimizer):
             "maximize": maximize,
             "master_weights": master_weights,
         }
-        super().__init__(params, defaults, lambda groups: _RULES[True, bool(amsgrad)], _CHECKS)
+        super().__init__(params, defaults, lambda groups: _RULES[True, bool(amsgrad)], _CHECKS, backend=backend)

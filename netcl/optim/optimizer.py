@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from netcl.array import Array
+from netcl.backends import Selection, get_backend
 from netcl.backends.base import HEADER, Span, View
 from netcl.dtypes import float32
 from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, NetclError, TapeError
@@ -14,9 +15,10 @@ from netcl.expression import conversion, maximum, trace
 from netcl.optim import checkpoint, checks
 from netcl.optim.group import ParameterGroup
 from netcl.optim.partition import Partition, check_parameters
+from netcl.optim.plain import PlainArrays
 from netcl.optim.rule import Rule
 
-Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Array]] | Iterable[Mapping[str, Any]]"
+Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Any]] | Iterable[Mapping[str, Any]] | Iterable[Any]"
 Check: TypeAlias = Callable[[str, Any], Any]
 T = TypeVar("T")
 
@@ -27,7 +29,9 @@ class Optimizer(ABC):
     Parameters
     ----------
     params : iterable of Tensor, of (name, Tensor), or of dict
-        A dict is a parameter group: ``"params"`` and hyper-parameters that differ from the defaults.
+        A dict is a parameter group: ``"params"`` and hyper-parameters that differ from the defaults. Instead of
+        Tensors, writable contiguous arrays of any library whose memory the host can reach: they are updated in place
+        by ``step(grads=[...])``.
     defaults : mapping
         Every hyper-parameter with its value.
     rule : Rule or callable
@@ -36,6 +40,8 @@ class Optimizer(ABC):
         ``check[name](name, value)`` returns the value to keep or raises HyperParameterError.
     check_group : callable, optional
         Refuses combinations that do not go together.
+    backend : str, Device or Backend, optional
+        Where to compute, for parameters that are plain arrays; by default the default backend.
 
     Attributes
     ----------
@@ -51,10 +57,14 @@ class Optimizer(ABC):
         rule: Rule | Callable[[Sequence[Mapping[str, Any]]], Rule],
         check: Mapping[str, Check] | None = None,
         check_group: Callable[[Mapping[str, Any]], None] | None = None,
+        backend: Selection = None,
     ) -> None:
         self.defaults = {**defaults, "master_weights": defaults.get("master_weights", True)}
         self._check = {"lr": checks.not_negative, **(check or {})}
         self._check_group = check_group
+        self._selection = backend
+        self._plain: PlainArrays | None = None
+        self._has_tensors = False
         self.param_groups: list[ParameterGroup] = [
             self._new_group(group, f"parameter group {i}") for i, group in enumerate(_as_groups(params))
         ]
@@ -70,8 +80,47 @@ class Optimizer(ABC):
                 f"{where} has unknown hyper-parameter(s) {', '.join(sorted(unknown))}; "
                 f"{type(self).__name__} has {', '.join(self.defaults)}"
             )
-        names, params = _named(group["params"], where)
+        names, params = self._named(group["params"], where)
         return ParameterGroup({**self.defaults, **group, "params": params, "names": names}, self._checked)
+
+    def _named(self, params: Any, where: str) -> tuple[list[str | None], list[Array]]:
+        """Names and tensors of one group; a tensor given under two names is tied and kept once."""
+        given = [params] if isinstance(params, Array) or hasattr(params, "__dlpack__") else list(params)
+        if not given:
+            raise HyperParameterError(f"{where} has an empty parameter list; leave the group out or give it tensors")
+        names: list[str | None] = []
+        tensors: list[Array] = []
+        for position, item in enumerate(given):
+            name, tensor = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
+            label = name or f"{where}, parameter {position}"
+            tensor = self._as_parameter(tensor, label)
+            if not tensor.dtype.is_floating:
+                raise DTypeError(f"{label} has dtype {tensor.dtype}; only floating-point parameters can be optimized")
+            if tensor.node is not None:
+                raise TapeError(f"{label} was computed on a tape; optimize the leaves it was computed from")
+            if name is not None and any(tensor is known for known in tensors):
+                continue
+            names.append(name)
+            tensors.append(tensor)
+        return names, tensors
+
+    def _as_parameter(self, x: Any, label: str) -> Array:
+        """A Tensor itself; what stands for a plain array."""
+        if isinstance(x, Array):
+            if self._plain is not None:
+                raise DTypeError(f"{label} is a Tensor among plain arrays; give an optimizer one kind")
+            if self._selection is not None:
+                raise HyperParameterError(
+                    f"backend={self._selection!r} is for plain arrays, and {label} is a Tensor on {x.device}, where it "
+                    "is updated; move the model with to() before building the optimizer"
+                )
+            self._has_tensors = True
+            return x
+        if self._plain is None:
+            if self._has_tensors:
+                raise DTypeError(f"{label} is a {type(x).__name__} among Tensors; give an optimizer one kind")
+            self._plain = PlainArrays(get_backend(self._selection))
+        return self._plain.take(x, label)
 
     def _checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
         checked = {
@@ -135,21 +184,33 @@ class Optimizer(ABC):
         """
         if "params" not in group:
             raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
-        added = self._new_group(group, f"parameter group {len(self.param_groups)}")
-        groups = [*self.param_groups, added]
-        _refuse_duplicates(groups)
-        if self._choose_rule(groups) != self._rule:
-            raise HyperParameterError(
-                "the new parameter group needs optimizer state that no earlier group has; give at least one group "
-                "momentum when the optimizer is built"
-            )
-        for partition in self._partitions:
-            partition.check()
-        self._partitions = self._partitioned(groups, self._partitions)
+        taken = 0 if self._plain is None else len(self._plain)
+        try:
+            added = self._new_group(group, f"parameter group {len(self.param_groups)}")
+            groups = [*self.param_groups, added]
+            _refuse_duplicates(groups)
+            if self._choose_rule(groups) != self._rule:
+                raise HyperParameterError(
+                    "the new parameter group needs optimizer state that no earlier group has; give at least one group "
+                    "momentum when the optimizer is built"
+                )
+            for partition in self._partitions:
+                partition.check()
+            self._partitions = self._partitioned(groups, self._partitions)
+        except NetclError:
+            if self._plain is not None:
+                self._plain.keep(taken)
+            raise
         self.param_groups[:] = groups
 
-    def step(self, closure: Callable[[], T] | None = None, *, max_norm: float | None = None) -> T | None:
-        """Update every parameter that has a gradient. Enqueues work and does not block.
+    def step(
+        self,
+        closure: Callable[[], T] | None = None,
+        *,
+        max_norm: float | None = None,
+        grads: Iterable[Any] | None = None,
+    ) -> T | None:
+        """Update every parameter that has a gradient. Enqueues work and does not block, but for plain arrays.
 
         Parameters
         ----------
@@ -158,6 +219,9 @@ class Optimizer(ABC):
         max_norm : float, optional
             Scale the gradients by ``min(1, max_norm / norm)`` in the same pass, where norm is the L2 norm of all of
             them together. The gradients themselves are left as they are.
+        grads : iterable of array, optional
+            For an optimizer built from plain arrays, and only then: the gradient of each parameter, in order, or None.
+            The call **blocks** until the parameters are updated.
 
         Returns
         -------
@@ -167,14 +231,26 @@ class Optimizer(ABC):
         ------
         NetclError
             If no parameter has a gradient. Nothing is changed then, nor in any other refusal.
+        HyperParameterError, ShapeError, DTypeError
+            If ``grads`` do not fit the parameters.
 
         Notes
         -----
         A parameter whose ``grad`` is None is skipped: neither moved nor decayed, and its step count is kept.
         """
         result = None if closure is None else closure()
-        for partition in self._ready(max_norm):
-            partition.enqueue(max_norm)
+        if grads is None:
+            for partition in self._ready(max_norm):
+                partition.enqueue(max_norm)
+            return result
+        if self._plain is None:
+            raise NetclError(
+                "step(grads=...) is for an optimizer built from plain arrays; set the grad of each Tensor, or call "
+                "tape.backward(loss)"
+            )
+        with self._plain.lent(grads) as gradients:
+            for partition in self._ready(max_norm, gradients):
+                partition.enqueue(max_norm)
         return result
 
     def scaled_step(self, loss_scale: Span, max_norm: float | None = None) -> list[Span]:
@@ -224,8 +300,13 @@ class Optimizer(ABC):
             backend.map(trace(maximum, (float32, header.dtype), stored=(float32,)), (found, flag), (found,))
         return pair
 
-    def _ready(self, max_norm: float | None) -> list[Partition]:
+    def _ready(self, max_norm: float | None, lent: Mapping[int, Array] | None = None) -> list[Partition]:
         """The partitions with gradients, checked and with their hyper-parameters on the device."""
+        if self._plain is not None and lent is None:
+            raise NetclError(
+                "this optimizer was built from plain arrays, which have no gradients of their own; pass them as "
+                "step(grads=[...])"
+            )
         if max_norm is not None:
             checks.positive("max_norm", max_norm)
             if len(self._partitions) > 1:
@@ -235,7 +316,10 @@ class Optimizer(ABC):
                 )
         for partition in self._partitions:
             partition.check()
-        live = [partition for partition in self._partitions if partition.collect()]
+        if lent is None:
+            live = [partition for partition in self._partitions if partition.collect()]
+        else:
+            live = [partition for partition in self._partitions if partition.lend(lent)]
         if not live:
             raise NetclError(
                 f"{type(self).__name__}.step() found no gradient on any of its parameters; "
@@ -307,8 +391,10 @@ def _flat(span: Span) -> View:
 
 
 def _as_groups(params: Parameters) -> list[Mapping[str, Any]]:
-    if isinstance(params, Array):
-        raise HyperParameterError("params must be an iterable of tensors, got a single Tensor; write [tensor]")
+    if isinstance(params, Array) or hasattr(params, "__dlpack__"):
+        raise HyperParameterError(
+            f"params must be an iterable of tensors, got a single {type(params).__name__}; write [tensor]"
+        )
     given: list[Any] = list(params)
     if not given:
         raise HyperParameterError(
@@ -320,29 +406,6 @@ def _as_groups(params: Parameters) -> list[Mapping[str, Any]]:
                 raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
         return given
     return [{"params": given}]
-
-
-def _named(params: Any, where: str) -> tuple[list[str | None], list[Array]]:
-    """Names and tensors of one group; a tensor given under two names is tied and kept once."""
-    given = [params] if isinstance(params, Array) else list(params)
-    if not given:
-        raise HyperParameterError(f"{where} has an empty parameter list; leave the group out or give it tensors")
-    names: list[str | None] = []
-    tensors: list[Array] = []
-    for position, item in enumerate(given):
-        name, tensor = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
-        label = name or f"{where}, parameter {position}"
-        if not isinstance(tensor, Array):
-            raise DTypeError(f"{label} is a {type(tensor).__name__}; an optimizer takes Tensors")
-        if not tensor.dtype.is_floating:
-            raise DTypeError(f"{label} has dtype {tensor.dtype}; only floating-point parameters can be optimized")
-        if tensor.node is not None:
-            raise TapeError(f"{label} was computed on a tape; optimize the leaves it was computed from")
-        if name is not None and any(tensor is known for known in tensors):
-            continue
-        names.append(name)
-        tensors.append(tensor)
-    return names, tensors
 
 
 def _refuse_duplicates(groups: Sequence[Mapping[str, Any]]) -> None:

@@ -80,10 +80,12 @@ class Partition:
         self.backend = self.arena.backend
         self.compute: DType = self.arena.dtype.compute
         self.parameters = [segment.array for segment in self.arena.segments]
-        self.gradients = self.arena.like(self.arena.dtype)
+        # Plain arrays bring their gradients to each step.
+        self._plain = self.parameters[0].storage.fixed
+        self.gradients = Span(self.backend.alloc(0, dtype), 0, 0) if self._plain else self.arena.like(dtype)
         self.pending = PendingFactors(self.backend, self.gradients, self)
         self.state = {name: self.arena.like(self.compute) for name in rule.state}
-        self._homes = [self._home(segment) for segment in self.arena.segments]
+        self._homes = [] if self._plain else [self._home(segment) for segment in self.arena.segments]
         number = {id(p): group for p, group in zip(parameters, group_of, strict=True)}
         chunks = [segment.chunks for segment in self.arena.segments]
         self._rows = Rows(self.backend, self.compute, rule, groups, [number[id(p)] for p in self.parameters], chunks)
@@ -91,10 +93,12 @@ class Partition:
             self._take_over(earlier)
         # The gradients for which the active rows are right: a parameter's home, or None if it rests.
         self._expected: list[Array | None] = list(self._homes)
+        self._lent: set[int] = set(range(len(self.parameters)))
         # The coming step was decided by a clipping, whose factor is pending.
         self._decided = False
         self._norm: weakref.ref[Storage] | None = None
         self._mean: Span | None = None
+        self._records: Span | None = None
         self._clock = Clock()
         self._clocked: list[Storage] = []
         self._checked_at = relocations.count
@@ -163,6 +167,15 @@ class Partition:
             self._rows.split(active)
             self._expected = [home if i in active else None for i, home in enumerate(self._homes)]
         return self._rows.any_active
+
+    def lend(self, gradients: Mapping[int, Array]) -> bool:
+        """Take the gradients of plain arrays for the coming step, by the parameter's id; say whether there are any."""
+        active = {i for i, p in enumerate(self.parameters) if id(p) in gradients}
+        if active != self._lent:
+            self._rows.split(active)
+            self._lent = active
+        self._bind(gradients)
+        return bool(active)
 
     def write_table(self) -> None:
         """Send the hyper-parameters to the device if any of them changed."""
@@ -267,20 +280,28 @@ class Partition:
         self.backend.scale(_entry(header, "multiplier"), self.gradients)
         return _entry(header, "nonfinite")
 
-    def _bind(self) -> None:
+    def _bind(self, lent: Mapping[int, Array] | None = None) -> None:
         """Note what the launches get, for as long as the parameters stay where they are."""
         row_map = self._rows.row_map.buffer
+        runs = self.arena.runs
+        gradients = [run.within(self.gradients) for run in runs]
+        if self._plain:
+            owner = {segment.offset: id(segment.array) for segment in self.arena.segments if segment.size}
+            given = [(run, (lent or {}).get(owner[run.offset])) for run in runs]
+            runs = [run for run, gradient in given if gradient is not None]
+            gradients = [gradient.span() for _, gradient in given if gradient is not None]
         self._operands = [
             _Operands(
                 run.parameters,
-                run.within(self.gradients),
+                gradient,
                 tuple(run.within(span) for span in self.state.values()),
                 Span(row_map, run.offset // CHUNK, -(-run.parameters.size // CHUNK)),
             )
-            for run in self.arena.runs
+            for run, gradient in zip(runs, gradients, strict=True)
         ]
-        counts = [self.backend.norm_partials(run.parameters.size) for run in self.arena.runs]
-        self._records = Span(self.backend.alloc(2 * sum(counts), self.compute), 0, 2 * sum(counts))
+        counts = [self.backend.norm_partials(run.parameters.size) for run in runs]
+        if self._records is None or self._records.size != 2 * sum(counts):
+            self._records = Span(self.backend.alloc(2 * sum(counts), self.compute), 0, 2 * sum(counts))
         ends = list(accumulate(counts))
         self._pieces = [
             Span(self._records.buffer, 2 * (end - count), 2 * count) for count, end in zip(counts, ends, strict=True)
@@ -291,6 +312,7 @@ class Partition:
         mean = self._mean if self.pending.workers != 1 else None
         for run, piece in zip(self._operands, self._pieces, strict=True):
             self.backend.norm_reduce(run.gradients, piece, ord, multiplier=mean, rows=run.rows, block=self._rows.block)
+        assert self._records is not None
         return self._records
 
     def _launch(self, *, advance: bool) -> None:

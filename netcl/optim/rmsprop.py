@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from netcl.backends import Selection
 from netcl.expression import Node, maximum, sqrt
 from netcl.optim import checks
 from netcl.optim.optimizer import Optimizer, Parameters
@@ -108,6 +109,8 @@ class RMSProp(Optimizer):
     master_weights : bool, default True
         Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
         away; 4 bytes per element. Without effect on wider parameters.
+    backend : str, Device or Backend, optional
+        Where plain arrays are updated; Tensors are updated where they are.
 
     Raises
     ------
@@ -141,6 +144,7 @@ class RMSProp(Optimizer):
         *,
         maximize: bool = False,
         master_weights: bool = True,
+        backend: Selection = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -155,4 +159,4 @@ class RMSProp(Optimizer):
         def rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
             return _RULES[bool(centered), any(group["momentum"] > 0.0 for group in groups)]
 
-        super().__init__(params, defaults, rule, _CHECKS)
+        super().__init__(params, defaults, rule, _CHECKS, backend=backend)

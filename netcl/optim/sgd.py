@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from netcl.backends import Selection
 from netcl.errors import HyperParameterError
 from netcl.expression import Node, where
 from netcl.optim import checks
@@ -90,6 +91,8 @@ class SGD(Optimizer):
     master_weights : bool, default True
         Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
         away; 4 bytes per element. Without effect on wider parameters.
+    backend : str, Device or Backend, optional
+        Where plain arrays are updated; Tensors are updated where they are.
 
     Raises
     ------
@@ -127,6 +130,7 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
         master_weights: bool = True,
+        backend: Selection = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -137,7 +141,7 @@ class SGD(Optimizer):
             "maximize": maximize,
             "master_weights": master_weights,
         }
-        super().__init__(params, defaults, _rule, _CHECKS, _check_group)
+        super().__init__(params, defaults, _rule, _CHECKS, _check_group, backend=backend)
 
 
 class Momentum(Optimizer):
@@ -145,7 +149,7 @@ class Momentum(Optimizer):
 
     Parameters
     ----------
-    params, nesterov, maximize, master_weights
+    params, nesterov, maximize, master_weights, backend
         As in :class:`SGD`.
     lr : float, default 1e-2
         Learning rate, at least 0.
@@ -183,6 +187,7 @@ class Momentum(Optimizer):
         *,
         maximize: bool = False,
         master_weights: bool = True,
+        backend: Selection = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -193,4 +198,4 @@ class Momentum(Optimizer):
             "maximize": maximize,
             "master_weights": master_weights,
         }
-        super().__init__(params, defaults, _rule, _CHECKS, _check_group)
+        super().__init__(params, defaults, _rule, _CHECKS, _check_group, backend=backend)
