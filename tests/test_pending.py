@@ -9,6 +9,7 @@ import pytest
 
 import netcl
 import netcl.autograd as ag
+from netcl.amp import GradScaler
 from netcl.errors import TapeError
 from netcl.optim import SGD, AdamW, clip_grad_norm_device
 
@@ -177,3 +178,32 @@ def test_a_tape_notices_either_of_two_optimizers(backend):
         optimizer.step()
         with pytest.raises(TapeError, match="changed in place after it was recorded"):
             tape.backward(loss)
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "scaled"])
+def test_one_norm_over_several_dtypes(scaled, backend):
+    rng = np.random.default_rng(4)
+    sizes = {"float32": 1500, "bfloat16": 7, "float16": 300}
+    tensors = [netcl.zeros(n, dtype=t, device=backend.device, requires_grad=True) for t, n in sizes.items()]
+    optimizer, scaler = SGD(tensors, lr=1.0), GradScaler(init_scale=4.0, enabled=scaled)
+    scaler.scale(netcl.ones(1, device=backend.device))
+    assert len(optimizer.partitions) == 3
+    before = [np.zeros(n) for n in sizes.values()]
+    for bad in (None, 1, None):
+        for position, tensor in enumerate(tensors):
+            values = rng.integers(-8, 9, tensor.size) * (4.0 if scaled else 1.0)
+            values[0] = np.inf if scaled and bad == position else values[0]
+            tensor.grad = netcl.astype(netcl.asarray(values.astype("float32"), device=backend.device), tensor.dtype)
+        scale = scaler.get_scale()
+        gradients = [netcl.astype(t.grad, "float32").numpy().astype("float64") / scale for t in tensors]
+        scaler.step(optimizer, max_norm=0.5)
+        scaler.update()
+        after = [netcl.astype(t, "float32").numpy() for t in tensors]
+        if scaled and bad is not None:
+            assert all(np.array_equal(x, y) for x, y in zip(before, after, strict=True))
+        else:
+            norm = np.sqrt(sum(np.sum(g**2) for g in gradients))
+            for dtype, x, y, g in zip(sizes, before, after, gradients, strict=True):
+                rounding = 1e-7 if dtype == "float32" else 2.5e-4
+                np.testing.assert_allclose(y, x - g * 0.5 / norm, rtol=1e-5, atol=rounding)
+        before = after

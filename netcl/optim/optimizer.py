@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, TypeAlias, TypeVar
 
 from netcl.array import Array
@@ -65,6 +66,7 @@ class Optimizer(ABC):
         self._selection = backend
         self._plain: PlainArrays | None = None
         self._has_tensors = False
+        self._records: Span | None = None
         self.param_groups: list[ParameterGroup] = [
             self._new_group(group, f"parameter group {i}") for i, group in enumerate(_as_groups(params))
         ]
@@ -240,8 +242,7 @@ class Optimizer(ABC):
         """
         result = None if closure is None else closure()
         if grads is None:
-            for partition in self._ready(max_norm):
-                partition.enqueue(max_norm)
+            self._enqueue(self._ready(max_norm), max_norm)
             return result
         if self._plain is None:
             raise NetclError(
@@ -249,8 +250,7 @@ class Optimizer(ABC):
                 "tape.backward(loss)"
             )
         with self._plain.lent(grads) as gradients:
-            for partition in self._ready(max_norm, gradients):
-                partition.enqueue(max_norm)
+            self._enqueue(self._ready(max_norm, gradients), max_norm)
         return result
 
     def scaled_step(self, loss_scale: Span, max_norm: float | None = None) -> list[Span]:
@@ -269,10 +269,9 @@ class Optimizer(ABC):
             One element each, nonzero where a gradient was not finite. No byte of parameters or state changes then.
         """
         live = self._ready(max_norm)
-        if len(live) > 1:
+        if not _measurable_together(live):
             loss_scale = self._decided_together(live, loss_scale)
-        for partition in live:
-            partition.enqueue(max_norm, loss_scale)
+        self._enqueue(live, max_norm, loss_scale)
         return [partition.nonfinite for partition in live]
 
     def unscale_gradients(self, loss_scale: Span) -> list[Span]:
@@ -281,6 +280,20 @@ class Optimizer(ABC):
         Parameters and result are those of :meth:`scaled_step`.
         """
         return [partition.unscale(loss_scale) for partition in self._ready(None)]
+
+    def _enqueue(self, live: Sequence[Partition], max_norm: float | None, loss_scale: Span | None = None) -> None:
+        """Enqueue the step of each dtype; one norm and one decision for all of them."""
+        records = None
+        if len(live) > 1 and (max_norm is not None or loss_scale is not None) and _measurable_together(live):
+            counts = [partition.record_count() for partition in live]
+            records = self._records
+            if records is None or records.size != sum(counts) or records.dtype is not live[0].compute:
+                buffer = live[0].backend.alloc(sum(counts), live[0].compute)
+                records = self._records = Span(buffer, 0, sum(counts))
+            for partition, count, end in zip(live, counts, accumulate(counts), strict=True):
+                partition.measure_into(Span(records.buffer, end - count, count))
+        for partition in live:
+            partition.enqueue(max_norm, loss_scale, records)
 
     @staticmethod
     def _decided_together(live: Sequence[Partition], loss_scale: Span) -> Span:
@@ -309,10 +322,11 @@ class Optimizer(ABC):
             )
         if max_norm is not None:
             checks.positive("max_norm", max_norm)
-            if len(self._partitions) > 1:
+            if not _measurable_together(self._partitions):
+                held = ", ".join(f"{partition.dtype} on {partition.backend.device}" for partition in self._partitions)
                 raise HyperParameterError(
-                    f"step(max_norm={max_norm}) folds the clipping into one device's step, and these parameters are of "
-                    f"{len(self._partitions)} devices or dtypes; call clip_grad_norm(...) before step()"
+                    f"step(max_norm={max_norm}) takes one norm, in one precision on one device, and these parameters "
+                    f"are {held}; call clip_grad_norm(...) before step()"
                 )
         for partition in self._partitions:
             partition.check()
@@ -384,6 +398,12 @@ class Optimizer(ABC):
             return f"    {len(group['params'])} parameter(s): {shown}"
 
         return "\n".join([f"{type(self).__name__}(", *map(line, self.param_groups), ")"])
+
+
+def _measurable_together(partitions: Sequence[Partition]) -> bool:
+    """Whether one norm of all the gradients can be taken on the device."""
+    first = partitions[0]
+    return all(other.backend is first.backend and other.compute is first.compute for other in partitions[1:])
 
 
 def _flat(span: Span) -> View:

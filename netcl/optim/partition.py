@@ -181,8 +181,13 @@ class Partition:
         """Send the hyper-parameters to the device if any of them changed."""
         self._rows.write(self.pending.workers, prepared=self._decided)
 
-    def enqueue(self, max_norm: float | None = None, loss_scale: Span | None = None) -> None:
-        """Enqueue one step: one launch, or three with clipping or a loss scale. Does not block."""
+    def enqueue(
+        self, max_norm: float | None = None, loss_scale: Span | None = None, records: Span | None = None
+    ) -> None:
+        """Enqueue one step: one launch, or three with clipping or a loss scale. Does not block.
+
+        ``records`` are those of the norm of more gradients than these, if they decide the step together.
+        """
         if self.arena.gather():
             self._bind()
         rows = self._rows
@@ -193,7 +198,7 @@ class Partition:
             rows.renew |= self._decided
             self.pending.settle_clip()
         if measured:
-            self._measure_step(math.inf if max_norm is None else max_norm, 2.0, loss_scale)
+            self._measure_step(math.inf if max_norm is None else max_norm, 2.0, loss_scale, records)
         elif rows.renew and not folded:
             self._hand_over_norm()
             self.backend.prepare_step(rows.block)
@@ -218,7 +223,7 @@ class Partition:
         self.write_table()
         if self.arena.gather():
             self._bind()
-        self._measure_step(max_norm, ord, None)
+        self._measure_step(max_norm, ord)
         header = self._rows.block.header
         self.pending.clip = _entry(header, "multiplier")
         self._decided, self._rows.renew = True, False
@@ -231,11 +236,25 @@ class Partition:
         held = {id(p) for p, home in zip(self.parameters, self._homes, strict=True) if p.grad is home}
         return held == set(map(id, owners)) and held == {id(p) for p in self.parameters if p.grad is not None}
 
-    def _measure_step(self, max_norm: float, ord: float, loss_scale: Span | None) -> None:
+    def _measure_step(
+        self, max_norm: float, ord: float, loss_scale: Span | None = None, records: Span | None = None
+    ) -> None:
         self._hand_over_norm()
-        self.backend.prepare_step(
-            self._rows.block, self._partials(ord), ord=ord, max_norm=max_norm, loss_scale=loss_scale
-        )
+        if records is None:
+            records = self._partials(ord)
+        self.backend.prepare_step(self._rows.block, records, ord=ord, max_norm=max_norm, loss_scale=loss_scale)
+
+    def record_count(self) -> int:
+        """How many values the records of a norm of these gradients have."""
+        self.pending.settle_clip()
+        if self.arena.gather():
+            self._bind()
+        assert self._records is not None
+        return self._records.size
+
+    def measure_into(self, records: Span) -> None:
+        """Write the records of the L2 norm into ``record_count()`` values. Does not block."""
+        self._partials(2.0, records)
 
     def _hand_over_norm(self) -> None:
         """Give the norm of the last clipping memory of its own, if anybody still holds it: the header changes now."""
@@ -303,17 +322,17 @@ class Partition:
         if self._records is None or self._records.size != 2 * sum(counts):
             self._records = Span(self.backend.alloc(2 * sum(counts), self.compute), 0, 2 * sum(counts))
         ends = list(accumulate(counts))
-        self._pieces = [
-            Span(self._records.buffer, 2 * (end - count), 2 * count) for count, end in zip(counts, ends, strict=True)
-        ]
+        self._pieces = [(2 * (end - count), 2 * count) for count, end in zip(counts, ends, strict=True)]
 
-    def _partials(self, ord: float) -> Span:
-        """Records of a norm of all gradients."""
-        mean = self._mean if self.pending.workers != 1 else None
-        for run, piece in zip(self._operands, self._pieces, strict=True):
-            self.backend.norm_reduce(run.gradients, piece, ord, multiplier=mean, rows=run.rows, block=self._rows.block)
+    def _partials(self, ord: float, records: Span | None = None) -> Span:
+        """Records of a norm of all gradients, in ``records`` if given."""
         assert self._records is not None
-        return self._records
+        records = records or self._records
+        mean = self._mean if self.pending.workers != 1 else None
+        for run, (start, size) in zip(self._operands, self._pieces, strict=True):
+            piece = Span(records.buffer, records.offset + start, size)
+            self.backend.norm_reduce(run.gradients, piece, ord, multiplier=mean, rows=run.rows, block=self._rows.block)
+        return records
 
     def _launch(self, *, advance: bool) -> None:
         backend, rule, block = self.backend, self._expression, self._rows.block

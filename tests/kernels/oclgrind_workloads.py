@@ -107,6 +107,10 @@ def prepare_step(backend):
     for ord in (1.0, 2.0, 3.0, math.inf):
         backend.prepare_step(block(backend, 70), span(backend, np.abs(numbers(2 * 77))), ord=ord, max_norm=1.0)
     backend.prepare_step(block(backend, 5))
+    for skip in (0.0, 1.0):
+        records, loss_scale = span(backend, np.abs(numbers(2 * 5))), span(backend, [8.0, skip], offset=1)
+        backend.prepare_step(block(backend, 70), records, max_norm=1.0, loss_scale=loss_scale)
+        backend.prepare_step(StepBlock(span(backend, np.zeros(len(HEADER)))), records, loss_scale=loss_scale)
 
 
 @workload
@@ -133,6 +137,15 @@ def fused_update(backend):
     rule = ex.trace(momentum, (F32, F32, F32), stored=(F32, F32))
     p, g, v = fields(backend, n, 3)
     backend.fused_update(rule, p, g, [v], block(backend, 3), row_map(backend, n), advance=True)
+    for dtype in (dtypes.float16, dtypes.bfloat16):
+
+        def master(p, g, kept, dtype=dtype):
+            updated = ex.where(ex.equal(ex.rounded(kept, dtype), p), kept, p) - g
+            return updated, updated
+
+        rule = ex.trace(master, (dtype, dtype, F32), stored=(dtype, F32))
+        (p, g), (kept,) = fields(backend, n, 2, dtype), fields(backend, n, 1)
+        backend.fused_update(rule, p, g, [kept], block(backend, 3), row_map(backend, n), advance=True)
 
 
 @workload
