@@ -5,6 +5,7 @@ CPU runtimes run ``contract.cl``, other devices ``contract_tiled.cl``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,10 +13,12 @@ import numpy as np
 import pyopencl as cl
 
 from netcl.backends.base import View
-from netcl.backends.opencl.core import Core, memory
+from netcl.backends.opencl.core import memory
+from netcl.backends.opencl.mapping import MapCalls
 from netcl.backends.opencl.storage import TAG
 from netcl.dtypes import DType, float32, int32, promote, uint32
 from netcl.errors import ShapeError
+from netcl.expression import conversion
 
 TILE_M = 6
 """Rows of a register tile in ``contract.cl``; its columns are two vectors of 32 bytes."""
@@ -31,6 +34,9 @@ TASK = 10_000
 
 TILE, SMALL_TILE = 64, 32
 """Results along each side of a tile in ``contract_tiled.cl``, with groups of 256 and of 64."""
+
+WIDENED = 1 << 17
+"""Multiplications from which a CPU runtime converts 16-bit operands before the product, not one by one in it."""
 
 PLANS = 4096
 """Layouts that are remembered; beyond, all are forgotten."""
@@ -111,7 +117,7 @@ class ContractPlan(NamedTuple):
     narrowing: Narrowing | None
 
 
-class ContractCall(Core):
+class ContractCall(MapCalls):
     """contract of :class:`~netcl.backends.base.ArrayOperations`."""
 
     def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
@@ -124,7 +130,8 @@ class ContractCall(Core):
         Notes
         -----
         Enqueues one kernel; two where k is split among work-items, or where a CPU runtime has a result narrower than
-        float32 or int32. Integers are summed modulo their width. The same call gives the same bits.
+        float32 or int32; on a CPU runtime, one more for each 16-bit operand of all but small products, which is
+        converted first. Integers are summed modulo their width. The same call gives the same bits.
 
         On a CPU runtime the product could go to the host's BLAS through mapped buffers, but mapping waits for the
         queue, and the threads of the two compete. Medians on a shared machine with 2 cores (AVX2, Intel's runtime)
@@ -139,6 +146,8 @@ class ContractCall(Core):
         DTypeError
             If the device cannot compute with a dtype.
         """
+        if self.is_cpu and a.shape[1:] and math.prod(out.shape) * a.shape[-1] >= WIDENED:
+            a, b = self._widened(a), self._widened(b)
         dtypes = (a.buffer.dtype, b.buffer.dtype, out.buffer.dtype)
         key = (a.shape, b.shape, out.shape, a.strides, b.strides, out.strides, dtypes, self.is_cpu)
         try:
@@ -160,6 +169,22 @@ class ContractCall(Core):
         self.launch(
             second.kernel, second.global_size, second.local_size, scratch.mem, result, out.offset, *second.scalars
         )
+
+    def _widened(self, x: View) -> View:
+        """A 16-bit operand in float32, its axes in the order in which they lie in memory; else the operand itself."""
+        dtype = x.buffer.dtype
+        if dtype.compute is dtype:
+            return x
+        shape = tuple([extent if stride else 1 for extent, stride in zip(x.shape, x.strides, strict=True)])
+        strides, size = [0] * len(shape), 1
+        for axis in sorted(range(len(shape)), key=lambda axis: abs(x.strides[axis])):
+            if x.strides[axis]:
+                strides[axis] = size
+                size *= shape[axis]
+        wide = self.alloc(size, dtype.compute)
+        source = View(x.buffer, x.offset, shape, x.strides)
+        self.map(conversion(dtype, dtype.compute), (source,), (View(wide, 0, shape, tuple(strides)),))
+        return View(wide, 0, x.shape, tuple(strides))
 
     def _plan_contract(self, a: View, b: View, out: View) -> ContractPlan | None:
         shapes = (a.shape, b.shape, out.shape)
