@@ -358,6 +358,10 @@ class Partition:
             if p.grad is not None:
                 p.grad = home
 
+    def has_gradients(self) -> bool:
+        """Whether any parameter has its gradient in the arena."""
+        return any(p.grad is home for p, home in zip(self.parameters, self._homes, strict=True))
+
     def fields(self) -> dict[int, tuple[str, ...]]:
         """The state fields of each parameter, by its id."""
         return {id(p): tuple(self.state) for p in self.parameters}

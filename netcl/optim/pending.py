@@ -33,6 +33,12 @@ class PendingFactors:
 
     def settle(self) -> None:
         """Apply what is pending to the gradients themselves. Enqueues; does not block."""
+        if self.clip is None and self.workers == 1:
+            return
+        partition = self.partition()
+        if partition is not None and not partition.has_gradients():
+            self.drop()
+            return
         self.settle_clip()
         if self.workers != 1:
             workers, self.workers = self.workers, 1

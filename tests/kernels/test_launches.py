@@ -73,6 +73,24 @@ def test_clipping_beforehand_is_three_launches_too(opencl):
     assert counts == (3, 0)
 
 
+def test_gradients_forgotten_one_by_one_cost_no_launch(opencl):
+    """As ``model.zero_grad()`` does it: the factor that was left for a step does not reach the next gradients."""
+    w = netcl.ones(5, device=opencl.device, requires_grad=True)
+    optimizer = SGD([w], lr=1.0)
+    for _ in range(3):
+        with ag.Tape() as tape:
+            loss = netcl.sum(w * 2.0)
+        before = opencl.launches
+        tape.backward(loss)
+        backward = opencl.launches - before
+        assert w.grad.tolist() == [2.0] * 5
+        norm = clip_grad_norm_device([w], max_norm=1.0)
+        optimizer.step()
+        w.grad = None
+    assert float(norm) == pytest.approx(20.0**0.5)
+    assert backward == 2  # the seed, and the product
+
+
 def test_a_mean_over_workers_costs_no_launch(opencl):
     tensors = parameters(opencl, 20)
     optimizer = AdamW(tensors)
