@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from netcl.dtypes import DType
 from netcl.expression import Expression
@@ -55,8 +55,8 @@ class Buffer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+# Named tuples, for every call makes some of them and a frozen dataclass takes twice as long to make.
+class Span(NamedTuple):
     """``size`` adjacent elements of a buffer, from element ``offset`` on."""
 
     buffer: Buffer
@@ -68,8 +68,7 @@ class Span:
         return self.buffer.dtype
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """A strided array in a buffer; offset and strides count elements. Stride 0 broadcasts, strides may be negative."""
 
     buffer: Buffer

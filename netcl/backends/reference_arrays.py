@@ -33,13 +33,13 @@ class ArrayCalls(Core):
         out: View,
         scalars: Sequence[Scalar] = (),
     ) -> None:
-        xp = self.namespace.xp
+        function = self.namespace.reduction(op)
         with np.errstate(all="ignore"):
             value = self.value_of(expression, inputs, scalars)
             if op in ("any", "all", "max", "min"):
-                value = getattr(xp, op)(value, axis=axes) if axes else value
+                value = function(value, axis=axes) if axes else value
             else:
-                value = getattr(xp, op)(value, axis=axes, dtype=self._accumulator(op, expression, axes, inputs, out))
+                value = function(value, axis=axes, dtype=self._accumulator(op, expression, axes, inputs, out))
         self.store(out, value)
 
     def _accumulator(
@@ -138,25 +138,28 @@ class ArrayCalls(Core):
         xp, eps = self.namespace.xp, label_smoothing
         label = xp.astype(self.view(labels), xp.int64)
         used = label != ignore_index
-        picked = xp.where(used, label, label * 0)
-        if int(xp.min(picked)) < 0 or int(xp.max(picked)) >= classes:
-            worst = int(xp.max(picked)) if int(xp.max(picked)) >= classes else int(xp.min(picked))
+        every = bool(xp.all(used))
+        picked = label if every else xp.where(used, label, label * 0)
+        low, high = int(xp.min(picked)), int(xp.max(picked))
+        if low < 0 or high >= classes:
             raise IndexError(
-                f"label {worst} is out of range: labels must lie in [0, {classes}) or equal ignore_index={ignore_index}"
+                f"label {high if high >= classes else low} is out of range: labels must lie in [0, {classes}) or equal "
+                f"ignore_index={ignore_index}"
             )
         hit = xp.arange(classes, dtype=xp.int64)[None, :] == picked[:, None]
         with np.errstate(all="ignore"):
             shifted, exponentials, total = self._exponentials(logits)
             log_total = xp.log(total)[:, 0]
-            zero = xp.zeros_like(log_total)
             value = (1.0 - eps) * (log_total - xp.sum(xp.where(hit, shifted, xp.zeros_like(shifted)), axis=1))
             if eps:
                 value = value + eps * (log_total - xp.mean(shifted, axis=1))
-            self.store(loss, xp.where(used, value, zero))
+            self.store(loss, value if every else xp.where(used, value, xp.zeros_like(value)))
             if gradient is not None:
-                slope = exponentials / total - (eps / classes)
+                slope = exponentials / total
+                if eps:
+                    slope = slope - eps / classes
                 slope = xp.where(hit, slope - (1.0 - eps), slope)
-                self.store(gradient, xp.where(used[:, None], slope, xp.zeros_like(slope)))
+                self.store(gradient, slope if every else xp.where(used[:, None], slope, xp.zeros_like(slope)))
 
     def random_bits(self, out: View, seed: int, offset: int) -> None:
         words = random_words(math.prod(out.shape), seed, offset)

@@ -130,8 +130,7 @@ class Core:
                 for x, value in zip(outputs, values, strict=True):
                     self.store(x, value)
             elif size <= BLOCK or (len(program.steps) <= 1 and not program.scratch):
-                arrays = [self._array(x) for x in inputs]
-                program.run(arrays + uniform, [self._array(x) for x in outputs])
+                program.run([*map(self._array, inputs), *uniform], [*map(self._array, outputs)])
             else:
                 self._evaluate_in_blocks(program, inputs, outputs, uniform)
 

@@ -129,6 +129,11 @@ class Namespace:
         """Whether the output of ``op`` may be one of its operands."""
         return False
 
+    def reduction(self, op: str) -> Function:
+        """The function (x, axis, [dtype]) of reduction ``op``."""
+        function: Function = getattr(self.xp, op)
+        return function
+
     def take_along_axis(self, x: Any, indices: Any) -> Any:
         """x[o, indices[o, c, i], i]."""
         return self.xp.take_along_axis(x, indices, axis=1)
@@ -151,6 +156,9 @@ class NumpyNamespace(Namespace):
     def supports(self, dtype: DType) -> bool:
         return True
 
+    def empty(self, n: int, dtype: DType) -> Any:
+        return np.empty(n, _numpy_dtype(dtype))
+
     def scalar(self, value: Any, dtype: DType) -> Any:
         return _numpy_dtype(dtype).type(_python_number(value, dtype))
 
@@ -163,6 +171,8 @@ class NumpyNamespace(Namespace):
     def read(self, buffer: Any, offset: int, shape: Shape, strides: Shape) -> Any:
         if 0 in shape:
             return np.empty(shape, buffer.dtype)
+        if strides == (1,):
+            return buffer[offset : offset + shape[0]]
         item = buffer.itemsize
         return np.ndarray(shape, buffer.dtype, buffer, offset * item, [stride * item for stride in strides])
 
@@ -201,7 +211,10 @@ class NumpyNamespace(Namespace):
         return function
 
     def is_elementwise(self, op: str) -> bool:
-        return op not in ("cast", "where", "erf", "round_float16", "round_bfloat16")
+        return op not in ("cast", "erf", "round_float16", "round_bfloat16")
+
+    def reduction(self, op: str) -> Function:
+        return _REDUCTIONS[op]
 
     def scatter_add(self, out: Any, indices: Any, updates: Any) -> Any:
         return _add_at(out, indices, updates)
@@ -306,11 +319,34 @@ def _round_bfloat16(x: Any, out: Any) -> Any:
     return _from_bfloat16(bits, out)
 
 
+_REDUCTIONS: dict[str, Function] = {
+    "sum": np.add.reduce,
+    "prod": np.multiply.reduce,
+    "max": np.maximum.reduce,
+    "min": np.minimum.reduce,
+    "any": np.logical_or.reduce,
+    "all": np.logical_and.reduce,
+}
+
+_WORDS: dict[int, Any] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
+
+
 def _where(condition: Any, x1: Any, x2: Any, out: Any) -> Any:
-    if out is None:
-        return np.where(condition, x1, x2)
-    np.copyto(out, x2)
-    np.copyto(out, x1, where=condition)
+    words = None if out is None else _WORDS.get(out.itemsize)
+    if words is None:
+        value = np.where(condition, x1, x2)
+        if out is None:
+            return value
+        np.copyto(out, value)
+        return out
+    # Chosen by bits, x2 ^ ((x1 ^ x2) & mask), which takes a quarter of the time of a copy under a mask.
+    mask = np.negative(condition.view(np.int8), dtype=words)
+    first, second = x1.view(words), x2.view(words)
+    if not second.ndim and second == 0:
+        np.bitwise_and(first, mask, out=out.view(words))
+    else:
+        mask &= first ^ second
+        np.bitwise_xor(mask, second, out=out.view(words))
     return out
 
 

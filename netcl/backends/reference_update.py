@@ -137,9 +137,11 @@ class UpdateCalls(Core):
                 return float(scale), float("nan") if math.isnan(float(scale)) else 1.0
             if float(scale) == 0.0 or math.isinf(ord):
                 return float(scale), 0.0
-            values = values / scale
-            if ord != 1:
-                values = values * values if ord == 2 else values**ord
+            values /= scale
+            if ord == 2:
+                values *= values
+            elif ord != 1:
+                values **= ord
             return float(scale), float(xp.sum(values))
 
     def _masked(self, values: Any, keep: Any) -> Any:
@@ -253,17 +255,17 @@ class UpdateCalls(Core):
         values["gradient_factor"] = factor
         hyper = [namespace.scalar(values[name], dtype) for name, dtype in program.hyper.items()]
         scratch = [namespace.empty(min(UPDATE_BLOCK, stop - start), dtype) for dtype in program.scratch]
+        whole = [self.read(Span(span.buffer, span.offset + start, stop - start)) for span in spans]
         with np.errstate(all="ignore"):
-            for begin in range(start, stop, UPDATE_BLOCK):
-                size = min(UPDATE_BLOCK, stop - begin)
-                pieces = [Span(span.buffer, span.offset + begin, size) for span in spans]
-                given = [self.read(piece) for piece in pieces]
+            for begin in range(0, stop - start, UPDATE_BLOCK):
+                given = [array[begin : begin + UPDATE_BLOCK] for array in whole]
+                size = given[0].shape[0]
                 if namespace.in_place:
-                    program.run([*given, *hyper], [given[0], *given[2:]], [piece[:size] for piece in scratch])
+                    program.run([*given, *hyper], [given[0], *given[2:]], [memory[:size] for memory in scratch])
                 else:
                     results = program.values([*given, *hyper])
-                    for piece, value in zip([pieces[0], *pieces[2:]], results, strict=True):
-                        self.store(_flat(piece), value)
+                    for span, value in zip([spans[0], *spans[2:]], results, strict=True):
+                        self.store(_flat(Span(span.buffer, span.offset + start + begin, size)), value)
 
     def _rule_program(self, rule: Expression) -> Program:
         """The compiled form of a rule, whose output (p, *state) replaces the input of the same name."""

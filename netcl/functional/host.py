@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +36,7 @@ def to_numpy(x: Array) -> NDArray[Any]:
     return host
 
 
+@cache
 def storage_dtype(dtype: DType) -> np.dtype[Any]:
     """The NumPy dtype in which elements travel."""
     return np.dtype("uint16" if dtype is bfloat16 else dtype.name)
@@ -72,9 +74,14 @@ def moved(x: A, backend: Backend) -> A:
 
 def host_dtype(host: NDArray[Any]) -> DType:
     """The netcl dtype of a NumPy array."""
-    if host.dtype.kind not in "biufc":
-        raise DTypeError(f"a NumPy array of dtype {host.dtype} has no counterpart; convert it to a number dtype first")
-    return as_dtype(host.dtype)
+    return _counterpart(host.dtype)
+
+
+@cache
+def _counterpart(dtype: np.dtype[Any]) -> DType:
+    if dtype.kind not in "biufc":
+        raise DTypeError(f"a NumPy array of dtype {dtype} has no counterpart; convert it to a number dtype first")
+    return as_dtype(dtype)
 
 
 def read_values(obj: Any) -> tuple[NDArray[Any], DType]:

@@ -43,6 +43,8 @@ def _swapped(x: A) -> A:
 
 def _three_axes(x: A, batch: tuple[int, ...]) -> View:
     """Where ``x`` lies as (batch, rows, columns), copied if its batch axes are no single stride."""
+    if not batch:
+        return View(x.storage.buffer, x.storage.offset + x.offset, (1, *x.shape), (0, *x.strides))
     view = broadcast_view(x, (*batch, *x.shape[-2:]))
     shape = (math.prod(batch), *x.shape[-2:])
     lead = collapsed_strides(batch, view.strides[:-2], shape[:1])
@@ -71,11 +73,13 @@ def product(a: A, b: A, out: Any = None) -> A:
         if folded is not None:  # one matrix for the whole batch: one tall product
             tall = (1, a.size // a.shape[-1], a.shape[-1])
             left = View(a.storage.buffer, a.storage.offset + a.offset, tall, (0, *folded, a.strides[-1]))
-            target = y.restride((1, tall[1], columns), (0, columns, 1), y.offset)
-            a.backend.contract(left, _three_axes(b, (1,)), target.view())
+            target = View(y.storage.buffer, y.storage.offset + y.offset, (1, tall[1], columns), (0, columns, 1))
+            a.backend.contract(left, _three_axes(b, ()), target)
             return y
-    target = y.restride((math.prod(batch), rows, columns), (rows * columns, columns, 1), y.offset)
-    a.backend.contract(_three_axes(a, batch), _three_axes(b, batch), target.view())
+    target = View(
+        y.storage.buffer, y.storage.offset + y.offset, (math.prod(batch), rows, columns), (rows * columns, columns, 1)
+    )
+    a.backend.contract(_three_axes(a, batch), _three_axes(b, batch), target)
     return y
 
 
