@@ -17,7 +17,7 @@ from netcl.errors import ShapeError
 from netcl.expression import Expression, Node, build, sqrt, square, trace
 from netcl.expression import maximum as larger
 
-UPDATE_BLOCK = 16384
+UPDATE_BLOCK = 32768
 """Elements updated at a time: parameters, gradient, state and scratch of so many stay in the cache."""
 
 NORM_BLOCK = 65536
