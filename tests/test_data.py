@@ -94,7 +94,7 @@ def test_subset_loads_from_a_zip(tmp_path, monkeypatch):
         for name in SHA256:
             target.writestr(f"zipped/fashion_mnist/{name}", (SUBSET / name).read_bytes())
     monkeypatch.syspath_prepend(str(archive))
-    monkeypatch.setattr(fashion, "files", lambda _: files("zipped"))
+    monkeypatch.setattr("importlib.resources.files", lambda _: files("zipped"))
     assert load_fashion_mnist("test", subset=True).images.shape == (1000, 28, 28)
     del sys.modules["zipped"]
 

@@ -9,16 +9,17 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from netcl.backends.base import Backend, Device
 from netcl.errors import BackendError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "DeviceStatus", "available", "default_backend", "devices", "get_backend", "set_backend", "use_backend",
@@ -89,7 +90,9 @@ _why = ""
 _scoped: ContextVar[Backend | None] = ContextVar("netcl_backend", default=None)
 
 
-def _plug_ins() -> dict[str, metadata.EntryPoint]:
+def _plug_ins() -> dict[str, EntryPoint]:
+    from importlib import metadata  # takes a third of the time of importing numpy
+
     return {point.name: point for point in metadata.entry_points(group=GROUP)}
 
 
@@ -162,7 +165,7 @@ def _create(text: str) -> Backend:
     )
 
 
-def _from_plug_in(point: metadata.EntryPoint, selector: str) -> Backend:
+def _from_plug_in(point: EntryPoint, selector: str) -> Backend:
     try:
         factory: Factory = point.load()
     except Exception as error:
@@ -353,6 +356,8 @@ def devices(*, probe: bool = False) -> list[DeviceStatus]:
 
 
 def _opencl_rows(*, try_simulators: bool, probe: bool = False) -> list[DeviceStatus]:
+    from concurrent.futures import ThreadPoolExecutor
+
     from netcl.backends.opencl.runtime import require
 
     try:

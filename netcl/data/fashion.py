@@ -6,15 +6,16 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netcl.data.idx import parse_idx, write_idx
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 Split: TypeAlias = Literal["train", "test"]
 
@@ -123,7 +124,9 @@ def load_fashion_mnist(
         )
     folder, source = (None, "") if subset else _find(root)
     if folder is None:
-        folder, source = files("netcl.data") / "fashion_mnist", "the subset shipped with netcl"
+        from importlib import resources
+
+        folder, source = resources.files("netcl.data") / "fashion_mnist", "the subset shipped with netcl"
     chosen: tuple[Split, ...] = ("train", "test") if split is None else (split,)
     parts = [_read(folder, part, source) for part in chosen]
     counts = ", ".join(f"{len(images):,} {part}" for part, images in zip(chosen, parts, strict=True))
