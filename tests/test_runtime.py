@@ -48,6 +48,7 @@ def is_installed(distribution):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("NETCL_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "netcl"
 
@@ -61,8 +62,11 @@ def unset(monkeypatch):
 # Finding runtimes
 
 
-def test_cache_folder_follows_the_platform(monkeypatch, tmp_path):
+def test_cache_folder_follows_the_variables_and_the_platform(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path / "own"))
+    assert runtime.cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("NETCL_CACHE_DIR")
     assert runtime.cache_folder() == tmp_path / "netcl"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)

@@ -30,7 +30,7 @@ def run(tmp_path, *arguments):
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, **watch, "PYTHONPATH": path, "PYOPENCL_NO_CACHE": "1"},
+        env={**os.environ, **watch, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=300,

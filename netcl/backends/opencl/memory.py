@@ -52,6 +52,15 @@ class Pool:
 
     Appending to and popping from a list is atomic, so a buffer can return from the garbage collector, in any thread,
     without a lock; the lock guards creation and trimming alone.
+
+    Attributes
+    ----------
+    total, largest : int
+        Bytes that the device has, and that it allows in one buffer.
+    reserved : int
+        Bytes of all buffers, in use or not.
+    created : int
+        Buffers asked of OpenCL since the start; it stands still while memory is used again.
     """
 
     def __init__(self, context: cl.Context, queue: cl.CommandQueue) -> None:
@@ -61,6 +70,7 @@ class Pool:
         self.total: int = device.global_mem_size
         self.largest: int = device.max_mem_alloc_size
         self.reserved = 0
+        self.created = 0
         self._free: dict[int, list[cl.Buffer]] = {}
         self._lock = threading.RLock()
 
@@ -117,6 +127,7 @@ class Pool:
                 except cl.MemoryError as error:
                     raise self._refusal(asked) from error
             self.reserved += nbytes
+            self.created += 1
             return mem
 
     def _buffer(self, nbytes: int) -> cl.Buffer:

@@ -22,7 +22,7 @@ import numpy as np
 import pyopencl as cl
 
 from netcl.backends.base import Span
-from netcl.backends.opencl.runtime import cache_folder
+from netcl.backends.opencl.runtime import CACHE_VARIABLE, cache_folder
 from netcl.dtypes import float32
 
 TIMEOUT = 60.0
@@ -94,7 +94,7 @@ def _try_in_child(position: int) -> Health:
         return Health(True, "not tried: this Python cannot start another")
     with tempfile.TemporaryDirectory(prefix="netcl-probe-") as folder:
         # Empty kernel caches, for a kernel that is found there does not show that one can be built.
-        environment = os.environ | {"POCL_CACHE_DIR": folder, "PYOPENCL_NO_CACHE": "1"}
+        environment = os.environ | {"POCL_CACHE_DIR": folder, CACHE_VARIABLE: folder}
         command = [sys.executable, "-c", _CHILD, json.dumps([position, [str(entry) for entry in sys.path]])]
         try:
             done = subprocess.run(

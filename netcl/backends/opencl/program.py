@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyopencl as cl
 
+from netcl.backends.opencl import binaries
 from netcl.errors import KernelBuildError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def compose(file: str, defines: Defines = (), generated: str = "") -> str:
 
 
 def build(context: cl.Context, file: str, defines: Defines = (), generated: str = "") -> cl.Program:
-    """Compile a kernel file for the device of a context.
+    """Compile a kernel file for the device of a context, or take what an earlier process compiled.
 
     Raises
     ------
@@ -65,11 +66,15 @@ def build(context: cl.Context, file: str, defines: Defines = (), generated: str 
     # Without it, GPUs may be off by 2.5 units in the last place in a quotient and 3 in a root.
     exact = device.single_fp_config & cl.device_fp_config.CORRECTLY_ROUNDED_DIVIDE_SQRT
     options = [*OPTIONS, ROUNDED] if exact else list(OPTIONS)
-    program = cl.Program(context, compose(file, defines, generated))
+    text = compose(file, defines, generated)
     try:
         with _build_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore", cl.CompilerWarning)
-            program.build(options)
+            program = binaries.load(context, text, options)
+            if program is None:
+                # Not through pyopencl's own cache, which raises KeyError when a file in it is damaged.
+                program = cl.Program(context, text).build(options, cache_dir=False)  # type: ignore[arg-type]
+                binaries.store(program, context, text, options)
     except cl.RuntimeError as error:
         raise KernelBuildError(
             f"kernel {file} does not build on {device.name.strip()} ({device.platform.name.strip()}, driver "

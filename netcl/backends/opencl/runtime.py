@@ -27,8 +27,15 @@ SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
 INTEL_LIBRARIES = ("libintelocl.so", "intelocl64.dll")
 
 
+CACHE_VARIABLE = "NETCL_CACHE_DIR"
+"""The environment variable that names the folder for what can be made again."""
+
+
 def cache_folder() -> Path:
-    """Where netcl keeps what can be made again: ``$XDG_CACHE_HOME/netcl``, or the platform's place for caches."""
+    """Where netcl keeps what can be made again: ``$NETCL_CACHE_DIR``, or the platform's place for caches."""
+    own = os.environ.get(CACHE_VARIABLE)
+    if own:
+        return Path(own)
     chosen = os.environ.get("XDG_CACHE_HOME")
     if chosen:
         return Path(chosen) / "netcl"

@@ -1,0 +1,115 @@
+"""Built programs on disk, so that a process builds only what none before it has built.
+
+For runtimes that keep no binaries themselves. A file is named by everything that the binary depends on and begins with
+a checksum; one that is damaged, foreign or refused by the driver counts as missing and is written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import pyopencl as cl
+from pyopencl.characterize import has_src_build_cache
+
+from netcl.backends.opencl.runtime import cache_folder
+
+LARGEST = 1 << 28
+"""Bytes of the folder from which on its oldest files are deleted."""
+
+_MAGIC = b"netcl program 1\n"
+_DIGEST = hashlib.sha256().digest_size
+
+
+def load(context: cl.Context, text: str, options: Sequence[str]) -> cl.Program | None:
+    """The program that was built from ``text`` with these options, or None."""
+    device = context.devices[0]
+    if not _kept_here(device):
+        return None
+    file = _file(device, text, options)
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    binary = content[len(_MAGIC) + _DIGEST :]
+    if content != _sealed(binary):
+        return None
+    try:
+        program = cl.Program(context, [device], [binary])
+        program.build(list(options))
+    except cl.Error:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(file)  # what is used stays
+    return program
+
+
+def store(program: cl.Program, context: cl.Context, text: str, options: Sequence[str]) -> None:
+    """Keep a program for :func:`load`. A file that cannot be written costs time later, and nothing else."""
+    device = context.devices[0]
+    if not _kept_here(device):
+        return
+    try:
+        binary = program.binaries[0]
+    except cl.Error:  # a runtime without binaries
+        return
+    if not binary:
+        return
+    file = _file(device, text, options)
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _shrink(file.parent)
+        descriptor, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(_sealed(binary))
+            os.replace(name, file)  # so that no process ever reads half of it
+        except OSError:
+            os.unlink(name)
+
+
+def _kept_here(device: cl.Device) -> bool:
+    # Oclgrind reports source lines, which a binary does not have.
+    return not has_src_build_cache(device) and "oclgrind" not in device.platform.name.lower()
+
+
+def _sealed(binary: bytes) -> bytes:
+    return _MAGIC + hashlib.sha256(binary).digest() + binary
+
+
+def _file(device: cl.Device, text: str, options: Sequence[str]) -> Path:
+    platform = device.platform
+    parts = [platform.vendor, platform.name, platform.version, device.vendor, device.name, device.version]
+    parts += [device.driver_version, device.extensions, str(device.native_vector_width_float)]
+    if device.type & cl.device_type.CPU:
+        parts.append(_instruction_set())
+    key = hashlib.sha256("\0".join([*parts, *options, text]).encode()).hexdigest()
+    return cache_folder() / "programs" / f"{key[:40]}.bin"
+
+
+@cache
+def _instruction_set() -> str:
+    """What the processor can do: machines that share a home folder may name alike what differs."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(("flags", "Features")):
+                return line
+    return ""
+
+
+def _shrink(folder: Path) -> None:
+    """Delete the files that were used least recently, down to half of what may be kept."""
+    found = [(entry.stat(), entry.path) for entry in os.scandir(folder)]
+    total = sum(status.st_size for status, _ in found)
+    if total <= LARGEST:
+        return
+    for status, path in sorted(found, key=lambda item: item[0].st_mtime):
+        os.unlink(path)
+        total -= status.st_size
+        if total <= LARGEST // 2:
+            return
