@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import pyopencl as cl
 import pytest
 
 from netcl.backends.opencl import binaries, program
+
+cl = pytest.importorskip("pyopencl")  # after netcl, which lets it see all runtimes
 
 TEXT = "__kernel void count(__global int *x) { x[get_global_id(0)] = (int)get_global_id(0) + START; }"
 OPTIONS = ["-cl-std=CL1.2"]

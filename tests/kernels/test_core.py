@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,9 +10,8 @@ import pytest
 from netcl.backends.base import Span
 from netcl.backends.opencl import program
 from netcl.backends.opencl.flat import FlatCalls
-from netcl.backends.opencl.memory import KEPT, size_class
-from netcl.dtypes import bfloat16, bool_, float32, float64, int8, int64, uint8
-from netcl.errors import DeviceMemoryError, DeviceMismatchError, KernelBuildError, ShapeError
+from netcl.dtypes import bfloat16, bool_, float32, float64, int64
+from netcl.errors import DeviceMismatchError, KernelBuildError, ShapeError
 
 
 @pytest.fixture
@@ -101,66 +99,6 @@ def test_operand_of_another_backend_is_refused(opencl):
 
     with pytest.raises(DeviceMismatchError, match="Other of another backend"):
         opencl.fill(Span(Other(), 0, 4), 0)
-
-
-@pytest.mark.parametrize("nbytes", [0, 1, 255, 256, 257, 4095, 4096, 4097, 10**6 + 1, 2**30 + 1])
-def test_size_classes_hold_what_is_asked_and_waste_little(nbytes):
-    held = size_class(nbytes)
-    assert held >= max(nbytes, 1)
-    assert held <= max(256, nbytes + max(64, nbytes / 8))
-    assert size_class(held) == held
-
-
-def test_memory_is_used_again(fresh):
-    first = fresh.alloc(1000, float32)
-    mem = first.mem
-    del first
-    gc.collect()
-    assert fresh.alloc(999, float32).mem is mem
-
-
-def test_memory_is_used_again_only_after_the_work_on_it(fresh):
-    n = 200_000
-    results = [Span(fresh.alloc(n, float32), 0, n) for _ in range(4)]
-    for i, result in enumerate(results):
-        scratch = Span(fresh.alloc(n, float32), 0, n)
-        fresh.fill(scratch, i)
-        fresh.fill(result, 0)
-        fresh.axpy(1, scratch, result)
-        del scratch
-    for i, result in enumerate(results):
-        assert (fresh.download(result) == i).all()
-
-
-def test_pool_does_not_grow_without_bound(fresh):
-    pool = fresh._pool
-    for megabytes in range(200, 232, 4):
-        fresh.alloc(megabytes << 20, uint8)
-    assert pool.unused <= KEPT + (260 << 20)
-    pool.trim()
-    assert pool.unused == 0
-    assert pool.reserved == size_class(4)  # the word that kernels report faults in
-
-
-def test_more_than_the_device_has_is_refused(fresh):
-    before = fresh._pool.reserved
-    asked = fresh.device.memory * 4
-    with pytest.raises(DeviceMemoryError, match=rf"{asked} bytes asked for.*{fresh._pool.largest} bytes in one buffer"):
-        fresh.alloc(asked, int8)
-    assert fresh._pool.reserved == before
-
-
-def test_unused_memory_is_given_back_when_the_device_is_full(fresh, monkeypatch):
-    pool = fresh._pool
-    kept = fresh.alloc(1 << 20, int8)
-    for n in (2 << 20, 3 << 20):
-        fresh.alloc(n, int8)
-    monkeypatch.setattr(pool, "total", 8 << 20)
-    wanted = fresh.alloc(6 << 20, int8)
-    assert pool.unused == 0
-    with pytest.raises(DeviceMemoryError, match="bytes free"):
-        fresh.alloc(2 << 20, int8)
-    assert kept.size + wanted.size == 7 << 20
 
 
 def test_kernels_are_built_once(opencl):

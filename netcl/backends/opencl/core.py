@@ -135,7 +135,10 @@ class Core:
         return self._pool.alloc(n, dtype)
 
     def upload(self, host: HostArray, out: Span) -> None:
-        """Host to device. The array is copied, so it may be changed at once; does not wait for the device."""
+        """Host to device. The array is copied, so it may be changed at once.
+
+        Does not wait for the device, unless 256 MB of such copies wait for it.
+        """
         expected = HOST[out.dtype]
         array = np.asarray(host)
         if array.size != out.size or array.dtype != expected:

@@ -22,12 +22,18 @@ KEPT = 1 << 28
 STAGED = 1 << 24
 """Bytes of the largest host copy whose memory is used again."""
 
+UNDER_WAY = 1 << 28
+"""Bytes of host copies on their way to the device from which on the host waits for it."""
+
+GRAIN = 1 << 16
+"""What large sizes are rounded up to: arenas of hundreds of megabytes must not waste an eighth."""
+
 
 def size_class(nbytes: int) -> int:
-    """``nbytes`` rounded up to one of eight sizes per power of two, so that at most an eighth is wasted."""
+    """``nbytes`` rounded up to one of eight sizes per power of two, or to whole :data:`GRAIN` if that is less."""
     if nbytes <= SMALLEST:
         return SMALLEST
-    step = 1 << max((nbytes - 1).bit_length() - 4, 6)
+    step = min(1 << max((nbytes - 1).bit_length() - 4, 6), GRAIN)
     return -(-nbytes // step) * step
 
 
@@ -89,8 +95,21 @@ class Pool:
         try:
             mem = home.pop()
         except IndexError:
+            larger = self._larger(nbytes)
+            if larger is not None:
+                return CLBuffer(dtype, n, *larger)
             mem = self._create(nbytes, n * dtype.itemsize)
         return CLBuffer(dtype, n, mem, home)
+
+    def _larger(self, nbytes: int) -> tuple[cl.Buffer, list[cl.Buffer]] | None:
+        """An unused buffer at most an eighth larger, so that sizes which never repeat do not pile up."""
+        for held in sorted([held for held in list(self._free) if nbytes < held <= nbytes + nbytes // 8]):
+            home = self._free[held]
+            try:
+                return home.pop(), home
+            except IndexError:
+                continue
+        return None
 
     @property
     def unused(self) -> int:
@@ -149,11 +168,18 @@ class Staging:
 
     def __init__(self) -> None:
         self._pending: deque[tuple[cl.Event, npt.NDArray[np.uint8]]] = deque()
+        self._under_way = 0
         self._free: dict[int, list[npt.NDArray[np.uint8]]] = {}
 
     def copy(self, host: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-        """A contiguous copy, and the memory that it lies in, for :meth:`keep`."""
+        """A contiguous copy, and the memory that it lies in, for :meth:`keep`.
+
+        **Blocks** if the host is :data:`UNDER_WAY` ahead of the device, or a loop that reads nothing would fill memory.
+        """
         self.collect()
+        while self._under_way > UNDER_WAY:
+            self._pending[0][0].wait()
+            self.collect()
         nbytes = size_class(host.nbytes)
         free = self._free.get(nbytes)
         memory = free.pop() if free else np.empty(nbytes, np.uint8)
@@ -164,12 +190,14 @@ class Staging:
     def keep(self, event: cl.Event, memory: npt.NDArray[np.uint8]) -> None:
         """Hold the memory of a copy until the event is complete."""
         self._pending.append((event, memory))
+        self._under_way += memory.nbytes
 
     def collect(self) -> None:
         """Take back the memory of transfers that are done."""
         pending = self._pending
         while pending and pending[0][0].command_execution_status == cl.command_execution_status.COMPLETE:
             _, memory = pending.popleft()
+            self._under_way -= memory.nbytes
             if memory.nbytes <= STAGED:
                 free = self._free.setdefault(memory.nbytes, [])
                 if len(free) < 2:

@@ -1,0 +1,229 @@
+"""Device memory: what the pool holds, what it gives back, and what training needs of it."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+import netcl
+import netcl.autograd as ag
+from netcl import amp, nn
+from netcl.backends.base import Span
+from netcl.backends.opencl import memory
+from netcl.backends.opencl.flat import FlatCalls
+from netcl.backends.opencl.memory import KEPT, size_class
+from netcl.data import DataLoader
+from netcl.dtypes import float32, int8, uint8
+from netcl.errors import DeviceMemoryError
+from netcl.optim import SGD, AdamW, clip_grad_norm_device
+
+cl = pytest.importorskip("pyopencl")  # after netcl, which lets it see all runtimes
+
+BATCHES = 10
+
+
+@pytest.fixture
+def fresh(opencl):
+    """A core of its own on the same device, so that pool and counters start from nothing."""
+    return FlatCalls(opencl.cl_device, opencl.device.index)
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 255, 256, 257, 4095, 4096, 4097, 10**6 + 1, 2**30 + 1])
+def test_size_classes_hold_what_is_asked_and_waste_little(nbytes):
+    held = size_class(nbytes)
+    assert held >= max(nbytes, 1)
+    assert held <= max(256, nbytes + max(64, nbytes / 8))
+    assert size_class(held) == held
+
+
+def test_memory_is_used_again(fresh):
+    first = fresh.alloc(1000, float32)
+    mem = first.mem
+    del first
+    gc.collect()
+    assert fresh.alloc(999, float32).mem is mem
+
+
+def test_memory_is_used_again_only_after_the_work_on_it(fresh):
+    n = 200_000
+    results = [Span(fresh.alloc(n, float32), 0, n) for _ in range(4)]
+    for i, result in enumerate(results):
+        scratch = Span(fresh.alloc(n, float32), 0, n)
+        fresh.fill(scratch, i)
+        fresh.fill(result, 0)
+        fresh.axpy(1, scratch, result)
+        del scratch
+    for i, result in enumerate(results):
+        assert (fresh.download(result) == i).all()
+
+
+def test_pool_does_not_grow_without_bound(fresh):
+    pool = fresh._pool
+    for megabytes in range(200, 232, 4):
+        fresh.alloc(megabytes << 20, uint8)
+    assert pool.unused <= KEPT + (260 << 20)
+    pool.trim()
+    assert pool.unused == 0
+    assert pool.reserved == size_class(4)  # the word that kernels report faults in
+
+
+def test_more_than_the_device_has_is_refused(fresh):
+    before = fresh._pool.reserved
+    asked = fresh.device.memory * 4
+    with pytest.raises(DeviceMemoryError, match=rf"{asked} bytes asked for.*{fresh._pool.largest} bytes in one buffer"):
+        fresh.alloc(asked, int8)
+    assert fresh._pool.reserved == before
+
+
+def test_unused_memory_is_given_back_when_the_device_is_full(fresh, monkeypatch):
+    pool = fresh._pool
+    kept = fresh.alloc(1 << 20, int8)
+    for n in (2 << 20, 3 << 20):
+        fresh.alloc(n, int8)
+    monkeypatch.setattr(pool, "total", 8 << 20)
+    wanted = fresh.alloc(6 << 20, int8)
+    assert pool.unused == 0
+    with pytest.raises(DeviceMemoryError, match="bytes free"):
+        fresh.alloc(2 << 20, int8)
+    assert kept.size + wanted.size == 7 << 20
+
+
+def test_a_larger_buffer_serves_unless_it_is_much_larger(fresh):
+    pool = fresh._pool
+    fresh.alloc(1 << 20, int8)
+    created = pool.created
+    near = fresh.alloc(940_000, int8)
+    assert pool.created == created
+    far = fresh.alloc(900_000, int8)
+    assert pool.created == created + 1
+    del near, far
+    assert pool.unused == (1 << 20) + size_class(900_000)
+
+
+def test_sizes_that_never_repeat_do_not_pile_up(fresh):
+    for n in range(3 << 20, 1 << 20, -12_345):
+        fresh.alloc(n, int8)
+    assert fresh._pool.created < 16
+
+
+def test_large_sizes_waste_little():
+    assert all(size_class(nbytes) - nbytes < 1 << 16 for nbytes in range(1 << 20, 1 << 29, 7_654_321))
+
+
+def test_unused_memory_is_given_back_when_opencl_has_none_left(fresh, monkeypatch):
+    pool = fresh._pool
+    fresh.alloc(4 << 20, int8)
+    create = pool._buffer
+
+    def full(nbytes):
+        if pool.unused:
+            raise cl.MemoryError("no memory")
+        return create(nbytes)
+
+    monkeypatch.setattr(pool, "_buffer", full)
+    assert fresh.alloc(8 << 20, int8).size == 8 << 20
+
+
+def test_memory_that_opencl_never_has_is_refused(fresh, monkeypatch):
+    def none(nbytes):
+        raise cl.MemoryError("no memory")
+
+    fresh.alloc(4 << 20, int8)
+    monkeypatch.setattr(fresh._pool, "_buffer", none)
+    with pytest.raises(DeviceMemoryError, match="bytes asked for"):
+        fresh.alloc(8 << 20, int8)
+
+
+def test_uploads_that_wait_for_the_device_are_bounded(fresh, monkeypatch):
+    monkeypatch.setattr(memory, "UNDER_WAY", 1 << 20)
+    target = Span(fresh.alloc(1 << 17, float32), 0, 1 << 17)
+    gate = cl.UserEvent(fresh.context)
+    staging = fresh._staging
+    for _ in range(2):
+        copy, kept = staging.copy(np.ones(1 << 17, np.float32))
+        staging.keep(cl.enqueue_copy(fresh.queue, target.buffer.mem, copy, is_blocking=False, wait_for=[gate]), kept)
+    gate.set_status(cl.command_execution_status.COMPLETE)
+    for value in range(20):
+        fresh.upload(np.full(1 << 17, value, np.float32), target)
+        assert staging._under_way <= (1 << 20) + 2 * (1 << 19)
+    assert (fresh.download(target) == 19).all()
+    staging.collect()
+    assert staging._under_way == 0
+
+
+def perceptron(opencl):
+    random = np.random.default_rng(0)
+    layers = (nn.Linear(784, 256, generator=random), nn.ReLU(), nn.Linear(256, 10, generator=random))
+    return nn.Sequential(nn.Flatten(), *layers).to(str(opencl.device))
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "autocast"])
+def test_a_steady_training_loop_creates_no_memory_and_builds_nothing(half, opencl):
+    random = np.random.default_rng(0)
+    # The last batch is smaller than the others.
+    data = random.standard_normal((64 * (BATCHES - 1) + 5, 784), dtype=np.float32)
+    loader = DataLoader((data, random.integers(0, 10, len(data))), 64, device=opencl.device)
+    model = perceptron(opencl)
+    optimizer = AdamW(model.parameters(), lr=1e-3)
+    scaler = amp.GradScaler(enabled=half)
+    total = netcl.zeros((), device=opencl.device)
+
+    def epoch():
+        nonlocal total
+        for x, y in loader:
+            with ag.Tape() as tape, amp.autocast(enabled=half):
+                loss = ag.cross_entropy(model(x), y)
+            tape.backward(scaler.scale(loss))
+            scaler.unscale_(optimizer)
+            clip_grad_norm_device(model.parameters(), max_norm=1.0)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            total = total + loss * len(y)
+
+    # Nothing may depend on the collector: what is left in a cycle would be kept until it runs.
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            epoch()
+        before = opencl._pool.created, opencl._pool.reserved, len(opencl._programs), len(opencl._kernels)
+        for _ in range(100 // BATCHES):
+            epoch()
+        assert (opencl._pool.created, opencl._pool.reserved, len(opencl._programs), len(opencl._kernels)) == before
+    finally:
+        gc.enable()
+    assert np.isfinite(total.item())
+
+
+@pytest.mark.parametrize(
+    ("make", "fields"),
+    [(lambda p: AdamW(p, lr=1e-3), 2), (lambda p: SGD(p, lr=1e-3, momentum=0.9), 1)],
+    ids=["AdamW", "SGD"],
+)
+def test_a_step_needs_parameters_gradients_state_and_less_than_a_megabyte(make, fields, opencl):
+    sizes = (1_500_000, 700_001, 33, 1_048_577)
+    gc.collect()
+    opencl._pool.trim()
+    before = opencl._pool.reserved
+    parameters = [netcl.ones(n, device=opencl.device, requires_grad=True) for n in sizes]
+    optimizer = make(parameters)
+
+    def step():
+        for p in parameters:
+            with ag.Tape() as tape:
+                loss = netcl.sum(p)
+            tape.backward(loss)
+        clip_grad_norm_device(parameters, max_norm=1.0)
+        optimizer.step(max_norm=1.0)
+
+    step()
+    # Building the optimizer moved the parameters, and the first backward made the gradients: give back what that took.
+    opencl._pool.trim()
+    for _ in range(3):
+        clip_grad_norm_device(parameters, max_norm=1.0)
+        optimizer.step(max_norm=1.0)
+    held = 4 * sum(sizes) * (2 + fields)
+    assert held <= opencl._pool.reserved - before < held + (1 << 20)
