@@ -390,7 +390,8 @@ def main_job(runtime: str, backend: Any, size: Size) -> Iterator[Line]:
             total += loss.detach() * len(y)
         return total.item()
 
-    sides = {"netcl": lambda: train_epoch(model, loader, optimizer), "torch": torch_epoch}
+    scaler = amp.GradScaler(enabled=False)
+    sides = {"netcl": lambda: train_epoch(model, loader, optimizer, scaler, None), "torch": torch_epoch}
     target = 1.2 if runtime == "numpy" else 1.5
     yield from ratios(f"main job, {len(loader)} steps", runtime, sides, {"torch": target}, size.rounds)
 
