@@ -10,6 +10,8 @@ import math
 import threading
 from collections.abc import Iterable, Sequence
 from functools import cache
+from operator import is_
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -129,34 +131,50 @@ def clip_grad_norm_device(
     If the parameters are those of one optimizer that have a gradient, the factor is left for its next step, which
     multiplies by it in passing. Whoever reads a gradient before that has all of them scaled.
     """
-    owners = _with_gradients(parameters)
-    gradients = [p.grad for p in owners if p.grad is not None]
+    given = [parameters] if isinstance(parameters, Array) else list(parameters)
     _check(max_norm, norm_type)
-    if not gradients:
+    partition = _same_partition(given)
+    owners = [] if partition is not None else _with_gradients(given)
+    if partition is None and owners:
+        partition = _whole_partition(owners)
+    if partition is not None:
+        norm = partition.clip(max_norm, norm_type)
+        if norm is not None:
+            if error_if_nonfinite:
+                _check_finite(float(partition.backend.download(norm.span())[0]), True)
+            return type(partition.parameters[0])(norm, ())
+    if not owners:
         raise NetclError("clip_grad_norm_device found no gradient; call tape.backward(loss) first")
-    backend = gradients[0].backend
-    for gradient in gradients:
-        if gradient.backend is not backend:
+    backend = owners[0].backend
+    for p in owners:
+        if p.backend is not backend:
             raise DeviceMismatchError(
-                f"the gradients are on {backend.device} and {gradient.device}; clip those of one device at a time, "
+                f"the gradients are on {backend.device} and {p.device}; clip those of one device at a time, "
                 "or use clip_grad_norm, which works on the host"
             )
-    partition = _whole_partition(owners)
-    if partition is None:
-        return _clip_in_place(owners, max_norm, norm_type, error_if_nonfinite)
-    norm = type(gradients[0])(partition.clip(max_norm, norm_type), ())
-    if error_if_nonfinite:
-        _check_finite(float(backend.download(norm.span())[0]), True)
-    return norm
+    return _clip_in_place(owners, max_norm, norm_type, error_if_nonfinite)
+
+
+def _partition_of(p: Any) -> Partition | None:
+    """The partition in whose arena the gradient of ``p`` belongs."""
+    home = p.grad_home if isinstance(p, Array) else None
+    storage = None if home is None else home.storage
+    if not isinstance(storage, DeferredStorage) or not isinstance(storage.deferred, PendingFactors):
+        return None
+    return storage.deferred.partition()
+
+
+def _same_partition(given: Sequence[Any]) -> Partition | None:
+    """The partition whose parameters these are, one by one: what ``model.parameters()`` usually is."""
+    partition = _partition_of(given[0]) if given else None
+    if partition is None or len(given) != len(partition.parameters):
+        return None
+    return partition if all(map(is_, given, partition.parameters)) else None
 
 
 def _whole_partition(owners: Sequence[Array]) -> Partition | None:
     """The partition whose gradients these are, all of them and no others."""
-    assert owners[0].grad is not None
-    storage = owners[0].grad.storage
-    if not isinstance(storage, DeferredStorage) or not isinstance(storage.deferred, PendingFactors):
-        return None
-    partition = storage.deferred.partition()
+    partition = _partition_of(owners[0])
     return partition if partition is not None and partition.clips_as_one(owners) else None
 
 

@@ -211,13 +211,15 @@ class Partition:
         for storage in self._clocked:
             storage.version += 1
 
-    def clip(self, max_norm: float, ord: float) -> Storage:
+    def clip(self, max_norm: float, ord: float) -> Storage | None:
         """Decide the coming step for gradients clipped to ``max_norm``; what returns holds their norm. Does not block.
 
-        The factor is left for the step to fold. Whoever reads the gradients first finds them clipped.
+        The factor is left for the step to fold. Whoever reads the gradients first finds them clipped. Returns None if
+        there is no gradient.
         """
         self.check()
-        self.collect()
+        if not self.collect():
+            return None
         self.pending.settle_clip()
         self._decided = False
         self.write_table()
