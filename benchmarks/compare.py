@@ -16,7 +16,6 @@ import math
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -94,29 +93,14 @@ def torch_tensors(arrays: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Any]:
 
 def traffic(backend: Any, n: int, fields: int) -> Run:
     """A launch that moves the bytes of an update with so many state fields, in arrays of its own."""
-    import pyopencl as cl
+    from netcl.backends.opencl.tuner import bare_traffic
 
-    from netcl.backends.opencl.program import source
-
-    knobs = {**dict(backend._shape(netcl.float32).defines()), "FIELDS": fields}
-    target = source("target.clh")
-    text = [target, *(f"#define {name} {value}" for name, value in knobs.items())]
-    text += [(ROOT / "benchmarks/traffic.cl").read_text(encoding="utf-8"), target]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", cl.CompilerWarning)
-        program = cl.Program(backend.context, "\n".join(text)).build(["-cl-std=CL1.2", "-w"])
-    kernel = cl.Kernel(program, "traffic")
-    kernel.set_scalar_arg_dtypes([np.uint64] + [None] * (2 + fields))
-    arrays = [netcl.full(n, 1e-3, device=backend.device, dtype=netcl.float32) for _ in range(2 + fields)]
-    kernel.set_args(n, *(array.storage.buffer.mem for array in arrays))
-    group = knobs["WORK_GROUP_SIZE"]
-    items = -(-n // (8 * knobs["RUN"] * group)) * group
+    launch = bare_traffic(backend, n, updated=1 + fields)
 
     def run() -> None:
-        cl.enqueue_nd_range_kernel(backend.queue, kernel, (items,), (group,))
-        backend.queue.finish()
+        launch()
+        backend.synchronize()
 
-    run.arrays = arrays  # type: ignore[attr-defined]
     return run
 
 

@@ -3,7 +3,7 @@
 // x and y may have different dtypes; both are converted to that of the arithmetic, and the sum to y's.
 // `a` is a number, or with A defined one element of a buffer, read on the device.
 // Bytes moved per element: the size of x, and twice the size of y.
-// Launch: one work-item per 8 elements, the global size rounded up to whole work-groups.
+// Launch: one work-item per WIDTH elements, the global size rounded up to whole work-groups.
 
 #include "storage.clh"
 
@@ -19,9 +19,15 @@
 #define SUM float32
 #endif
 // A: tag of the dtype of the buffer that holds `a`; undefined if `a` is a number of the arithmetic type.
+// Elements per work-item: 1, 2, 4 or 8.
+#ifndef WIDTH
+#define WIDTH 8
+#endif
 #ifndef WORK_GROUP_SIZE
 #define WORK_GROUP_SIZE 256
 #endif
+
+#define VECTOR(MACRO) STORAGE_PASTE(MACRO, WIDTH)
 
 __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void axpy(
 #ifdef A
@@ -35,12 +41,13 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void axpy(
 #else
     const COMPUTED(SUM) a = factor;
 #endif
-    const size_t i = get_global_id(0) * 8;
+    const size_t i = get_global_id(0) * WIDTH;
     x += x_offset;
     y += y_offset;
-    if (i + 8 <= n) {
-        const COMPUTED8(SUM) sum = a * CONVERT8(SUM, LOAD8(X, x, i)) + CONVERT8(SUM, LOAD8(Y, y, i));
-        STORE8(Y, CONVERT8(Y, sum), y, i);
+    if (i + WIDTH <= n) {
+        const VECTOR(COMPUTED)(SUM) sum =
+            a * VECTOR(CONVERT)(SUM, VECTOR(LOAD)(X, x, i)) + VECTOR(CONVERT)(SUM, VECTOR(LOAD)(Y, y, i));
+        VECTOR(STORE)(Y, VECTOR(CONVERT)(Y, sum), y, i);
     } else {
         for (size_t j = i; j < n; ++j) {
             const COMPUTED(SUM) sum = a * CONVERT(SUM, LOAD(X, x, j)) + CONVERT(SUM, LOAD(Y, y, j));

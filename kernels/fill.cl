@@ -2,27 +2,35 @@
 //
 // Works on the bits of an element, so one program serves every dtype of a width.
 // Bytes moved per element: its size, written once.
-// Launch: one work-item per 8 elements, the global size rounded up to whole work-groups.
+// Launch: one work-item per WIDTH elements, the global size rounded up to whole work-groups.
 
 // Unsigned integer as wide as an element: uchar, ushort, uint or ulong.
 #ifndef WORD
 #define WORD uint
 #endif
-// Its vector of 8.
-#ifndef WORD8
-#define WORD8 uint8
+// Elements per work-item: 1, 2, 4 or 8.
+#ifndef WIDTH
+#define WIDTH 8
 #endif
 // Fixed, because a runtime may compile once for each size it meets.
 #ifndef WORK_GROUP_SIZE
 #define WORK_GROUP_SIZE 256
 #endif
 
+#if WIDTH == 1
+#define STORE_WORDS(v, p) *(p) = v
+#else
+#define PASTE_(a, b) a##b
+#define PASTE(a, b) PASTE_(a, b)
+#define STORE_WORDS(v, p) PASTE(vstore, WIDTH)((PASTE(WORD, WIDTH))(v), 0, p)
+#endif
+
 __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void fill(const WORD a, __global WORD *restrict x,
                                                                                 const ulong offset, const ulong n) {
-    const size_t i = get_global_id(0) * 8;
+    const size_t i = get_global_id(0) * WIDTH;
     x += offset;
-    if (i + 8 <= n) {
-        vstore8((WORD8)(a), 0, x + i);
+    if (i + WIDTH <= n) {
+        STORE_WORDS(a, x + i);
     } else {
         for (size_t j = i; j < n; ++j)
             x[j] = a;

@@ -149,6 +149,8 @@ static inline struct totals look(const __global STORED(X) * x, const size_t firs
 #define ACROSS(COMBINE, v) COMBINE(ACROSS4(COMBINE, (v).lo), ACROSS4(COMBINE, (v).hi))
 #elif WIDTH == 4
 #define ACROSS(COMBINE, v) ACROSS4(COMBINE, v)
+#elif WIDTH == 2
+#define ACROSS(COMBINE, v) COMBINE((v).s0, (v).s1)
 #else
 #define ACROSS(COMBINE, v) (v)
 #endif

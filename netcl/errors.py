@@ -19,6 +19,10 @@ class KernelBuildError(BackendError):
     """A kernel failed to build; the message holds kernel, device, options and build log."""
 
 
+class TuningError(NetclError, ValueError):
+    """A tuning table is broken, or a knob in it out of range; the message names file, key and rule."""
+
+
 class DeviceMemoryError(NetclError, MemoryError):
     """A device cannot hold what was asked for; the message holds bytes asked, free and largest block."""
 

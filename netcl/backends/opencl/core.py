@@ -9,10 +9,11 @@ import numpy as np
 import pyopencl as cl
 
 from netcl.backends.base import Device, HostArray, Span, View
-from netcl.backends.opencl import program
+from netcl.backends.opencl import program, tuning
 from netcl.backends.opencl.memory import CLBuffer, Pool, Staging
 from netcl.backends.opencl.program import Defines
 from netcl.backends.opencl.storage import HOST
+from netcl.backends.opencl.tuning import Knobs, Target
 from netcl.dtypes import DType, float64, int32
 from netcl.errors import DeviceMismatchError, DTypeError, ShapeError
 
@@ -85,6 +86,8 @@ class Core:
         Whether kernels should take a contiguous chunk per work-item, rather than the shapes that suit a GPU.
     work_group_size : int
         What a one-dimensional kernel without needs of its own should use.
+    target : Target
+        What the device is called in a tuning table.
     launches, blocking : int
         Kernels enqueued and transfers waited for, since the start.
     faults : CLBuffer
@@ -96,6 +99,9 @@ class Core:
         self.device = describe(cl_device, index)
         self.is_cpu = self.device.kind == "cpu"
         self.work_group_size = min(256, cl_device.max_work_group_size)
+        self.target = Target.of(cl_device)
+        tables = tuning.tables()
+        self._knobs = {kind: tuning.choose(self.target, kind, tables) for kind in tuning.KINDS}
         self.context = cl.Context([cl_device])
         self.queue = cl.CommandQueue(self.context, cl_device)
         self.launches = 0
@@ -111,6 +117,19 @@ class Core:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.device}, {self.device.name!r}, {self.device.platform!r})"
+
+    @property
+    def kind(self) -> str:
+        """Which half of a tuning table counts: ``"cpu"`` or ``"gpu"``."""
+        return "cpu" if self.is_cpu else "gpu"
+
+    def knobs(self, kernel: str) -> Knobs:
+        """What a kernel is built with on this device: the tuning tables' choice, or what :meth:`set_knobs` set."""
+        return self._knobs[self.kind][kernel]
+
+    def set_knobs(self, kernel: str, knobs: Knobs) -> None:
+        """Build a kernel with other knobs from now on; launches that a step block keeps go on as they are."""
+        self._knobs[self.kind][kernel] = knobs
 
     def supports(self, dtype: DType) -> bool:
         """Whether this device computes with ``dtype``: complex never, float64 where the device has it."""

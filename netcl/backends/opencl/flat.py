@@ -12,15 +12,14 @@ import pyopencl as cl
 
 from netcl.backends.base import Scalar, Span
 from netcl.backends.opencl.core import Core, memory
+from netcl.backends.opencl.program import Defines
 from netcl.backends.opencl.storage import HOST, SCALAR, TAG
+from netcl.backends.opencl.tuning import Knobs
 from netcl.dtypes import DType, bfloat16, float64, promote
 from netcl.errors import DTypeError, ShapeError
 
 WORDS = {1: ("uchar", np.uint8), 2: ("ushort", np.uint16), 4: ("uint", np.uint32), 8: ("ulong", np.uint64)}
 """The unsigned integer of each element width, in OpenCL C and NumPy."""
-
-LANES = 8
-"""Elements per work-item, in the kernels too."""
 
 FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 """Half a unit above the largest float32: from here on a number rounds to infinity."""
@@ -77,7 +76,7 @@ class FlatCalls(Core):
 
     def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
         super().__init__(cl_device, index)
-        self._flat: dict[tuple[Any, ...], cl.Kernel] = {}
+        self._flat: dict[tuple[Any, ...], tuple[cl.Kernel, int, int]] = {}
 
     def fill(self, x: Span, a: Scalar) -> None:
         """x ← a. See :class:`~netcl.backends.base.UpdateOperations`.
@@ -91,16 +90,13 @@ class FlatCalls(Core):
         if dtype.kind == "c":
             self.require(dtype)
         value = word(a, dtype)
-        kernel = self._flat.get(("fill", dtype))
-        if kernel is None:
+        knobs = self.knobs("fill")
+        prepared = self._flat.get(("fill", knobs, dtype))
+        if prepared is None:
             name, argument = WORDS[dtype.itemsize]
-            kernel = self._flat["fill", dtype] = self.kernel(
-                "fill.cl",
-                "fill",
-                (("WORD", name), ("WORD8", f"{name}8"), ("WORK_GROUP_SIZE", self.work_group_size)),
-                arguments=(argument, None, np.uint64, np.uint64),
-            )
-        self._launch_flat(kernel, x.size, value, memory(x), x.offset, x.size)
+            prepared = self._prepare_flat("fill", knobs, (("WORD", name),), (argument, None, np.uint64, np.uint64))
+            self._flat["fill", knobs, dtype] = prepared
+        self._launch_flat(prepared, x.size, value, memory(x), x.offset, x.size)
 
     def scale(self, a: Scalar | Span, x: Span) -> None:
         """x ← a·x. See :class:`~netcl.backends.base.UpdateOperations`.
@@ -113,16 +109,14 @@ class FlatCalls(Core):
         dtype = x.buffer.dtype
         self.require(dtype)
         factor, factor_dtype = self._factor(a, dtype)
-        kernel = self._flat.get(("scale", dtype, factor_dtype))
-        if kernel is None:
+        knobs = self.knobs("scale")
+        prepared = self._flat.get(("scale", knobs, dtype, factor_dtype))
+        if prepared is None:
             defines, arguments = _factor_argument(factor_dtype, dtype)
-            kernel = self._flat["scale", dtype, factor_dtype] = self.kernel(
-                "scale.cl",
-                "scale",
-                (("X", TAG[dtype]), ("WORK_GROUP_SIZE", self.work_group_size), *defines),
-                arguments=(*arguments, None, np.uint64, np.uint64),
-            )
-        self._launch_flat(kernel, x.size, *factor, memory(x), x.offset, x.size)
+            defines = (("X", TAG[dtype]), *defines)
+            prepared = self._prepare_flat("scale", knobs, defines, (*arguments, None, np.uint64, np.uint64))
+            self._flat["scale", knobs, dtype, factor_dtype] = prepared
+        self._launch_flat(prepared, x.size, *factor, memory(x), x.offset, x.size)
 
     def axpy(self, a: Scalar | Span, x: Span, y: Span) -> None:
         """y ← a·x + y, in the dtype that x and y promote to. See :class:`~netcl.backends.base.UpdateOperations`.
@@ -140,17 +134,15 @@ class FlatCalls(Core):
         common = x_dtype if x_dtype is y_dtype else promote(x_dtype, y_dtype)
         self.require(common)
         factor, factor_dtype = self._factor(a, common)
-        kernel = self._flat.get(("axpy", x_dtype, y_dtype, factor_dtype))
-        if kernel is None:
+        knobs = self.knobs("axpy")
+        prepared = self._flat.get(("axpy", knobs, x_dtype, y_dtype, factor_dtype))
+        if prepared is None:
             defines, arguments = _factor_argument(factor_dtype, common)
-            tags = (("X", TAG[x_dtype]), ("Y", TAG[y_dtype]), ("SUM", TAG[common]))
-            kernel = self._flat["axpy", x_dtype, y_dtype, factor_dtype] = self.kernel(
-                "axpy.cl",
-                "axpy",
-                (*tags, ("WORK_GROUP_SIZE", self.work_group_size), *defines),
-                arguments=(*arguments, None, np.uint64, None, np.uint64, np.uint64),
-            )
-        self._launch_flat(kernel, x.size, *factor, memory(x), x.offset, memory(y), y.offset, x.size)
+            defines = (("X", TAG[x_dtype]), ("Y", TAG[y_dtype]), ("SUM", TAG[common]), *defines)
+            arguments = (*arguments, None, np.uint64, None, np.uint64, np.uint64)
+            prepared = self._prepare_flat("axpy", knobs, defines, arguments)
+            self._flat["axpy", knobs, x_dtype, y_dtype, factor_dtype] = prepared
+        self._launch_flat(prepared, x.size, *factor, memory(x), x.offset, memory(y), y.offset, x.size)
 
     def _factor(self, a: Scalar | Span, dtype: DType) -> tuple[tuple[Any, ...], DType | None]:
         """The kernel arguments of a factor, and the dtype of the buffer that it lies in, if it lies in one."""
@@ -163,12 +155,19 @@ class FlatCalls(Core):
             raise DTypeError(f"a {a.dtype} factor on the device does not fit {dtype} elements; cast them with astype()")
         return (memory(a), a.offset), a.dtype
 
-    def _launch_flat(self, kernel: cl.Kernel, n: int, *args: Any) -> None:
+    def _prepare_flat(
+        self, call: str, knobs: Knobs, defines: Defines, arguments: tuple[Any, ...]
+    ) -> tuple[cl.Kernel, int, int]:
+        """A kernel, the elements that one of its work-groups takes, and the work-items of it."""
+        width, group = (number for _, number in knobs)
+        return self.kernel(f"{call}.cl", call, (*knobs, *defines), arguments=arguments), width * group, group
+
+    def _launch_flat(self, prepared: tuple[cl.Kernel, int, int], n: int, *args: Any) -> None:
         if n:
-            group = self.work_group_size
-            self.launch(kernel, (-(-n // (LANES * group)) * group,), (group,), *args)
+            kernel, share, group = prepared
+            self.launch(kernel, (-(-n // share) * group,), (group,), *args)
 
 
-def _factor_argument(factor: DType | None, dtype: DType) -> tuple[tuple[tuple[str, str], ...], tuple[Any, ...]]:
+def _factor_argument(factor: DType | None, dtype: DType) -> tuple[Defines, tuple[Any, ...]]:
     """Defines and argument types for a factor in a buffer of dtype ``factor``, or else a number."""
     return ((), (SCALAR[dtype],)) if factor is None else ((("A", TAG[factor]),), (None, np.uint64))

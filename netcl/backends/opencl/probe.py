@@ -22,6 +22,7 @@ import numpy as np
 import pyopencl as cl
 
 from netcl.backends.base import Span
+from netcl.backends.opencl import tuning
 from netcl.backends.opencl.runtime import CACHE_VARIABLE, cache_folder
 from netcl.dtypes import float32
 
@@ -93,8 +94,9 @@ def _try_in_child(position: int) -> Health:
     if not sys.executable or getattr(sys, "frozen", False):
         return Health(True, "not tried: this Python cannot start another")
     with tempfile.TemporaryDirectory(prefix="netcl-probe-") as folder:
-        # Empty kernel caches, for a kernel that is found there does not show that one can be built.
-        environment = os.environ | {"POCL_CACHE_DIR": folder, CACHE_VARIABLE: folder}
+        # Empty kernel caches, for a kernel that is found there does not show that one can be built; and no table of the
+        # user's, for a mistake in it does not show that the device is broken.
+        environment = os.environ | {"POCL_CACHE_DIR": folder, CACHE_VARIABLE: folder, tuning.VARIABLE: "none"}
         command = [sys.executable, "-c", _CHILD, json.dumps([position, [str(entry) for entry in sys.path]])]
         try:
             done = subprocess.run(

@@ -38,11 +38,15 @@ def _folder() -> Traversable:
     return resources.files("netcl.kernels")
 
 
+def text(file: str) -> str:
+    """What a file in ``kernels/`` says."""
+    return _folder().joinpath(file).read_text(encoding="utf-8")
+
+
 @cache
 def source(file: str) -> str:
     """The text of a kernel file, with the files it includes set in."""
-    text = _folder().joinpath(file).read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda match: source(match[1]), text)
+    return _INCLUDE.sub(lambda match: source(match[1]), text(file))
 
 
 def compose(file: str, defines: Defines = (), generated: str = "") -> str:

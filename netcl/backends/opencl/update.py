@@ -20,22 +20,13 @@ from netcl.dtypes import DType, float32, float64, uint16
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
 from netcl.expression import Expression
 
-PIECE = {True: 16384, False: 4096}
-"""Elements per record of a norm: on a CPU what a core's cache holds, on a GPU enough for one work-group."""
-
-PREPARE_GROUP = {True: 1, False: 64}
-"""Work-items that decide a step: on a CPU they would wait for each other longer than one takes alone."""
-
 KEPT_LAUNCHES = 256
 """Launches kept in one step block, before they are all forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How the elements of a span are dealt out: a chunk to each work-item of a CPU, or to each work-group of a GPU.
-
-    The knobs of ``kernels/step.clh``.
-    """
+    """How the elements of a span are dealt out among work-items: the knobs of ``kernels/step.clh``."""
 
     width: int
     run: int
@@ -82,6 +73,10 @@ def _arguments(*spans: Span) -> list[Any]:
     return [argument for span in spans for argument in (memory(span), span.offset)]
 
 
+def _width(width: int, dtype: DType) -> int:
+    return min(width, 4) if dtype is float64 else width
+
+
 def _order(ord: float) -> int:
     """The knob ORDER: which p-norm a kernel is built for."""
     if math.isnan(ord) or ord <= 0:
@@ -92,12 +87,11 @@ def _order(ord: float) -> int:
 class UpdateCalls(Core):
     """norm_reduce, prepare_step and the fused updates of :class:`~netcl.backends.base.UpdateOperations`."""
 
-    def _shape(self, dtype: DType) -> Shape:
-        if self.is_cpu:
-            width = 4 if dtype is float64 else 8
-            return Shape(width, CHUNK // width, 1, 0)
-        group = 1 << (min(256, self.cl_device.max_work_group_size).bit_length() - 1)
-        return Shape(1, CHUNK // group, group, 1)
+    def shape(self, call: str, dtype: DType) -> Shape:
+        """The knobs of a fused update; vectors of float64 have at most 4, for PoCL is unsafe with 64 bytes."""
+        width, run, group, interleaved = (number for _, number in self.knobs(call))
+        narrowed = _width(width, dtype)
+        return Shape(narrowed, run * width // narrowed, group, interleaved)
 
     def _ready(
         self,
@@ -121,7 +115,7 @@ class UpdateCalls(Core):
 
     def norm_partials(self, n: int) -> int:
         """How many records ``norm_reduce`` writes for ``n`` elements: one for each piece of a fixed size."""
-        return max(1, -(-n // PIECE[self.is_cpu]))
+        return max(1, -(-n // dict(self.knobs("norm_reduce"))["PIECE"]))
 
     def norm_reduce(
         self,
@@ -179,13 +173,13 @@ class UpdateCalls(Core):
                 "ask norm_partials(n) how many there are"
             )
         _same_compute(compute, multiplier=multiplier)
-        shape = self._shape(compute)
-        lanes = shape.group if shape.interleaved else 1
+        knobs = dict(self.knobs("norm_reduce"))
+        lanes = knobs["LANES"]
         defines: Defines = (
             *_reals(compute),
-            ("WIDTH", shape.width),
+            ("WIDTH", _width(knobs["WIDTH"], compute)),
             ("LANES", lanes),
-            ("PIECE", PIECE[self.is_cpu]),
+            ("PIECE", knobs["PIECE"]),
             ("X", TAG[x.dtype]),
             ("WIDE", int(compute is float64)),
             ("WIDEN", int(compute is not x.dtype.compute)),
@@ -269,7 +263,7 @@ class UpdateCalls(Core):
         if block.rows:
             types += [None, np.uint64] * 3 + [np.uint64]
             arguments += [*_arguments(*_tables(block)), block.rows]
-        group = PREPARE_GROUP[self.is_cpu]
+        ((_, group),) = self.knobs("prepare_step")
         defines: Defines = (
             *_reals(compute),
             *_columns(block),
@@ -364,7 +358,7 @@ class UpdateCalls(Core):
             raise ShapeError(f"{call} needs parameters, gradients and state of one size, got {sizes} elements")
         _check_rows(rows, p.size)
         _same_compute(compute, **{f"operand {i}": span for i, span in enumerate(fields)})
-        shape = self._shape(compute)
+        shape = self.shape(call, compute)
         defines: Defines = (
             *_reals(compute),
             *_columns(block),
