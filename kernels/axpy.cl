@@ -3,7 +3,7 @@
 // x and y may have different dtypes; both are converted to that of the arithmetic, and the sum to y's.
 // `a` is a number, or with A defined one element of a buffer, read on the device.
 // Bytes moved per element: the size of x, and twice the size of y.
-// Launch: one work-item per WIDTH elements, the global size rounded up to whole work-groups.
+// Launch: one work-item per WIDTH * RUN elements, the global size rounded up to whole work-groups.
 
 #include "storage.clh"
 
@@ -19,9 +19,13 @@
 #define SUM float32
 #endif
 // A: tag of the dtype of the buffer that holds `a`; undefined if `a` is a number of the arithmetic type.
-// Elements per work-item: 1, 2, 4 or 8.
+// Elements per vector: 1, 2, 4 or 8.
 #ifndef WIDTH
 #define WIDTH 8
+#endif
+// Vectors of WIDTH elements per work-item, adjacent: on CPUs a longer stretch, on GPUs neighbours read neighbours.
+#ifndef RUN
+#define RUN 1
 #endif
 #ifndef WORK_GROUP_SIZE
 #define WORK_GROUP_SIZE 256
@@ -41,17 +45,19 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void axpy(
 #else
     const COMPUTED(SUM) a = factor;
 #endif
-    const size_t i = get_global_id(0) * WIDTH;
+    const size_t first = get_global_id(0) * WIDTH * RUN;
     x += x_offset;
     y += y_offset;
-    if (i + WIDTH <= n) {
+    for (size_t i = first; i < first + WIDTH * RUN; i += WIDTH) {
+        if (i + WIDTH > n) {
+            for (size_t j = i; j < n; ++j) {
+                const COMPUTED(SUM) sum = a * CONVERT(SUM, LOAD(X, x, j)) + CONVERT(SUM, LOAD(Y, y, j));
+                STORE(Y, CONVERT(Y, sum), y, j);
+            }
+            return;
+        }
         const VECTOR(COMPUTED)(SUM) sum =
             a * VECTOR(CONVERT)(SUM, VECTOR(LOAD)(X, x, i)) + VECTOR(CONVERT)(SUM, VECTOR(LOAD)(Y, y, i));
         VECTOR(STORE)(Y, VECTOR(CONVERT)(Y, sum), y, i);
-    } else {
-        for (size_t j = i; j < n; ++j) {
-            const COMPUTED(SUM) sum = a * CONVERT(SUM, LOAD(X, x, j)) + CONVERT(SUM, LOAD(Y, y, j));
-            STORE(Y, CONVERT(Y, sum), y, j);
-        }
     }
 }

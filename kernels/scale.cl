@@ -2,7 +2,7 @@
 //
 // `a` is a number, or with A defined one element of a buffer, read on the device.
 // Bytes moved per element: twice its size (read and written once).
-// Launch: one work-item per WIDTH elements, the global size rounded up to whole work-groups.
+// Launch: one work-item per WIDTH * RUN elements, the global size rounded up to whole work-groups.
 
 #include "storage.clh"
 
@@ -11,9 +11,13 @@
 #define X float32
 #endif
 // A: tag of the dtype of the buffer that holds `a`; undefined if `a` is a number of x's arithmetic type.
-// Elements per work-item: 1, 2, 4 or 8.
+// Elements per vector: 1, 2, 4 or 8.
 #ifndef WIDTH
 #define WIDTH 8
+#endif
+// Vectors of WIDTH elements per work-item, adjacent: on CPUs a longer stretch, on GPUs neighbours read neighbours.
+#ifndef RUN
+#define RUN 1
 #endif
 #ifndef WORK_GROUP_SIZE
 #define WORK_GROUP_SIZE 256
@@ -33,12 +37,14 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void scale
 #else
     const COMPUTED(X) a = factor;
 #endif
-    const size_t i = get_global_id(0) * WIDTH;
+    const size_t first = get_global_id(0) * WIDTH * RUN;
     x += x_offset;
-    if (i + WIDTH <= n) {
+    for (size_t i = first; i < first + WIDTH * RUN; i += WIDTH) {
+        if (i + WIDTH > n) {
+            for (size_t j = i; j < n; ++j)
+                STORE(X, a * LOAD(X, x, j), x, j);
+            return;
+        }
         VECTOR(STORE)(X, a * VECTOR(LOAD)(X, x, i), x, i);
-    } else {
-        for (size_t j = i; j < n; ++j)
-            STORE(X, a * LOAD(X, x, j), x, j);
     }
 }

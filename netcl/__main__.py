@@ -1,4 +1,4 @@
-"""The command line: ``python -m netcl devices``."""
+"""The command line: ``python -m netcl devices`` and ``python -m netcl tune``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from netcl.backends import DeviceStatus, devices
+from netcl.cli import tune
 from netcl.version import __version__
 
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.add_argument("--json", action="store_true", help="print one JSON list instead of text")
     listing.add_argument("--probe", action="store_true", help="try every device anew, also simulators")
     listing.set_defaults(run=_devices)
+    tune.add_parser(commands)
     options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status

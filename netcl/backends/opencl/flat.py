@@ -159,8 +159,8 @@ class FlatCalls(Core):
         self, call: str, knobs: Knobs, defines: Defines, arguments: tuple[Any, ...]
     ) -> tuple[cl.Kernel, int, int]:
         """A kernel, the elements that one of its work-groups takes, and the work-items of it."""
-        width, group = (number for _, number in knobs)
-        return self.kernel(f"{call}.cl", call, (*knobs, *defines), arguments=arguments), width * group, group
+        width, run, group = (number for _, number in knobs)
+        return self.kernel(f"{call}.cl", call, (*knobs, *defines), arguments=arguments), width * run * group, group
 
     def _launch_flat(self, prepared: tuple[cl.Kernel, int, int], n: int, *args: Any) -> None:
         if n:

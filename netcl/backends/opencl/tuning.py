@@ -57,13 +57,17 @@ VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 )
 """What each knob may be."""
 
+LARGEST = 16 * CHUNK
+"""Elements that one work-group takes at most, or a small array would occupy a part of the device only."""
+
+_FLAT = ("WIDTH", "RUN", "WORK_GROUP_SIZE")
 _FUSED = ("WIDTH", "RUN", "WORK_GROUP_SIZE", "INTERLEAVED")
 
 KNOBS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "fill": ("WIDTH", "WORK_GROUP_SIZE"),
-        "scale": ("WIDTH", "WORK_GROUP_SIZE"),
-        "axpy": ("WIDTH", "WORK_GROUP_SIZE"),
+        "fill": _FLAT,
+        "scale": _FLAT,
+        "axpy": _FLAT,
         "norm_reduce": ("WIDTH", "LANES", "PIECE"),
         "prepare_step": ("WORK_GROUP_SIZE",),
         "fused_adam": _FUSED,
@@ -126,14 +130,17 @@ def complaint(kernel: str, knobs: Mapping[str, int]) -> str:
     >>> complaint("fused_adam", {"WIDTH": 8, "RUN": 128, "WORK_GROUP_SIZE": 1, "INTERLEAVED": 0})
     ''
     """
-    if "RUN" in knobs:
-        names = ("WIDTH", "RUN", "WORK_GROUP_SIZE") if knobs["INTERLEAVED"] else ("WIDTH", "RUN")
-    elif "PIECE" in knobs:
-        names = ("WIDTH", "LANES")
-    else:
-        return ""
-    share = math.prod(knobs[name] for name in names)
-    return f"{' * '.join(names)} = {share} must divide a chunk of {CHUNK} elements" if CHUNK % share else ""
+    whole = [name for name in ("WIDTH", "RUN", "WORK_GROUP_SIZE") if name in knobs]
+    within = whole if knobs.get("INTERLEAVED") else ["WIDTH", "RUN"]
+    if "PIECE" in knobs:
+        whole = within = ["WIDTH", "LANES"]
+    in_chunks = "INTERLEAVED" in knobs or "PIECE" in knobs
+    for names, largest in ((within, CHUNK) if in_chunks else (whole, LARGEST), (whole, LARGEST)):
+        share = math.prod(knobs[name] for name in names)
+        if share > largest:
+            part = f"divide a chunk of {CHUNK}" if largest == CHUNK else f"be at most {LARGEST}"
+            return f"{' * '.join(names)} = {share} must {part} elements"
+    return ""
 
 
 def candidates(kernel: str, target: Target) -> Iterator[Knobs]:
@@ -156,6 +163,11 @@ def fitted(knobs: Knobs, largest_group: int) -> Knobs:
         if fit.get("INTERLEAVED"):
             fit["RUN"] *= 2
     return tuple(fit.items())
+
+
+def knob_text(knobs: Knobs) -> str:
+    """The knobs as a compiler's options show them."""
+    return " ".join(f"{name}={number}" for name, number in knobs)
 
 
 def choose(target: Target, kind: str, tables: Sequence[Table]) -> dict[str, Knobs]:

@@ -1,0 +1,167 @@
+"""``python -m netcl tune``: find the knobs with which the kernels are fastest on a device, and keep them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netcl.backends import get_backend
+from netcl.errors import BackendError, NetclError, TuningError
+
+if TYPE_CHECKING:
+    from netcl.backends.opencl.backend import OpenCLBackend
+    from netcl.backends.opencl.tuner import Line, Result
+
+HEADS = ("kernel", "knobs", "µs", "GB/s", "of present", "middle half", "of memory", "")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand to the command line."""
+    parser = subparsers.add_parser(
+        "tune",
+        help="measure which work-group sizes, vector widths and other knobs are fastest on a device, and keep them",
+        description="Builds every candidate, checks it against the reference backend, and measures the fastest in "
+        "turns with the present choice. What beats it by more than the noise goes into the user's tuning table.",
+    )
+    parser.add_argument("--device", default="opencl", help="opencl, opencl:gpu, opencl:Intel, ... (default: opencl)")
+    parser.add_argument("--kernel", nargs="+", metavar="NAME", help="such as fused_adam (default: all)")
+    parser.add_argument("--quick", action="store_true", help="try only candidates that differ in one knob; seconds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the table to write (default: the user's own)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tune, report, and return the exit status. **Blocks** for seconds per kernel with ``--quick``, else minutes."""
+    try:
+        return _run(arguments)
+    except NetclError as error:
+        print(f"netcl tune: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    backend = _own_backend(arguments.device)
+    from netcl.backends.opencl import tuner, tuning
+
+    kernels = arguments.kernel or list(tuning.KNOBS)
+    for kernel in kernels:
+        if kernel not in tuning.KNOBS:
+            raise TuningError(f"--kernel must name kernels with knobs: {', '.join(tuning.KNOBS)}; got {kernel!r}")
+    file = arguments.output or tuning.user_file()
+    if file is None:
+        raise TuningError(f"{tuning.VARIABLE}=none leaves no table to write; name one with --output, or unset it")
+    tuning.read(file)
+    effort = tuner.QUICK if arguments.quick else tuner.Effort()
+    results, written = [], []
+    for kernel in kernels:
+        result = tuner.tune(backend, kernel, effort, _progress)
+        results.append(result)
+        if result.winner is not None:
+            # At once, for a driver may take the process down at the next kernel.
+            tuning.save(file, backend.kind, backend.target.device, {kernel: result.winner.knobs})
+            written.append(kernel)
+    if arguments.json:
+        print(json.dumps(_as_json(backend, results, file, written), indent=2))
+        return 0
+    print(f"{backend.device}: {backend.device.name} ({backend.device.platform}, {backend.device.driver})\n")
+    print(table(results))
+    print()
+    print("\n".join(verdict(result) for result in results))
+    print(f"\n{', '.join(written)}: written to {file}" if written else f"\nnothing to write to {file}")
+    return 0
+
+
+def _own_backend(device: str) -> OpenCLBackend:
+    """A backend that nobody else uses, for its knobs are changed."""
+    found = get_backend(device)
+    if found.device.backend != "opencl":
+        raise BackendError(f'tune measures OpenCL devices, got {device!r}; pass --device opencl or "opencl:..."')
+    from netcl.backends.opencl.backend import OpenCLBackend
+
+    assert isinstance(found, OpenCLBackend)
+    return OpenCLBackend(found.cl_device, found.device.index)
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(results: Sequence[Result]) -> str:
+    """What was measured, as aligned text: the present choice of each kernel, then the fastest others.
+
+    ``of present`` is the time over that of the present choice, ``of memory`` the rate over that of bare memory traffic.
+    """
+    rows: list[tuple[str, ...]] = [HEADS]
+    for result in results:
+        rows += [_row(result, line) for line in (result.present, *result.finalists)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _row(result: Result, line: Line) -> tuple[str, ...]:
+    from netcl.backends.opencl.tuning import knob_text
+
+    present = line is result.present
+    return (
+        result.kernel if present else "",
+        knob_text(line.knobs),
+        f"{line.seconds * 1e6:.0f}",
+        f"{line.rate:.1f}",
+        "1" if present else f"{line.of_present:.3f}",
+        f"± {result.noise:.3f}" if present else f"{line.low:.3f} to {line.high:.3f}",
+        "-" if math.isnan(line.of_traffic) else f"{line.of_traffic:.3f}",
+        "present" if present else "chosen" if line == result.winner else "",
+    )
+
+
+def verdict(result: Result) -> str:
+    """What came of one kernel: the choice, and which candidates were discarded for what reason."""
+    from netcl.backends.opencl.tuning import knob_text
+
+    if result.winner is None:
+        said = f"nothing beats the present choice by more than the noise of {result.noise:.1%}"
+    else:
+        said = f"{knob_text(result.winner.knobs)} takes {result.winner.of_present:.3f} of the present time"
+    lines = [f"{result.kernel}: {said}; {result.tried} tried, {len(result.discarded)} discarded"]
+    for knobs, reason in result.discarded.items():
+        lines.append(f"  {knob_text(knobs)}: {reason.splitlines()[0]}")
+    return "\n".join(lines)
+
+
+def _as_json(backend: OpenCLBackend, results: Sequence[Result], file: Path, written: Sequence[str]) -> dict[str, Any]:
+    def line(of: Line) -> dict[str, Any]:
+        of_traffic = None if math.isnan(of.of_traffic) else of.of_traffic
+        return dataclasses.asdict(of) | {"knobs": dict(of.knobs), "of_traffic": of_traffic}
+
+    return {
+        "device": str(backend.device),
+        "target": dataclasses.asdict(backend.target),
+        "kind": backend.kind,
+        "file": str(file),
+        "written": list(written),
+        "kernels": [
+            {
+                "kernel": result.kernel,
+                "noise": result.noise,
+                "tried": result.tried,
+                "present": line(result.present),
+                "finalists": [line(of) for of in result.finalists],
+                "winner": None if result.winner is None else dict(result.winner.knobs),
+                "discarded": [{"knobs": dict(knobs), "reason": why} for knobs, why in result.discarded.items()],
+            }
+            for result in results
+        ],
+    }
