@@ -74,17 +74,20 @@ class Node:
     dtype: DType
     value: Number | str | None = None
 
+    # NumPy's functions refuse a node, and its numbers leave arithmetic with one to the methods below.
+    __array_ufunc__ = None
+
     def __bool__(self) -> bool:
         raise TraceError(
             f"a traced value has no truth value, so Python's if, and, or, while and == chains cannot branch on it "
-            f"{_caller()}; use where(condition, a, b)"
+            f"{caller()}; use where(condition, a, b)"
         )
 
     def __iter__(self) -> Iterator[Node]:
-        raise TraceError(f"a traced value is one element and cannot be iterated over {_caller()}")
+        raise TraceError(f"a traced value is one element and cannot be iterated over {caller()}")
 
     def __float__(self) -> float:
-        raise TraceError(f"a traced value has no number yet {_caller()}; use the functions of netcl.expression")
+        raise TraceError(f"a traced value has no number yet {caller()}; use the functions of netcl.expression")
 
     __int__ = __index__ = __float__
 
@@ -183,9 +186,10 @@ class Expression:
     name: str = field(default="map", compare=False)
 
 
-def _caller() -> str:
-    for frame in inspect.stack()[2:]:
-        if frame.filename != __file__:
+def caller(*files: str) -> str:
+    """The line that called into this file, or into ``files``, for a message about it."""
+    for frame in inspect.stack()[1:]:
+        if frame.filename not in (__file__, *files):
             line = frame.code_context[0].strip() if frame.code_context else "?"
             return f"(in {frame.function}, line {frame.lineno}: {line!r})"
     return ""
@@ -203,13 +207,13 @@ def _as_nodes(op: str, operands: Sequence[Operand]) -> list[Node]:
     for operand in operands:
         if not isinstance(operand, Node | bool | int | float | complex):
             raise TraceError(
-                f"{op} takes traced values and Python numbers, got {type(operand).__name__} {_caller()}; "
+                f"{op} takes traced values and Python numbers, got {type(operand).__name__} {caller()}; "
                 "pass arrays as inputs of the traced function"
             )
     # A number takes the dtype of the values it meets; in where(), of the other branch and not of the condition.
     partners = [node for node in nodes if node.dtype is not bool_] or nodes
     if not partners:
-        raise TraceError(f"{op} needs at least one traced value {_caller()}")
+        raise TraceError(f"{op} needs at least one traced value {caller()}")
     dtype = partners[0].dtype
     for node in partners[1:]:
         dtype = promote(dtype, node.dtype)
@@ -238,7 +242,7 @@ def apply(op: str, *operands: Operand) -> Node:
     """The node that applies operator ``op``, with its operands promoted to a common dtype."""
     arity, rule = OPERATORS[op]
     if len(operands) != arity:
-        raise TraceError(f"{op} takes {arity} operand(s), got {len(operands)} {_caller()}")
+        raise TraceError(f"{op} takes {arity} operand(s), got {len(operands)} {caller()}")
     nodes = _as_nodes(op, operands)
     if rule == "where":
         condition, *branches = nodes
@@ -250,6 +254,8 @@ def apply(op: str, *operands: Operand) -> Node:
         common = promote(common, node.dtype)
     if op.startswith("logical_"):
         common = bool_
+    if op.startswith("bitwise_") and common.kind not in "iub":
+        raise TraceError(f"{op} takes integers or booleans, got {common} {caller()}; use the logical functions")
     if rule == "float" and common.kind not in "fc":
         common = float32
     args = tuple(cast(node, common) for node in nodes)

@@ -259,6 +259,18 @@ class UpdateOperations(Protocol):
         ...
 
 
+@runtime_checkable
+class UpdateSource(Protocol):
+    """What a backend may offer besides: the program that runs an update, for somebody who wants to read it."""
+
+    def update_source(self, rule: Expression | None, fields: Sequence[Span], block: StepBlock) -> str:
+        """The text of the kernel for ``rule``, or of ``fused_adam`` for None, as it is built.
+
+        ``fields`` are (p, g, *state), as the step gets them. Nothing is launched.
+        """
+        ...
+
+
 class ArrayOperations(Protocol):
     """What Tensor and autograd are written against. Outputs never overlap inputs unless they are the same view.
 

@@ -31,6 +31,7 @@ def with_master_weights(rule: Rule, dtype: DType) -> Rule:
         return {**rule.hyper(group), "master_weights": float(group["master_weights"])}
 
     update.__qualname__ = f"{rule.update.__qualname__}_with_master_weights"
+    update.__wrapped__ = rule.update  # type: ignore[attr-defined]  # whose lines an error names
     return Rule(update, hyper, (*rule.state, "master"))
 
 

@@ -355,6 +355,23 @@ class Optimizer(ABC):
         for partition in self._partitions:
             partition.release_gradients(set_to_none=set_to_none)
 
+    def source(self) -> str:
+        """The text of what runs a step, for reading. Does not block.
+
+        Where the backend builds a program, that is its source as the compiler gets it: on OpenCL the defines, the
+        traced rule, and the kernel file around it. Elsewhere it is the traced rule as Python. With parameters of
+        several devices or dtypes there is a text for each.
+
+        Examples
+        --------
+        >>> import netcl
+        >>> from netcl.optim import SGD
+        >>> print(SGD([netcl.ones(2, requires_grad=True)], lr=0.1).source())
+        def sgd(p, g, s, h):  # float32, computed in float32
+            return p - h.lr * (g + h.weight_decay * p)
+        """
+        return "\n\n".join(partition.source() for partition in self._partitions)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit, as NumPy arrays in the layout of ``torch.optim``. **Blocks**.
 

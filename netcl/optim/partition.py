@@ -14,7 +14,7 @@ import numpy as np
 
 from netcl.arena import Arena, Segment, check_disjoint
 from netcl.array import STANDING, Array, Clock, Storage, relocations
-from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock, View
+from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock, UpdateSource, View
 from netcl.dtypes import DType
 from netcl.errors import DeviceMismatchError, ShapeError
 from netcl.expression import conversion
@@ -347,6 +347,14 @@ class Partition:
                 backend.fused_update(rule, p, g, state, block, rows, advance=advance)
             # One launch of a step moves the counters on.
             advance = False
+
+    def source(self) -> str:
+        """The program of the update, of a backend that tells it; else the rule as it was traced."""
+        if isinstance(self.backend, UpdateSource):
+            run = self._operands[0]
+            fields = (run.parameters, run.gradients, *run.state)
+            return self.backend.update_source(self._expression, fields, self._rows.block)
+        return self._rule.text(self.dtype, self._rows.block.columns)
 
     def release_gradients(self, *, set_to_none: bool) -> None:
         """Forget the gradients, or set them to zero in place."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from types import SimpleNamespace
+from inspect import unwrap
+from traceback import walk_tb
 from typing import Any
 
 from netcl.backends.base import ADAM_COLUMNS, COUNTERS, ROW
 from netcl.dtypes import DType
 from netcl.errors import TraceError
-from netcl.expression import Expression, Node, build
+from netcl.expression import Expression, Node, build, caller
+from netcl.formula import python_text
 
 Update = Callable[..., Any]
 
@@ -51,9 +54,21 @@ class Rule:
         Raises
         ------
         TraceError
-            If the update branches on a value, calls what is not an operator, or returns the wrong number of values.
+            If the update branches on a value, calls what is not an operator, or returns the wrong number of values;
+            the message names the line.
         """
         return _trace(self.update, self.state, parameter, gradient, columns)
+
+    def text(self, dtype: DType, columns: tuple[str, ...]) -> str:
+        """The update as it was traced for parameters and gradients of a dtype: a Python function of one element."""
+        expression = self.expression(dtype, dtype, columns)
+        names: dict[tuple[str, int | str], str] = {("input", 0): "p", ("input", 1): "g"}
+        names |= {("input", i): f"s.{name}" for i, name in enumerate(self.state, 2)}
+        names |= {("hyper", name): f"h.{name}" for name in (*columns, *COUNTERS)}
+        lines, results = python_text(expression.outputs, names)
+        name = self.update.__qualname__.rpartition(".")[2]
+        head = f"def {name}(p, g, s, h):  # {dtype}, computed in {dtype.compute}"
+        return "\n    ".join([head, *lines, f"return {', '.join(results)}"])
 
 
 @lru_cache(maxsize=256)
@@ -64,10 +79,82 @@ def _trace(
     inputs = (parameter, gradient, *(compute for _ in state))
     p, g, *fields = (Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs))
     hyper = {name: Node("hyper", (), compute, name) for name in (*columns[len(ROW) :], *COUNTERS[:3])}
-    returned = update(p, g, SimpleNamespace(**dict(zip(state, fields, strict=True))), SimpleNamespace(**hyper))
+    s = _Names("s", "state field", dict(zip(state, fields, strict=True)))
+    h = _Names("h", "hyper-parameter", hyper)
+    try:
+        returned = update(p, g, s, h)
+    except TraceError:
+        raise
+    except Exception as error:  # whatever goes wrong in a rule, its author is told the line
+        raise TraceError(
+            f"{update.__qualname__} cannot be traced: {error} {_line_of(error, update)}; a rule is arithmetic on p, g, "
+            "s.<name> and h.<name> with the functions of netcl.expression"
+        ) from error
     outputs = tuple(returned) if isinstance(returned, tuple | list) else (returned,)
     if len(outputs) != 1 + len(state):
         raise TraceError(
-            f"{update.__qualname__} must return (p, {', '.join(state)}): {1 + len(state)} value(s), got {len(outputs)}"
+            f"{update.__qualname__} must return {_results(state)}: {1 + len(state)} value(s), got {len(outputs)} "
+            f"{_place(update)}"
         )
+    for name, output in zip(("p", *state), outputs, strict=True):
+        if not isinstance(output, Node | int | float) or (isinstance(output, Node) and output.dtype.kind == "c"):
+            got = f"a {output.dtype} value" if isinstance(output, Node) else type(output).__name__
+            raise TraceError(
+                f"{update.__qualname__} must return {_results(state)} as real traced values, got {got} for {name} "
+                f"{_place(update)}"
+            )
     return build(outputs, inputs, stored=(parameter, *(compute for _ in state)), name=update.__qualname__)
+
+
+class _Names:
+    """The values that a rule reads as ``s.<name>`` or ``h.<name>``."""
+
+    __slots__ = ("_called", "_kind", "_values")
+    _called: str
+    _kind: str
+    _values: Mapping[str, Node]
+
+    def __init__(self, called: str, kind: str, values: Mapping[str, Node]) -> None:
+        for slot, value in (("_called", called), ("_kind", kind), ("_values", values)):
+            object.__setattr__(self, slot, value)
+
+    def __getattr__(self, name: str) -> Node:
+        if name.startswith("__"):  # Python asks for such names too, and may go without
+            raise AttributeError(name)
+        found = self._values.get(name)
+        if found is None:
+            known = ", ".join(f"{self._called}.{known}" for known in self._values) or "none"
+            raise TraceError(
+                f"{self._called}.{name} is no {self._kind} of this rule {caller(__file__)}; there are: {known}"
+            )
+        return found
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise TraceError(
+            f"{self._called}.{name} cannot be assigned to {caller(__file__)}; an update returns its new values: "
+            "(p, *state)"
+        )
+
+
+def _results(state: tuple[str, ...]) -> str:
+    return f"({', '.join(('p', *state))})"
+
+
+def _line_of(error: BaseException, update: Update) -> str:
+    """The last line of the rule's own file that was reached, or where the rule left this one."""
+    frames = [(frame.f_code, line) for frame, line in walk_tb(error.__traceback__)][1:]
+    own = [(code, line) for code, line in frames if code.co_filename == _file(update)] or frames[:1]
+    if not own:  # its arguments did not fit
+        return _place(update)
+    code, line = own[-1]
+    return f"(in {code.co_name}, line {line}: {linecache.getline(code.co_filename, line).strip() or '?'!r})"
+
+
+def _file(update: Update) -> str:
+    code = getattr(unwrap(update), "__code__", None)
+    return "" if code is None else str(code.co_filename)
+
+
+def _place(update: Update) -> str:
+    code = getattr(unwrap(update), "__code__", None)
+    return "" if code is None else f"(defined in {code.co_filename}, line {code.co_firstlineno})"

@@ -13,7 +13,7 @@ import pyopencl as cl
 
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
 from netcl.backends.opencl.core import Core, memory
-from netcl.backends.opencl.program import Defines
+from netcl.backends.opencl.program import Defines, compose
 from netcl.backends.opencl.rules import check_rule, rule_text
 from netcl.backends.opencl.storage import SCALAR, TAG
 from netcl.dtypes import DType, float32, float64, uint16
@@ -324,6 +324,15 @@ class UpdateCalls(Core):
         """
         self._fused("fused_update", rule, (p, g, *state), block, rows, advance)
 
+    def update_source(self, rule: Expression | None, fields: Sequence[Span], block: StepBlock) -> str:
+        """The OpenCL C of an update, as the compiler gets it for a step without clipping. Does not block.
+
+        See :class:`~netcl.backends.base.UpdateSource`.
+        """
+        call = "fused_adam" if rule is None else "fused_update"
+        shape = self.shape(call, block.header.dtype)
+        return compose(f"{call}.cl", *_program(rule, fields, block, shape, True))
+
     def _fused(
         self, call: str, rule: Expression | None, fields: tuple[Span, ...], block: StepBlock, rows: Span, advance: bool
     ) -> None:
@@ -347,7 +356,7 @@ class UpdateCalls(Core):
         advance: bool,
         spans: Sequence[Span],
     ) -> Launch:
-        p, g, *state = fields
+        p = fields[0]
         compute = block.header.dtype
         self.require(compute)
         _check_block(block)
@@ -359,26 +368,33 @@ class UpdateCalls(Core):
         _check_rows(rows, p.size)
         _same_compute(compute, **{f"operand {i}": span for i, span in enumerate(fields)})
         shape = self.shape(call, compute)
-        defines: Defines = (
-            *_reals(compute),
-            *_columns(block),
-            *shape.defines(),
-            ("ADVANCE", int(advance)),
-            ("P", TAG[p.dtype]),
-            ("G", TAG[g.dtype]),
-        )
-        generated = ""
-        if rule is None:
-            defines += (("AMSGRAD", int(len(state) == 3)),)
-            defines += tuple((name, TAG[span.dtype]) for name, span in zip(("M", "V", "V_MAX"), state, strict=False))
-        else:
-            check_rule(rule, fields, block.columns)
-            generated = rule_text(rule, block.columns, shape.width)
+        defines, generated = _program(rule, fields, block, shape, advance)
         types = ([None, np.uint64] * 4) + [np.uint64, None, np.uint64, np.uint64] + [None, np.uint64] * len(fields)
         arguments = [*_arguments(block.header, *_tables(block)), block.rows, *_arguments(rows), p.size]
         arguments += _arguments(*fields)
         groups = -(-p.size // (shape.width * shape.run * shape.group)) + advance
         return self._ready(call, defines, types, arguments, (groups, shape.group), spans, generated=generated)
+
+
+def _program(
+    rule: Expression | None, fields: Sequence[Span], block: StepBlock, shape: Shape, advance: bool
+) -> tuple[Defines, str]:
+    """Defines and generated part of a fused update."""
+    p, g, *state = fields
+    defines: Defines = (
+        *_reals(block.header.dtype),
+        *_columns(block),
+        *shape.defines(),
+        ("ADVANCE", int(advance)),
+        ("P", TAG[p.dtype]),
+        ("G", TAG[g.dtype]),
+    )
+    if rule is None:
+        defines += (("AMSGRAD", int(len(state) == 3)),)
+        defines += tuple((name, TAG[span.dtype]) for name, span in zip(("M", "V", "V_MAX"), state, strict=False))
+        return defines, ""
+    check_rule(rule, fields, block.columns)
+    return defines, rule_text(rule, block.columns, shape.width)
 
 
 def _keep(block: StepBlock, key: Any, launch: Launch) -> None:
