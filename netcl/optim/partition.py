@@ -350,7 +350,7 @@ class Partition:
 
     def source(self) -> str:
         """The program of the update, of a backend that tells it; else the rule as it was traced."""
-        if isinstance(self.backend, UpdateSource):
+        if self._operands and isinstance(self.backend, UpdateSource):
             run = self._operands[0]
             fields = (run.parameters, run.gradients, *run.state)
             return self.backend.update_source(self._expression, fields, self._rows.block)

@@ -20,6 +20,7 @@ from netcl.backends.opencl.trials import Operands, Run, Trial
 from netcl.backends.opencl.tuning import Knobs
 from netcl.backends.opencl.update import Shape
 from netcl.dtypes import float32
+from netcl.errors import TuningError
 
 CHECKED = 2 * 65536 + 1029
 """Elements of a check: over two of the largest pieces, and a tail that fills neither chunk nor vector."""
@@ -163,7 +164,10 @@ def _tune(backend: OpenCLBackend, kernel: str, present: Knobs, effort: Effort, p
         others = [knobs for knobs in others if _differences(knobs, present) == 1]
     sound, discarded = _checked(backend, kernel, [present, *others], progress)
     if present in discarded:
-        raise ArithmeticError(f"{kernel} with its present knobs: {discarded[present]}")
+        raise TuningError(
+            f"{kernel} with its present knobs {tuning.knob_text(present)} is wrong on {backend.device}: "
+            f"{discarded[present]}; try another driver or runtime, and report it"
+        )
     sound.remove(present)
     n = _elements(backend, kernel, trial, effort)
     operands = Operands(backend)

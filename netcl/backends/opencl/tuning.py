@@ -32,6 +32,8 @@ logger = logging.getLogger("netcl")
 VARIABLE = "NETCL_TUNING"
 """Names the user's table; ``none`` leaves it out."""
 
+REMEDY = f"correct the file, delete it and run python -m netcl tune, or set {VARIABLE}=none to go without"
+
 VERSION = 1
 SHIPPED = "tuning.json"
 KINDS = ("cpu", "gpu")
@@ -220,10 +222,10 @@ def read(file: Path) -> Table | None:
     """
     try:
         text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise TuningError(f"{file} cannot be read ({error}); {_remedy(file)}") from error
+        raise TuningError(f"{file} cannot be read ({error}); {REMEDY}") from error
     logger.info("tuning: %s", file)
     return parse(text, str(file))
 
@@ -239,7 +241,7 @@ def parse(text: str, file: str) -> Table:
     try:
         root = json.loads(text)
     except ValueError as error:
-        raise TuningError(f"{file} is no JSON ({error}); {_remedy(file)}") from error
+        raise TuningError(f"{file} is no JSON ({error}); {REMEDY}") from error
     reader = _Reader(file)
     reader.keys(root, "the table", ("version", *KINDS), required=("version",))
     if root["version"] != VERSION:
@@ -287,10 +289,6 @@ def save(file: Path, kind: str, device: str, kernels: Kernels) -> None:
         raise TuningError(f"{file} cannot be written ({error}); name another file in {VARIABLE}") from error
 
 
-def _remedy(file: str | Path) -> str:
-    return f"correct or delete it, or set {VARIABLE}=none to go without ({file} is written by python -m netcl tune)"
-
-
 class _Reader:
     """Checks of one file's contents; every refusal names the file and the key."""
 
@@ -298,7 +296,7 @@ class _Reader:
         self.file = file
 
     def refuse(self, key: str, rule: str) -> None:
-        raise TuningError(f"{self.file}: {key} {rule}; {_remedy(self.file)}")
+        raise TuningError(f"{self.file}: {key} {rule}; {REMEDY}")
 
     def mapping(self, value: Any, key: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -325,7 +323,7 @@ class _Reader:
             knobs = self.keys(given, where, names, required=names)
             for name in names:
                 number, legal = knobs[name], VALUES[name]
-                if isinstance(number, bool) or number not in legal:
+                if type(number) is not int or number not in legal:
                     self.refuse(f"{where}.{name}", f"must be one of {', '.join(map(str, legal))}, got {number!r}")
             if broken := complaint(kernel, knobs):
                 self.refuse(where, f"has {broken}")

@@ -1,0 +1,336 @@
+"""Tuning tables: what they say, what is refused, and that knobs change nothing but the speed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netcl import dtypes
+from netcl.backends.base import Span
+from netcl.backends.opencl import trials, tuner, tuning
+from netcl.backends.opencl.program import text
+from netcl.backends.opencl.tuning import KINDS, KNOBS, Target
+from netcl.cli import tune as command
+from netcl.errors import TuningError
+from tests.kernels.steps import Block, Model, adam_rule
+
+GPU = Target("Radeon 9", "gfx1100", "AMD", 1024)
+ADAM = {"WIDTH": 4, "RUN": 1, "WORK_GROUP_SIZE": 256, "INTERLEAVED": 1}
+SMALL = tuner.Effort(traffic=1 << 16, rounds=3, finalists=2, neighbours=True)
+
+
+def table(root, file="own.json"):
+    return tuning.parse(json.dumps({"version": 1, **root}), file)
+
+
+def fused(**changed):
+    return {"gpu": {"default": {"fused_adam": {**ADAM, **changed}}}}
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_table_has_a_default_for_every_kernel():
+    shipped = json.loads(text("tuning.json"))
+    for kind in KINDS:
+        assert list(shipped[kind]["default"]) == list(KNOBS)
+    assert tuning.choose(GPU, "gpu", (tuning.shipped(),))["prepare_step"] == (("WORK_GROUP_SIZE", 64),)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_most_particular_entry_of_the_first_table_counts(kind):
+    def entry(group):
+        return {"prepare_step": {"WORK_GROUP_SIZE": group}}
+
+    levels = {"device": "Radeon 9", "architecture": "gfx1100", "vendor": "AMD"}
+    section = {"default": entry(1)}
+    for group, level in ((2, "vendor"), (4, "architecture"), (8, "device")):
+        section[level] = {levels[level]: entry(group), "another": entry(128)}
+        chosen = tuning.choose(GPU, kind, (table({kind: section}), tuning.shipped()))
+        assert chosen["prepare_step"] == (("WORK_GROUP_SIZE", group),)
+        assert chosen["fill"] == dict(tuning.shipped().defaults[kind])["fill"]
+    own = table({kind: {"default": entry(16)}})
+    chosen = tuning.choose(GPU, kind, (own, table({kind: section}), tuning.shipped()))
+    assert chosen["prepare_step"] == (("WORK_GROUP_SIZE", 16),)
+
+
+def test_work_groups_are_as_large_as_a_device_takes():
+    small = Target("x", "", "y", 96)
+    chosen = tuning.choose(small, "gpu", (tuning.shipped(),))
+    assert dict(chosen["fused_adam"]) == {"WIDTH": 1, "RUN": 16, "WORK_GROUP_SIZE": 64, "INTERLEAVED": 1}
+    assert dict(chosen["norm_reduce"])["LANES"] == 64
+    for kernel, knobs in chosen.items():
+        assert tuning.complaint(kernel, dict(knobs)) == ""
+
+
+@pytest.mark.parametrize("kernel", KNOBS)
+def test_candidates_are_legal_and_contain_the_defaults(kernel):
+    found = list(tuning.candidates(kernel, GPU))
+    assert len(set(found)) == len(found)
+    for kind in KINDS:
+        assert tuning.shipped().defaults[kind][kernel] in found
+    for knobs in found:
+        table({"gpu": {"device": {"x": {kernel: dict(knobs)}}}})
+    assert all(dict(knobs).get("WORK_GROUP_SIZE", 1) <= 8 for knobs in tuning.candidates(kernel, Target("", "", "", 8)))
+
+
+@pytest.mark.parametrize(
+    ("root", "key", "rule"),
+    [
+        ({"version": 2}, "version", "must be 1"),
+        ({"fpga": {}}, "'fpga'", "must be one of version, cpu, gpu"),
+        ({"gpu": {"default": {"softmax": {}}}}, "gpu.default has the key 'softmax'", "must be one of fill, scale"),
+        ({"gpu": {"board": {}}}, "gpu has the key 'board'", "must be one of default, device, architecture, vendor"),
+        ({"gpu": {"vendor": [1]}}, "gpu.vendor", r"must be an object, got \[1\]"),
+        ({"cpu": {"device": {"A B": {"fill": 8}}}}, "cpu.device.'A B'.fill", "must be an object, got 8"),
+        ({"cpu": {"default": {"fill": {"WIDTH": 8, "RUN": 1}}}}, "cpu.default.fill", "must have the key 'WORK_GROUP"),
+        (fused(LANES=1), "gpu.default.fused_adam has the key 'LANES'", "must be one of WIDTH"),
+        (fused(WIDTH=16), "gpu.default.fused_adam.WIDTH", "must be one of 1, 2, 4, 8, got 16"),
+        (fused(WIDTH=3), "gpu.default.fused_adam.WIDTH", "got 3"),
+        (fused(WIDTH=4.0), "gpu.default.fused_adam.WIDTH", "got 4.0"),
+        (fused(INTERLEAVED=True), "gpu.default.fused_adam.INTERLEAVED", "must be one of 0, 1, got True"),
+        (fused(RUN="4"), "gpu.default.fused_adam.RUN", "got '4'"),
+        (fused(RUN=[4]), "gpu.default.fused_adam.RUN", r"got \[4\]"),
+        (fused(RUN=4), "gpu.default.fused_adam", "WORK_GROUP_SIZE = 4096 must divide a chunk of 1024"),
+        (fused(RUN=64, INTERLEAVED=0), "gpu.default.fused_adam", "= 65536 must be at most 16384 elements"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_file_key_and_rule(root, key, rule):
+    with pytest.raises(TuningError, match=rule) as refusal:
+        table(root)
+    assert str(refusal.value).startswith("own.json: ")
+    assert key in str(refusal.value)
+    assert "NETCL_TUNING=none" in str(refusal.value)
+
+
+@pytest.mark.parametrize("broken", [b"{", b"[]", b"", b"\xff\xfe\x00", b'{"version": NaN}'])
+def test_a_broken_file_is_refused_when_a_backend_is_opened(opencl, broken, tmp_path, monkeypatch):
+    file = tmp_path / "tuning.json"
+    file.write_bytes(broken)
+    monkeypatch.setenv("NETCL_TUNING", str(file))
+    with pytest.raises(TuningError, match=r"tuning\.json"):
+        type(opencl)(opencl.cl_device)
+    monkeypatch.setenv("NETCL_TUNING", "none")
+    type(opencl)(opencl.cl_device)
+
+
+def test_the_users_table_overrides_the_shipped_one(opencl, tmp_path, monkeypatch):
+    monkeypatch.setenv("NETCL_TUNING", str(tmp_path / "mine.json"))
+    assert type(opencl)(opencl.cl_device).knobs("fill") == opencl.knobs("fill")
+    other = (("WIDTH", 4), ("RUN", 2), ("WORK_GROUP_SIZE", 16))
+    tuning.save(tmp_path / "mine.json", opencl.kind, opencl.target.device, {"fill": other})
+    backend = type(opencl)(opencl.cl_device)
+    assert backend.knobs("fill") == other
+    assert backend.knobs("scale") == opencl.knobs("scale")
+    x = Span(backend.alloc(1003, dtypes.float64), 1, 1001)
+    backend.fill(x, 2.5)
+    assert (backend.download(x) == 2.5).all()
+
+
+def test_the_users_table_is_in_the_cache_folder_unless_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("NETCL_TUNING")
+    assert tuning.user_file() == tmp_path / "netcl" / "tuning.json"
+    monkeypatch.setenv("NETCL_TUNING", "None")
+    assert tuning.user_file() is None
+
+
+def test_saving_keeps_what_is_there_and_leaves_no_other_file(tmp_path):
+    file = tmp_path / "new" / "tuning.json"
+    tuning.save(file, "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 8),)})
+    tuning.save(file, "cpu", "B", {"prepare_step": (("WORK_GROUP_SIZE", 4),)})
+    tuning.save(file, "gpu", "A", {"fused_adam": tuple(ADAM.items())})
+    norm = (("WIDTH", 8), ("LANES", 1), ("PIECE", 4096))
+    tuning.save(file, "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 2),), "norm_reduce": norm})
+    assert json.loads(file.read_text()) == {
+        "version": 1,
+        "cpu": {
+            "device": {
+                "A": {"prepare_step": {"WORK_GROUP_SIZE": 2}, "norm_reduce": {"WIDTH": 8, "LANES": 1, "PIECE": 4096}},
+                "B": {"prepare_step": {"WORK_GROUP_SIZE": 4}},
+            }
+        },
+        "gpu": {"device": {"A": {"fused_adam": ADAM}}},
+    }
+    assert [path.name for path in file.parent.iterdir()] == ["tuning.json"]
+
+
+def test_saving_changes_nothing_where_it_is_refused(tmp_path):
+    file = tmp_path / "tuning.json"
+    file.write_text('{"version": 1, "gpu": {"default": {"fill": {}}}}')
+    before = file.read_bytes()
+    with pytest.raises(TuningError, match="must have the key 'WIDTH'"):
+        tuning.save(file, "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 8),)})
+    assert file.read_bytes() == before
+    with pytest.raises(TuningError, match="WORK_GROUP_SIZE must be one of"):
+        tuning.save(tmp_path / "other.json", "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 3),)})
+    with pytest.raises(TuningError, match="cannot be written"):
+        tuning.save(file / "below.json", "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 8),)})
+    assert [path.name for path in tmp_path.iterdir()] == ["tuning.json"]
+
+
+# -- knobs -------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=8)
+@given(data=st.data(), n=st.integers(1, 5000))
+def test_fused_updates_give_the_same_bits_with_any_knobs(opencl, data, n):
+    backend = type(opencl)(opencl.cl_device)
+    found = []
+    for knobs in (None, data.draw(st.sampled_from(list(tuning.candidates("fused_adam", backend.target))))):
+        for kernel in ("fused_adam", "fused_update"):
+            backend.set_knobs(kernel, knobs or backend.knobs(kernel))
+        block, rows = Block(backend, [{"decay": 0.1}, {"active": 0.0}]), np.arange(-(-n // 1024)) % 2
+        model, by_rule = Model(backend, n, rows=rows), Model(backend, n, rows=rows)
+        model.adam(backend, block, advance=True)
+        by_rule.update(backend, adam_rule(), block)
+        found.append([*model.bytes(), *by_rule.bytes(), block.counters[1].bytes()])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kernel", ["fill", "scale", "axpy", "norm_reduce", "prepare_step"])
+@settings(max_examples=4)
+@given(data=st.data(), n=st.integers(2, 40000))
+def test_other_kernels_agree_with_the_reference_with_any_knobs(opencl, kernel, data, n):
+    backend = type(opencl)(opencl.cl_device)
+    knobs = data.draw(st.sampled_from(list(tuning.candidates(kernel, backend.target))))
+    backend.set_knobs(kernel, knobs)
+    operands = trials.Operands(backend)
+    trials.TRIALS[kernel].prepare(operands, n, True)
+    trials.TRIALS[kernel].bind(operands)()
+    assert trials.disagreement(trials.TRIALS[kernel].result(operands), trials.expected(kernel, n)) == ""
+
+
+# -- the tuner ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(tuner, "CHECKED", 2 * 1024 + 13)
+    monkeypatch.setattr(tuner, "SAMPLE", 1e-5)
+    monkeypatch.setattr(tuner, "QUICK", SMALL)
+
+
+@pytest.mark.parametrize("kernel", ["fill", "norm_reduce", "fused_update"])
+def test_tuning_tries_every_neighbour_and_restores_the_knobs(opencl, kernel, small):
+    backend = type(opencl)(opencl.cl_device)
+    present = backend.knobs(kernel)
+    result = tuner.tune(backend, kernel, SMALL)
+    assert backend.knobs(kernel) == present
+    near = [k for k in tuning.candidates(kernel, backend.target) if sum(map(lambda a, b: a != b, k, present)) == 1]
+    assert result.tried == 1 + len(near)
+    assert result.discarded == {}
+    assert result.present.knobs == present
+    assert {line.knobs for line in result.finalists} <= set(near)
+    assert len(result.finalists) == 2
+    assert all(line.seconds > 0 and line.rate > 0 for line in (result.present, *result.finalists))
+
+
+def test_candidates_that_are_wrong_write_beside_or_fail_are_discarded(opencl, small, monkeypatch):
+    backend = type(opencl)(opencl.cl_device)
+    narrow, group = (
+        (("WIDTH", 4), ("RUN", 1), ("WORK_GROUP_SIZE", 256)),
+        (("WIDTH", 8), ("RUN", 1), ("WORK_GROUP_SIZE", 8)),
+    )
+    beside = (("WIDTH", 2), ("RUN", 1), ("WORK_GROUP_SIZE", 256))
+    honest = type(backend).fill
+
+    def fill(self, x, a):
+        knobs = self.knobs("fill")
+        if knobs == group:
+            raise RuntimeError("out of resources\nand more")
+        honest(self, Span(x.buffer, x.offset, x.size + (knobs == beside)), a + (knobs == narrow))
+
+    monkeypatch.setattr(type(backend), "fill", fill)
+    result = tuner.tune(backend, "fill", SMALL)
+    assert result.discarded[narrow] == "x[0] is 1.1 where the reference has 0.1"
+    assert result.discarded[beside] == "ArithmeticError: wrote beside x"
+    assert result.discarded[group].startswith("RuntimeError: out of resources")
+    assert len(result.discarded) == 3
+    assert "WIDTH=4 RUN=1 WORK_GROUP_SIZE=256: x[0] is 1.1" in command.verdict(result)
+
+
+def test_a_winner_beats_the_present_choice_by_more_than_the_noise(opencl, small, monkeypatch):
+    """With a clock of its own: the present choice varies by 10 %, one other takes 0.95 of it, one half of it."""
+    backend = type(opencl)(opencl.cl_device)
+    present = backend.knobs("prepare_step")
+    ratios = {128: 0.95}
+
+    def rounds(backend, sides, count):
+        steady = {side: [ratios.get(dict(side)["WORK_GROUP_SIZE"], 2.0)] * 3 for side in sides if side != "present"}
+        return {**steady, present: [1.0, 1.0, 1.0], "present": [0.9, 1.0, 1.1]}
+
+    monkeypatch.setattr(tuner, "_rounds", rounds)
+    monkeypatch.setattr(tuner, "_sample", lambda backend, run, repeats: run() or 1.0)
+    everything = tuner.Effort(traffic=1 << 16, rounds=3, finalists=99)
+    assert tuner.tune(backend, "prepare_step", everything).winner is None
+    ratios[32] = 0.5
+    result = tuner.tune(backend, "prepare_step", everything)
+    assert result.winner.knobs == (("WORK_GROUP_SIZE", 32),)
+    assert result.noise == pytest.approx(1 / 0.9 - 1)
+
+
+def test_a_kernel_that_is_wrong_as_it_is_ends_the_tuning(opencl, small, monkeypatch):
+    backend = type(opencl)(opencl.cl_device)
+    monkeypatch.setattr(type(backend), "fill", lambda self, x, a: None)
+    with pytest.raises(TuningError, match="fill with its present knobs WIDTH=8"):
+        tuner.tune(backend, "fill", SMALL)
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments):
+    from netcl.__main__ import main
+
+    return main(["tune", "--quick", *arguments])
+
+
+def test_the_command_reports_and_writes_winners(opencl, small, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "tuned.json"
+    arguments = ("--device", str(opencl.device), "--kernel", "prepare_step", "fill", "--output", str(file))
+    monkeypatch.setattr(tuner, "LEAST_NOISE", 1.0)
+    assert run(*arguments) == 0
+    said = capsys.readouterr()
+    assert f"nothing to write to {file}" in said.out
+    assert "prepare_step: timing" in said.err
+    assert not file.exists()
+    honest = tuner.tune
+
+    def improved(*given):
+        result = honest(*given)
+        return tuner.Result(
+            **{name: getattr(result, name) for name in result.__slots__} | {"winner": result.finalists[0]}
+        )
+
+    monkeypatch.setattr(tuner, "tune", improved)
+    assert run(*arguments, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["written"] == ["prepare_step", "fill"]
+    written = json.loads(file.read_text())[opencl.kind]["device"][opencl.target.device]
+    assert written == {entry["kernel"]: entry["winner"] for entry in report["kernels"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--kernel", "softmax"), "got 'softmax'"),
+        (("--device", "numpy"), "tune measures OpenCL devices, got 'numpy'"),
+        (("--kernel", "fill"), "NETCL_TUNING=none leaves no table to write"),
+    ],
+)
+def test_the_command_refuses_before_it_measures(arguments, said, capsys):
+    assert run(*arguments) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_the_command_refuses_a_broken_table_before_it_measures(tmp_path, capsys):
+    file = tmp_path / "tuned.json"
+    file.write_text("{")
+    assert run("--kernel", "fill", "--output", str(file)) == 1
+    assert "is no JSON" in capsys.readouterr().err
+    assert file.read_text() == "{"
