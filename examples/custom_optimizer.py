@@ -1,6 +1,6 @@
 """An optimizer of one's own: Lion in a rule of a few lines, fused into one kernel on OpenCL.
 
-    python examples/custom_optimizer.py [--backend opencl] [--steps 200]
+    python examples/custom_optimizer.py [--backend opencl] [--steps 200] [--print-source]
 
 Source of the update: X. Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023.
 """
@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backend", default=None, help="numpy, opencl, opencl:gpu, ... (default: the best there is)")
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--print-source", action="store_true", help="print the traced rule and the program made of it")
     options = parser.parse_args(argv)
     if options.backend:
         netcl.set_backend(options.backend)
@@ -48,6 +49,9 @@ def main(argv: list[str] | None = None) -> float:
     y = 3.0 * x - 0.5
     slope, offset = netcl.zeros((), requires_grad=True), netcl.zeros((), requires_grad=True)
     opt = Lion([slope, offset], lr=0.03)
+    if options.print_source:
+        print(Lion([netcl.zeros((), requires_grad=True, device="numpy")]).source(), end="\n\n")
+        print(opt.source(), end="\n\n")
     for _ in range(options.steps):
         with ag.Tape() as tape:
             loss = ag.mse_loss(slope * x + offset, y)

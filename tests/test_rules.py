@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import runpy
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -298,6 +300,16 @@ def test_operators_that_have_no_function_are_printed_as_applied():
     assert (
         printed == "return apply('floor', p) - (g - (p - 1.0)) * -p, abs(s.m) / apply('pow', p / g, 3.0) + float('inf')"
     )
+
+
+def test_the_example_prints_its_rule(capsys):
+    path = Path(__file__).resolve().parents[1] / "examples/custom_optimizer.py"
+    before = netcl.get_backend()
+    try:
+        runpy.run_path(str(path))["main"](["--backend", "numpy", "--steps", "5", "--print-source"])
+    finally:
+        netcl.set_backend(before)
+    assert capsys.readouterr().out.count("def lion(p, g, s, h):  # float32") == 2
 
 
 def test_a_plug_in_need_not_tell_its_source():

@@ -1,1 +1,1 @@
-"""The subcommands of ``python -m netcl``, a module each."""
+"""The command line. Each module is one subcommand, with ``add_parser(subparsers)`` and ``run(arguments) -> int``."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 HEADS = ("kernel", "knobs", "µs", "GB/s", "of present", "middle half", "of memory", "")
 
+BUSY = 0.1
+"""Noise above which a result says more about the machine than about the kernel."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand to the command line."""
@@ -29,7 +32,9 @@ def add_parser(subparsers: Any) -> None:
         description="Builds every candidate, checks it against the reference backend, and measures the fastest in "
         "turns with the present choice. What beats it by more than the noise goes into the user's tuning table.",
     )
-    parser.add_argument("--device", default="opencl", help="opencl, opencl:gpu, opencl:Intel, ... (default: opencl)")
+    parser.add_argument(
+        "--device", "--backend", default="opencl", help="opencl, opencl:gpu, opencl:Intel, ... (default: opencl)"
+    )
     parser.add_argument("--kernel", nargs="+", metavar="NAME", help="such as fused_adam (default: all)")
     parser.add_argument("--quick", action="store_true", help="try only candidates that differ in one knob; seconds")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
@@ -133,6 +138,8 @@ def verdict(result: Result) -> str:
 
     if result.winner is None:
         said = f"nothing beats the present choice by more than the noise of {result.noise:.1%}"
+        if result.noise > BUSY:
+            said += ", for the machine is busy: run again when it is not"
     else:
         said = f"{knob_text(result.winner.knobs)} takes {result.winner.of_present:.3f} of the present time"
     lines = [f"{result.kernel}: {said}; {result.tried} tried, {len(result.discarded)} discarded"]

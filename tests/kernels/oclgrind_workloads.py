@@ -226,6 +226,32 @@ def random_bits(backend):
     backend.random_bits(view(backend, np.zeros(1003), dtypes.uint32), 7, 5)
 
 
+@workload
+def traffic(backend):
+    from netcl.backends.opencl.tuner import bare_traffic
+
+    for read, updated, written in ((1, 3, 0), (1, 0, 0), (0, 1, 1)):
+        bare_traffic(backend, 3 * CHUNK + 5, read=read, updated=updated, written=written)()
+
+
+@workload
+def other_knobs(backend):
+    """The knobs that no default has."""
+    flat = ("WIDTH", "RUN", "WORK_GROUP_SIZE")
+    for kernel in (fill, scale, axpy):
+        for chosen in ((1, 4, 8), (2, 16, 4)):
+            backend.set_knobs(kernel.__name__, tuple(zip(flat, chosen, strict=True)))
+            kernel(backend)
+    backend.set_knobs("norm_reduce", (("WIDTH", 2), ("LANES", 8), ("PIECE", 2048)))
+    backend.set_knobs("prepare_step", (("WORK_GROUP_SIZE", 8),))
+    for kernel in (norm_reduce, prepare_step):
+        kernel(backend)
+    for kernel in (fused_adam, fused_update):
+        for chosen in ((4, 8, 32, 1), (2, 32, 16, 0)):
+            backend.set_knobs(kernel.__name__, tuple(zip((*flat, "INTERLEAVED"), chosen, strict=True)))
+            kernel(backend)
+
+
 def main(name: str, form: str) -> None:
     backend = get_backend("opencl:oclgrind")
     if form == "gpu":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +41,12 @@ def test_the_shipped_table_has_a_default_for_every_kernel():
     for kind in KINDS:
         assert list(shipped[kind]["default"]) == list(KNOBS)
     assert tuning.choose(GPU, "gpu", (tuning.shipped(),))["prepare_step"] == (("WORK_GROUP_SIZE", 64),)
+
+
+def test_the_example_in_the_documentation_is_a_table():
+    page = (Path(__file__).resolve().parents[2] / "docs/tuning.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert tuning.parse(example, "the page").defaults["gpu"]["fused_adam"][0] == ("WIDTH", 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
