@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from netcl.backends import DeviceStatus, devices
 from netcl.cli import tune
+from netcl.errors import NetclError
 from netcl.version import __version__
 
 
@@ -30,7 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.set_defaults(run=_devices)
     tune.add_parser(commands)
     options = parser.parse_args(arguments)
-    status: int = options.run(options)
+    try:
+        status: int = options.run(options)
+    except NetclError as error:
+        print(f"netcl {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"netcl {options.command}: interrupted", file=sys.stderr)
+        return 130
     return status
 
 

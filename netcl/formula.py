@@ -32,7 +32,7 @@ def python_text(outputs: Sequence[Node], names: Mapping[tuple[str, int | str], s
     >>> from netcl.dtypes import float32
     >>> from netcl.expression import sqrt, trace
     >>> from netcl.formula import python_text
-    >>> e = trace(lambda x, y: (x - (y - 1.0)) / sqrt(x - (y - 1.0)), (float32, float32))
+    >>> e = trace(lambda x, y: (d := x - (y - 1.0)) / sqrt(d), (float32, float32))
     >>> python_text(e.outputs, {("input", 0): "x", ("input", 1): "y"})
     (['t0 = x - (y - 1.0)'], ['t0 / sqrt(t0)'])
     """

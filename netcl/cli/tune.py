@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netcl.backends import get_backend
-from netcl.errors import BackendError, NetclError, TuningError
+from netcl.errors import BackendError, TuningError
 
 if TYPE_CHECKING:
     from netcl.backends.opencl.backend import OpenCLBackend
@@ -43,15 +43,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tune, report, and return the exit status. **Blocks** for seconds per kernel with ``--quick``, else minutes."""
-    try:
-        return _run(arguments)
-    except NetclError as error:
-        print(f"netcl tune: {error}", file=sys.stderr)
-        return 1
+    """Tune, report, and return the exit status. **Blocks** for seconds per kernel with ``--quick``, else minutes.
 
-
-def _run(arguments: argparse.Namespace) -> int:
+    Raises
+    ------
+    TuningError
+        If a kernel has no knobs, there is no table to write, or the one that is there is broken.
+    BackendError
+        If the device is not there, or none of OpenCL.
+    """
     backend = _own_backend(arguments.device)
     from netcl.backends.opencl import tuner, tuning
 

@@ -121,27 +121,30 @@ class Table:
         return self.defaults[kind].get(kernel)
 
 
-def complaint(kernel: str, knobs: Mapping[str, int]) -> str:
-    """Which rule these knobs of a kernel break together, or nothing.
+def complaint(knobs: Mapping[str, int]) -> str:
+    """Which rule the knobs of a kernel break together, or nothing.
 
     Examples
     --------
     >>> from netcl.backends.opencl.tuning import complaint
-    >>> complaint("fused_adam", {"WIDTH": 8, "RUN": 256, "WORK_GROUP_SIZE": 1, "INTERLEAVED": 0})
-    'WIDTH * RUN = 2048 must divide a chunk of 1024 elements'
-    >>> complaint("fused_adam", {"WIDTH": 8, "RUN": 128, "WORK_GROUP_SIZE": 1, "INTERLEAVED": 0})
+    >>> complaint({"WIDTH": 8, "RUN": 256, "WORK_GROUP_SIZE": 1, "INTERLEAVED": 0})
+    'WIDTH * RUN = 2048 must be at most 1024 elements'
+    >>> complaint({"WIDTH": 8, "RUN": 128, "WORK_GROUP_SIZE": 1, "INTERLEAVED": 0})
     ''
     """
-    whole = [name for name in ("WIDTH", "RUN", "WORK_GROUP_SIZE") if name in knobs]
-    within = whole if knobs.get("INTERLEAVED") else ["WIDTH", "RUN"]
+    group = ("WIDTH", "RUN", "WORK_GROUP_SIZE")
+    limits: list[tuple[tuple[str, ...], int]] = []
     if "PIECE" in knobs:
-        whole = within = ["WIDTH", "LANES"]
-    in_chunks = "INTERLEAVED" in knobs or "PIECE" in knobs
-    for names, largest in ((within, CHUNK) if in_chunks else (whole, LARGEST), (whole, LARGEST)):
+        limits.append((("WIDTH", "LANES"), CHUNK))
+    if "INTERLEAVED" in knobs:
+        # What shares a row of the step block is one chunk. All are powers of two, so what is less divides it.
+        limits.append((group if knobs["INTERLEAVED"] else ("WIDTH", "RUN"), CHUNK))
+    if "RUN" in knobs:
+        limits.append((group, LARGEST))
+    for names, most in limits:
         share = math.prod(knobs[name] for name in names)
-        if share > largest:
-            part = f"divide a chunk of {CHUNK}" if largest == CHUNK else f"be at most {LARGEST}"
-            return f"{' * '.join(names)} = {share} must {part} elements"
+        if share > most:
+            return f"{' * '.join(names)} = {share} must be at most {most} elements"
     return ""
 
 
@@ -152,7 +155,7 @@ def candidates(kernel: str, target: Target) -> Iterator[Knobs]:
         knobs = dict(zip(names, values, strict=True))
         group = knobs.get("WORK_GROUP_SIZE", knobs.get("LANES", 1))
         alone = knobs.get("INTERLEAVED") and group == 1  # takes turns with nobody
-        if group <= target.largest_group and not alone and not complaint(kernel, knobs):
+        if group <= target.largest_group and not alone and not complaint(knobs):
             yield tuple(knobs.items())
 
 
@@ -325,7 +328,7 @@ class _Reader:
                 number, legal = knobs[name], VALUES[name]
                 if type(number) is not int or number not in legal:
                     self.refuse(f"{where}.{name}", f"must be one of {', '.join(map(str, legal))}, got {number!r}")
-            if broken := complaint(kernel, knobs):
-                self.refuse(where, f"has {broken}")
+            if broken := complaint(knobs):
+                self.refuse(f"{where}:", broken)
             found[kernel] = tuple((name, int(knobs[name])) for name in names)
         return found
