@@ -61,6 +61,8 @@ traffic(const ulong n, const ulong keep, __global real *restrict r EACH_UPDATED(
     for (size_t at = first; at < LAST_END(first); at += STRIDE) {
 #if READ
         change = LOAD_VECTOR(REAL, r, at);
+#endif
+#if !UPDATED && !WRITTEN
         seen |= AS_BITS(change);
 #endif
         EACH_UPDATED(CHANGE)
