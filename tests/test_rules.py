@@ -312,6 +312,10 @@ def test_the_example_prints_its_rule(capsys):
     assert capsys.readouterr().out.count("def lion(p, g, s, h):  # float32") == 2
 
 
+def test_a_lambda_is_printed_as_a_function():
+    assert optimizer(lambda p, g, s, h: p - g, state=()).source().startswith("def update(p, g, s, h):")
+
+
 def test_a_plug_in_need_not_tell_its_source():
     toy = get_backend("toy")
     assert not isinstance(toy, UpdateSource)

@@ -67,6 +67,7 @@ class Rule:
         names |= {("hyper", name): f"h.{name}" for name in (*columns, *COUNTERS)}
         lines, results = python_text(expression.outputs, names)
         name = self.update.__qualname__.rpartition(".")[2]
+        name = name if name.isidentifier() else "update"  # a lambda
         head = f"def {name}(p, g, s, h):  # {dtype}, computed in {dtype.compute}"
         return "\n    ".join([head, *lines, f"return {', '.join(results)}"])
 
