@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from netcl import dtypes
 from netcl.backends.base import Span
 from netcl.backends.opencl import trials, tuner, tuning
-from netcl.backends.opencl.program import text
+from netcl.backends.opencl.program import contents
 from netcl.backends.opencl.tuning import KINDS, KNOBS, Target
 from netcl.cli import tune as command
 from netcl.errors import TuningError
@@ -37,7 +37,7 @@ def fused(**changed):
 
 
 def test_the_shipped_table_has_a_default_for_every_kernel():
-    shipped = json.loads(text("tuning.json"))
+    shipped = json.loads(contents("tuning.json"))
     for kind in KINDS:
         assert list(shipped[kind]["default"]) == list(KNOBS)
     assert tuning.choose(GPU, "gpu", (tuning.shipped(),))["prepare_step"] == (("WORK_GROUP_SIZE", 64),)
@@ -140,9 +140,9 @@ def test_the_users_table_overrides_the_shipped_one(opencl, tmp_path, monkeypatch
 
 
 def test_the_users_table_is_in_the_cache_folder_unless_it_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("NETCL_TUNING")
-    assert tuning.user_file() == tmp_path / "netcl" / "tuning.json"
+    assert tuning.user_file() == tmp_path / "tuning.json"
     monkeypatch.setenv("NETCL_TUNING", "None")
     assert tuning.user_file() is None
 

@@ -38,7 +38,7 @@ def _folder() -> Traversable:
     return resources.files("netcl.kernels")
 
 
-def text(file: str) -> str:
+def contents(file: str) -> str:
     """What a file in ``kernels/`` says."""
     return _folder().joinpath(file).read_text(encoding="utf-8")
 
@@ -46,7 +46,7 @@ def text(file: str) -> str:
 @cache
 def source(file: str) -> str:
     """The text of a kernel file, with the files it includes set in."""
-    return _INCLUDE.sub(lambda match: source(match[1]), text(file))
+    return _INCLUDE.sub(lambda match: source(match[1]), contents(file))
 
 
 def compose(file: str, defines: Defines = (), generated: str = "") -> str:

@@ -209,7 +209,7 @@ def tables() -> tuple[Table, ...]:
 @cache
 def shipped() -> Table:
     """The table that netcl comes with; it has a default for every kernel."""
-    table = parse(program.text(SHIPPED), f"kernels/{SHIPPED}")
+    table = parse(program.contents(SHIPPED), f"kernels/{SHIPPED}")
     for kind, kernel in product(KINDS, KNOBS):
         if kernel not in table.defaults[kind]:
             raise TuningError(f"{table.file}: {kind}.default.{kernel} is missing; the shipped table has every kernel")
