@@ -5,6 +5,8 @@
 The sides of a row take turns, round by round, each after an untimed run of its own, so that a change of the machine's
 mood meets them all. A ratio is the median of the rounds' ratios; beside it stand the middle half of them, and the ratio
 of the best samples, which suffers least from whatever else the machine does. torch runs with two threads.
+
+Whole steps are measured ten in a row, on every side: netcl only enqueues them, as in training, and waits at the end.
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ from netcl.optim.optimizer import Optimizer  # noqa: E402
 RUNTIMES = {"intel": "opencl:intel", "pocl": "opencl:portable"}
 ROUNDS = 15
 
+STEPS = 10
+"""Steps between two waits, in every side of a row."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -72,9 +77,10 @@ def tensors(backend: Any, arrays: Sequence[tuple[np.ndarray, np.ndarray]]) -> li
     return made
 
 
-def own_step(backend: Any, optimizer: Any, **options: Any) -> Run:
+def own_steps(backend: Any, optimizer: Any, **options: Any) -> Run:
     def run() -> None:
-        optimizer.step(**options)
+        for _ in range(STEPS):
+            optimizer.step(**options)
         backend.synchronize()
 
     return run
@@ -92,13 +98,14 @@ def torch_tensors(arrays: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Any]:
 
 
 def traffic(backend: Any, n: int, fields: int) -> Run:
-    """A launch that moves the bytes of an update with so many state fields, in arrays of its own."""
+    """Launches that move the bytes of updates with so many state fields, in arrays of their own."""
     from netcl.backends.opencl.tuner import bare_traffic
 
     launch = bare_traffic(backend, n, updated=1 + fields)
 
     def run() -> None:
-        launch()
+        for _ in range(STEPS):
+            launch()
         backend.synchronize()
 
     return run
@@ -129,12 +136,13 @@ def step_row(
         peer = build_torch(theirs)
 
         def torch_run() -> None:
-            if max_norm is not None:
-                torch.nn.utils.clip_grad_norm_(theirs, max_norm)
-            peer.step()
+            for _ in range(STEPS):
+                if max_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(theirs, max_norm)
+                peer.step()
 
         sides = {
-            "netcl": own_step(backend, build(tensors(backend, arrays)), max_norm=max_norm),
+            "netcl": own_steps(backend, build(tensors(backend, arrays)), max_norm=max_norm),
             "torch": torch_run,
         }
         targets = {} if target is None else {"torch": target}
@@ -159,15 +167,17 @@ def scaled(runtime: str, backend: Any, size: Size) -> Iterator[Line]:
     peer_scaler.scale(torch.ones(()))
 
     def run() -> None:
-        scaler.step(optimizer, max_norm=1.0)
-        scaler.update()
+        for _ in range(STEPS):
+            scaler.step(optimizer, max_norm=1.0)
+            scaler.update()
         backend.synchronize()
 
     def torch_run() -> None:
-        peer_scaler.unscale_(peer)
-        torch.nn.utils.clip_grad_norm_(theirs, 1.0)
-        peer_scaler.step(peer)
-        peer_scaler.update()
+        for _ in range(STEPS):
+            peer_scaler.unscale_(peer)
+            torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+            peer_scaler.step(peer)
+            peer_scaler.update()
 
     row = sized("scaler + clip + AdamW", 1, size.large)
     yield from ratios(row, runtime, {"netcl": run, "torch": torch_run}, {"torch": 0.60}, size.rounds)
@@ -217,8 +227,8 @@ class TracedAdamW(Optimizer):
 def traced(runtime: str, backend: Any, size: Size) -> Iterator[Line]:
     arrays = values(1, size.large)
     sides = {
-        "netcl": own_step(backend, TracedAdamW(tensors(backend, arrays))),
-        "hand-written": own_step(backend, adamw(tensors(backend, arrays))),
+        "netcl": own_steps(backend, TracedAdamW(tensors(backend, arrays))),
+        "hand-written": own_steps(backend, adamw(tensors(backend, arrays))),
     }
     yield from ratios(sized("AdamW traced", 1, size.large), runtime, sides, {"hand-written": 1.03}, size.rounds)
 
@@ -246,7 +256,7 @@ def reference(runtime: str, backend: Any, size: Size) -> Iterator[Line]:
     arrays = values(1, size.large)
     (ours,) = tensors(backend, arrays)
     theirs = arrays[0][0].copy()
-    steps = {"netcl": own_step(backend, adamw([ours])), "NumPy expressions": plain_adamw(theirs, arrays[0][1])}
+    steps = {"netcl": adamw([ours]).step, "NumPy expressions": plain_adamw(theirs, arrays[0][1])}
     for _ in range(5):
         for run in steps.values():
             run()
