@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import subprocess
@@ -17,9 +16,8 @@ import pytest
 
 import netcl
 from netcl import backends
-from netcl.__main__ import main, table
-from netcl.backends import DeviceStatus, available, default_backend, devices, get_backend, set_backend, use_backend
-from netcl.backends.base import Backend, Device
+from netcl.backends import available, default_backend, devices, get_backend, set_backend, use_backend
+from netcl.backends.base import Backend
 from netcl.errors import BackendError
 
 ROOT = Path(netcl.__file__).resolve().parents[1]
@@ -364,56 +362,6 @@ def test_default_inside_a_scope_is_marked():
     with use_backend("numpy"):
         (default,) = [row for row in devices() if row.default]
     assert (str(default.device), default.why) == ("numpy", "use_backend()")
-
-
-def test_command_prints_a_table(capsys):
-    assert main(["devices"]) == 0
-    text = capsys.readouterr().out
-    head = text.splitlines()[0]
-    assert head.split() == ["device", "name", "platform", "kind", "memory", "fp16", "fp64", "works"]
-    for row in devices():
-        (line,) = [line for line in text.splitlines() if line[2:].startswith(f"{row.device} ")]
-        assert line.startswith("*") == row.default
-        assert line.find(row.device.kind, head.index("kind")) == head.index("kind")
-    assert "* default: " in text
-
-
-def test_command_prints_json(capsys):
-    assert main(["devices", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["id"] for row in rows] == [str(row.device) for row in devices()]
-    assert set(rows[0]) == {"id", "device", "healthy", "reason", "default", "why"}
-    assert {"name", "platform", "driver", "memory", "float16", "float64"} <= set(rows[0]["device"])
-
-
-def test_table_says_why_a_device_does_not_work():
-    rows = [
-        DeviceStatus(Device("numpy", name="NumPy"), True, "always works", True, "set_backend()"),
-        DeviceStatus(Device("opencl", 0, "A", "B", memory=3 << 29, float16=True, float64=False), False, "no linker"),
-    ]
-    lines = table(rows).splitlines()
-    assert lines[1].split() == ["*", "numpy", "NumPy", "-", "cpu", "-", "no", "yes", "yes"]
-    assert lines[2].split() == ["opencl:0", "A", "B", "cpu", "1.5", "GiB", "yes", "no", "NO"]
-    assert lines[4:] == ["  opencl:0: no linker", "* default: numpy, because of set_backend()"]
-
-
-def test_command_without_a_subcommand_shows_usage(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main([])
-    assert caught.value.code == 2
-    assert "required: command" in capsys.readouterr().err
-
-
-def test_module_runs():
-    done = subprocess.run(
-        [sys.executable, "-m", "netcl", "--version"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout.strip() == f"netcl {netcl.__version__}"
 
 
 def test_backends_satisfy_the_protocol(backend):

@@ -20,6 +20,9 @@ THIRD_PARTY = {
     "pyopencl": r"netcl/backends/opencl/.*",
     "tqdm": r"netcl/data/.*",
     "mpi4py": r"netcl/distributed/.*",
+    "rich": r"netcl/cli/table\.py",
+    "matplotlib": r"netcl/cli/demo\.py",
+    "torch": r"netcl/cli/bench\.py",
 }
 
 # The Array API standard has x.__array_namespace__() return the module that stands above everything.

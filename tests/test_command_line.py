@@ -1,0 +1,207 @@
+"""``python -m netcl``: each subcommand as it is called, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import netcl
+from netcl.__main__ import main
+from netcl.backends import DeviceStatus, devices
+from netcl.backends.base import Device
+from netcl.cli.devices import report
+from netcl.cli.hardware import findings
+from netcl.cli.table import show
+
+ROOT = Path(__file__).resolve().parents[1]
+SHORT = ["--size", "20000", "--seconds", "0"]
+
+
+def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """``python -m netcl`` in a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "NETCL_BACKEND"}
+    environment |= {"PYTHONPATH": str(ROOT)} | variables
+    command = [sys.executable, "-m", "netcl", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_devices_prints_a_table(capsys):
+    assert main(["devices"]) == 0
+    text = capsys.readouterr().out
+    head = text.splitlines()[0]
+    assert head.split() == ["device", "name", "platform", "kind", "memory", "fp16", "fp64", "works"]
+    for row in devices():
+        (line,) = [line for line in text.splitlines() if line[2:].startswith(f"{row.device} ")]
+        assert line.startswith("*") == row.default
+        assert line.find(row.device.kind, head.index("kind")) == head.index("kind")
+    assert "* default: " in text
+
+
+def test_devices_prints_json(capsys):
+    assert main(["devices", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["id"] for row in rows] == [str(row.device) for row in devices()]
+    assert set(rows[0]) == {"id", "device", "healthy", "reason", "default", "why"}
+    assert {"name", "platform", "driver", "memory", "float16", "float64"} <= set(rows[0]["device"])
+
+
+def test_devices_says_why_one_does_not_work(capsys):
+    report(
+        [
+            DeviceStatus(Device("numpy", name="NumPy"), True, "always works", True, "set_backend()"),
+            DeviceStatus(
+                Device("opencl", 0, "A", "B", memory=3 << 29, float16=True, float64=False), False, "no linker"
+            ),
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["*", "numpy", "NumPy", "-", "cpu", "-", "no", "yes", "yes"]
+    assert lines[2].split() == ["opencl:0", "A", "B", "cpu", "1.5", "GiB", "yes", "no", "NO"]
+    assert lines[4:] == ["  opencl:0: no linker", "* default: numpy, because of set_backend()"]
+
+
+def test_tables_are_drawn_in_a_terminal_and_plain_in_a_pipe(monkeypatch, capsys):
+    pytest.importorskip("rich")
+    columns, rows = ("work", "GB/s"), [("[scale]", "9.5")]
+    show("title", columns, rows)
+    assert capsys.readouterr().out == "title\nwork     GB/s\n[scale]   9.5\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    show("title", columns, rows)
+    drawn = capsys.readouterr().out
+    assert "─" in drawn
+    assert "[scale]" in drawn
+
+
+@pytest.fixture(scope="module")
+def examined():
+    done = call("doctor", "--json")
+    return done.returncode, {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+
+
+def test_doctor_trains_on_every_device_that_works(examined):
+    status, checks = examined
+    assert status == 0
+    for row in devices():
+        # A plug-in of the tests is known to this process alone.
+        if row.device.backend in ("numpy", "opencl") and row.healthy:
+            assert checks[f"train on {row.device}"]["state"] == "ok"
+    assert checks["default"]["found"].startswith(str(netcl.get_backend().device))
+    assert not [
+        name for name, check in checks.items() if check["state"] in ("warning", "missing") and not check["remedy"]
+    ]
+
+
+def test_doctor_names_the_remedy_where_nothing_works(tmp_path):
+    done = call("doctor", NETCL_BACKEND="opencl", OCL_ICD_VENDORS=str(tmp_path / "none.so"))
+    assert done.returncode == 1
+    assert "NETCL_BACKEND=opencl does not work" in done.stdout
+    assert "name one that does: numpy" in done.stdout
+    assert f"names {tmp_path / 'none.so'}, which does not exist" in done.stdout
+    assert 'pip install "netcl[cpu]"' in done.stdout
+
+
+def test_doctor_fails_for_a_backend_that_is_asked_for(tmp_path):
+    done = call("doctor", "--backend", "opencl:nonsense", "--json", OCL_ICD_VENDORS=str(tmp_path / "none.so"))
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert not found["ok"]
+    (failed,) = [check for check in found["checks"] if check["state"] == "FAILED"]
+    assert failed["name"] == "train on opencl:nonsense"
+    assert "BackendError" in failed["found"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+def test_doctor_survives_a_runtime_that_kills_its_process(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\nif 'netcl.cli.trial' in sys.orig_argv: os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    done = call("doctor", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    assert done.returncode == 1
+    assert "listing them was ended by SIGSEGV" in done.stdout
+    assert "OCL_ICD_VENDORS" in done.stdout
+    assert done.stderr == ""
+
+
+def test_hardware_without_a_driver_is_found(tmp_path):
+    for number, vendor in ((128, "0x8086"), (129, "0x1002")):
+        node = tmp_path / f"dev/dri/renderD{number}"
+        node.parent.mkdir(parents=True, exist_ok=True)
+        node.touch()
+        about = tmp_path / f"sys/class/drm/renderD{number}/device/vendor"
+        about.parent.mkdir(parents=True)
+        about.write_text(f"{vendor}\n")
+    (tmp_path / "dev/nvidiactl").touch()
+    (tmp_path / "etc/OpenCL/vendors").mkdir(parents=True)
+    (tmp_path / "etc/OpenCL/vendors/gone.icd").write_text("/opt/gone/libOpenCL.so\n")
+    found = list(findings(["AMD Accelerated Parallel Processing"], tmp_path))
+    assert ["Intel" in found[0].found, "NVIDIA" in found[1].found, "gone.icd" in found[2].found] == [True] * 3
+    assert "intel-opencl-icd" in found[0].remedy
+    everything = ["AMD Accelerated Parallel Processing", "Intel(R) OpenCL Graphics", "NVIDIA CUDA"]
+    assert [finding.found for finding in findings(everything, tmp_path)] == [found[2].found]
+
+
+def test_bench_measures_every_work(backend, capsys):
+    assert main(["bench", "--backend", str(backend.device), "--json", *SHORT]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["device"]["id"] == str(backend.device)
+    shares = {row["work"]: row["roofline_share"] for row in found["rows"]}
+    assert max(share for work, share in shares.items() if work != "norm") == 1
+    for row in found["rows"]:
+        assert row["rate"] > 0
+        assert (row["numpy_rate"] is None) == (backend.device.backend == "numpy")
+
+
+def test_bench_prints_a_table_and_refuses_what_is_too_small(capsys):
+    assert main(["bench", "--backend", "numpy", *SHORT]) == 0
+    said = capsys.readouterr().out
+    assert "20,000 float32 elements" in said
+    assert "AdamW, 1000 tensors" in said
+    assert main(["bench", "--backend", "numpy", "--size", "10"]) == 1
+    assert "--size must be at least 1000, got 10" in capsys.readouterr().err
+
+
+def test_demo_trains_and_draws(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "demo.png"
+    assert main(["demo", "--backend", "numpy", "--subset", "--epochs", "2", "--output", str(picture)]) == 0
+    said = capsys.readouterr().out
+    assert "6,000 training and 1,000 test images from the subset shipped with netcl" in said
+    assert float(said.split("accuracy ")[-1].split()[0]) > 0.7
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.png"]
+
+
+def test_demo_refuses_before_it_trains(capsys):
+    assert main(["demo", "--epochs", "0"]) == 2
+    assert main(["demo", "--output", "/nonexistent/demo.png"]) == 2
+    said = capsys.readouterr()
+    assert "--epochs must be at least 1, got 0" in said.err
+    assert "the folder does not exist" in said.err
+    assert said.out == ""
+
+
+def test_an_unknown_backend_is_refused_without_a_traceback(capsys):
+    assert main(["demo", "--backend", "nonsense"]) == 1
+    assert "netcl demo: unknown backend 'nonsense'" in capsys.readouterr().err
+
+
+def test_without_a_subcommand_the_usage_is_shown(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+    assert "required: command" in capsys.readouterr().err
+
+
+def test_module_runs():
+    assert call("--version").stdout.strip() == f"netcl {netcl.__version__}"
+
+
+def test_import_of_netcl_leaves_the_command_line_alone():
+    code = "import sys, netcl; print([name for name in sys.modules if name.startswith('netcl.cli')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
