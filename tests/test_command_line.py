@@ -91,9 +91,7 @@ def test_doctor_trains_on_every_device_that_works(examined):
         if row.device.backend in ("numpy", "opencl") and row.healthy:
             assert checks[f"train on {row.device}"]["state"] == "ok"
     assert checks["default"]["found"].startswith(str(netcl.get_backend().device))
-    assert not [
-        name for name, check in checks.items() if check["state"] in ("warning", "missing") and not check["remedy"]
-    ]
+    assert all(check["remedy"] for check in checks.values() if check["state"] != "ok")
 
 
 def test_doctor_names_the_remedy_where_nothing_works(tmp_path):
@@ -145,15 +143,15 @@ def test_hardware_without_a_driver_is_found(tmp_path):
     assert [finding.found for finding in findings(everything, tmp_path)] == [found[2].found]
 
 
-def test_bench_measures_every_work(backend, capsys):
-    assert main(["bench", "--backend", str(backend.device), "--json", *SHORT]) == 0
+def test_bench_measures_every_work(capsys):
+    assert main(["bench", "--json", *SHORT]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["device"]["id"] == str(backend.device)
+    assert found["device"]["id"] == str(netcl.get_backend().device)
     shares = {row["work"]: row["roofline_share"] for row in found["rows"]}
     assert max(share for work, share in shares.items() if work != "norm") == 1
     for row in found["rows"]:
         assert row["rate"] > 0
-        assert (row["numpy_rate"] is None) == (backend.device.backend == "numpy")
+        assert (row["numpy_rate"] is None) == (found["device"]["backend"] == "numpy")
 
 
 def test_bench_prints_a_table_and_refuses_what_is_too_small(capsys):
@@ -168,10 +166,10 @@ def test_bench_prints_a_table_and_refuses_what_is_too_small(capsys):
 def test_demo_trains_and_draws(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "demo.png"
-    assert main(["demo", "--backend", "numpy", "--subset", "--epochs", "2", "--output", str(picture)]) == 0
+    assert main(["demo", "--backend", "numpy", "--subset", "--epochs", "1", "--output", str(picture)]) == 0
     said = capsys.readouterr().out
     assert "6,000 training and 1,000 test images from the subset shipped with netcl" in said
-    assert float(said.split("accuracy ")[-1].split()[0]) > 0.7
+    assert float(said.split("accuracy ")[-1].split()[0]) > 0.6
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["demo.png"]
 
