@@ -253,8 +253,8 @@ class UpdateOperations(Protocol):
     ) -> None:
         """One pass of any other elementwise rule; ``rows`` and ``advance`` as in ``fused_adam``.
 
-        The expression's inputs are (p, g, *state), its outputs (p, *state); its ``hyper`` leaves name columns of the
-        block or :data:`COUNTERS`. The gradient reaches it scaled by multiplier·sign.
+        The expression's inputs are ``(p, g, *state)``, its outputs ``(p, *state)``; its ``hyper`` leaves name columns
+        of the block or :data:`COUNTERS`. The gradient reaches it scaled by multiplier·sign.
         """
         ...
 

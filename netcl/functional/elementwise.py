@@ -38,7 +38,7 @@ _KINDS = {
 }
 _TEMPLATE = """{summary}
 
-    {formula}
+    ``{formula}``
 
     Parameters
     ----------

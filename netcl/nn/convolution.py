@@ -41,7 +41,7 @@ class Conv2d(Module):
 
     Attributes
     ----------
-    weight : Tensor, shape (out_channels, in_channels, *kernel_size)
+    weight : Tensor, shape ``(out_channels, in_channels, *kernel_size)``
     bias : Tensor, shape (out_channels,), or None
         Both start from U(-k, k) with ``k = 1 / sqrt(in_channels · window)``, as in torch.
 

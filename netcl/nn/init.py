@@ -147,7 +147,7 @@ def kaiming_uniform_(
     Parameters
     ----------
     tensor : Tensor
-        A weight of shape (out, in) or (out, in, *window).
+        A weight of shape ``(out, in)`` or ``(out, in, *window)``.
     slope : float, default 0
         Negative slope of the ``leaky_relu`` that follows. ``sqrt(5)`` gives ``b = 1 / sqrt(fan_in)``, the default of
         Linear.
