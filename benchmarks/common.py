@@ -1,16 +1,30 @@
-"""What the benchmarks share: the runtimes they compare and the ways to reach them."""
+"""What the benchmarks share: the runtimes and sizes they compare, and the ways to reach them."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 import netcl
 from netcl.backends import get_backend
+from netcl.backends.base import Span, View
+from netcl.dtypes import DType, bfloat16
+
+SHORT = bool(os.environ.get("NETCL_BENCH_SHORT"))
+"""Small sizes, few variants, one OpenCL device: to see that every benchmark runs."""
 
 # Fixed, so that results of different machines and days line up; a runtime that a machine lacks is left out there.
-RUNTIMES = ("numpy", "opencl:intel", "opencl:pocl", "opencl:gpu")
-SIZES = (1_000, 100_000, 10_000_000)
+RUNTIMES = ("opencl",) if SHORT else ("numpy", "opencl:intel", "opencl:portable", "opencl:gpu")
+SIZES = (1_000,) if SHORT else (1_000, 100_000, 10_000_000)
+
+# Size and dtype of one buffer. The 16-bit dtypes show what conversion costs where memory is the limit.
+BUFFERS = {f"{n:,} float32": (n, netcl.float32) for n in SIZES} | {
+    f"{SIZES[-1]:,} {dtype}": (SIZES[-1], dtype)
+    for dtype in ((netcl.bfloat16,) if SHORT else (netcl.float16, netcl.bfloat16))
+}
 
 
 @cache
@@ -25,3 +39,28 @@ def require(runtime: str) -> Any:
         return backend_of(runtime)
     except netcl.errors.BackendError as error:
         raise NotImplementedError(str(error)) from error
+
+
+def stored(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """Values as a buffer of a dtype stores them; bfloat16 as its bits."""
+    if dtype is bfloat16:
+        return (np.ascontiguousarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return np.ascontiguousarray(values, np.dtype(str(dtype)))
+
+
+def spread(backend: Any, values: np.ndarray, dtype: DType) -> Span:
+    """A new buffer with these values."""
+    out = Span(backend.alloc(values.size, dtype), 0, values.size)
+    backend.upload(stored(values, dtype).reshape(-1), out)
+    return out
+
+
+def matrix(span: Span, *shape: int) -> View:
+    """A buffer as a contiguous array."""
+    strides = tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
+    return View(span.buffer, span.offset, shape, strides)
+
+
+def normal(*shape: int) -> np.ndarray:
+    """The same draws every time."""
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)

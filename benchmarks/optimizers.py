@@ -1,22 +1,23 @@
-"""Whole optimizer steps over many tensors, and one training step of a small model. Every step is waited for."""
+"""Whole optimizer steps over many tensors, plain, clipped and with a scaler. Every step is waited for."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from types import SimpleNamespace
 
-import numpy as np
-
 import netcl
-import netcl.autograd as ag
-from netcl import nn, optim
+from netcl import amp, optim
 
-from .common import RUNTIMES, require
+from .common import RUNTIMES, SHORT, normal, require
 
 # How many float32 tensors of how many elements.
-LAYOUTS = {"1 x 10M": (1, 10_000_000), "200 x 50k": (200, 50_000), "1000 x 1000": (1000, 1000)}
+LAYOUTS = {"3 x 1000": (3, 1000)} if SHORT else {
+    "1 x 10M": (1, 10_000_000), "200 x 50k": (200, 50_000), "1000 x 1000": (1000, 1000)
+}  # fmt: skip
 OPTIMIZERS = {
-    "SGD": lambda params: optim.SGD(params, lr=1e-3, momentum=0.9),
+    "SGD": lambda params: optim.SGD(params, lr=1e-3),
+    "Momentum": lambda params: optim.Momentum(params, lr=1e-3),
+    "Adam": lambda params: optim.Adam(params, lr=1e-3),
     "AdamW": lambda params: optim.AdamW(params, lr=1e-3),
     "RMSProp": lambda params: optim.RMSProp(params, lr=1e-3, centered=True),
 }
@@ -27,19 +28,22 @@ def parameters(runtime: str, layout: str, optimizer: str) -> SimpleNamespace:
     """An optimizer with its parameters and gradients, kept from one sample to the next."""
     backend = require(runtime)
     count, n = LAYOUTS[layout]
-    values = np.random.default_rng(0).standard_normal(n, dtype=np.float32)
+    values = normal(n)
     tensors = [netcl.asarray(values, device=backend.device, copy=True, requires_grad=True) for _ in range(count)]
     for tensor in tensors:
         tensor.grad = netcl.asarray(values, device=backend.device, copy=True)
-    return SimpleNamespace(backend=backend, tensors=tensors, optimizer=OPTIMIZERS[optimizer](tensors))
+    scaler = amp.GradScaler(init_scale=1.0)
+    scaler.scale(netcl.ones((), device=backend.device))
+    return SimpleNamespace(backend=backend, tensors=tensors, optimizer=OPTIMIZERS[optimizer](tensors), scaler=scaler)
 
 
 class OptimizerStep:
-    """``step()``, alone and after clipping."""
+    """``step()``: alone, after clipping, with the clipping folded in, and through a scaler."""
 
-    params = (RUNTIMES, tuple(LAYOUTS), tuple(OPTIMIZERS))
+    params = (RUNTIMES, tuple(LAYOUTS), tuple(OPTIMIZERS)[-2:] if SHORT else tuple(OPTIMIZERS))
     param_names = ("runtime", "layout", "optimizer")
     warmup_time = 0.3
+    rounds = 1
     timeout = 120
 
     def setup(self, runtime: str, layout: str, optimizer: str) -> None:
@@ -54,41 +58,34 @@ class OptimizerStep:
         self.o.optimizer.step()
         self.o.backend.synchronize()
 
+    def time_clipped_step(self, runtime: str, layout: str, optimizer: str) -> None:
+        self.o.optimizer.step(max_norm=1.0)
+        self.o.backend.synchronize()
 
-@lru_cache(maxsize=1)
-def training(runtime: str) -> SimpleNamespace:
-    """A 784-256-128-10 perceptron and one batch of 128 images."""
-    backend = require(runtime)
-    random = np.random.default_rng(0)
-    model = nn.Sequential(
-        nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)
-    ).to(backend.device)  # fmt: skip
-    return SimpleNamespace(
-        backend=backend,
-        model=model,
-        optimizer=optim.AdamW(model.parameters(), lr=1e-3),
-        x=netcl.asarray(random.standard_normal((128, 784), dtype=np.float32), device=backend.device),
-        y=netcl.asarray(random.integers(0, 10, 128), device=backend.device),
-    )
+    def time_scaled_step(self, runtime: str, layout: str, optimizer: str) -> None:
+        self.o.scaler.step(self.o.optimizer, max_norm=1.0)
+        self.o.scaler.update()
+        self.o.backend.synchronize()
 
 
-class TrainingStep:
-    """Forward, backward, clipping and AdamW."""
+SCHEDULES = {
+    "CosineAnnealingLR": lambda opt: optim.CosineAnnealingLR(opt, T_max=1_000_000),
+    "WarmupCosine": lambda opt: optim.WarmupCosine(opt, warmup_steps=100, total_steps=1_000_000),
+    "ReduceLROnPlateau": lambda opt: optim.ReduceLROnPlateau(opt),
+}
 
-    params = (RUNTIMES,)
-    param_names = ("runtime",)
-    warmup_time = 0.3
-    timeout = 120
 
-    def setup(self, runtime: str) -> None:
-        self.o = training(runtime)
+class Schedules:
+    """A hundred steps of a schedule, which the host computes alone."""
 
-    def time_perceptron(self, runtime: str) -> None:
-        o = self.o
-        with ag.Tape() as tape:
-            loss = ag.cross_entropy(o.model(o.x), o.y)
-        tape.backward(loss)
-        optim.clip_grad_norm_device(o.model.parameters(), max_norm=1.0)
-        o.optimizer.step()
-        o.optimizer.zero_grad()
-        o.backend.synchronize()
+    params = tuple(SCHEDULES)
+    param_names = ("schedule",)
+
+    def setup(self, schedule: str) -> None:
+        with netcl.use_backend("numpy"):
+            self.schedule = SCHEDULES[schedule](optim.SGD([netcl.ones(1, requires_grad=True)], lr=0.1))
+        self.arguments = (1.0,) if schedule == "ReduceLROnPlateau" else ()
+
+    def time_hundred_steps(self, schedule: str) -> None:
+        for _ in range(100):
+            self.schedule.step(*self.arguments)

@@ -1,4 +1,4 @@
-"""The calls of the seam that an optimizer step is made of, on float32. Every call is waited for."""
+"""The calls of the seam that an optimizer step is made of. Every call is waited for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, Span, StepBlock
+from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, StepBlock
 from netcl.dtypes import DType, float32, uint16
+from netcl.expression import sign
+from netcl.optim import Rule
 
-from .common import RUNTIMES, SIZES, require
+from .common import BUFFERS, RUNTIMES, normal, require, spread
 
 BETAS = (0.9, 0.999)
 HYPER = {
@@ -20,73 +22,102 @@ HYPER = {
     "one_minus_beta2": 1.0 - BETAS[1], "eps": 1e-8, "l2": 0.0, "decay": 0.01, "log_beta1": math.log(BETAS[0]),
     "log_beta2": math.log(BETAS[1]),
 }  # fmt: skip
+SIGN_COLUMNS = (*ROW, "lr")
 
 
-def spread(backend: Any, values: np.ndarray, dtype: DType) -> Span:
-    out = Span(backend.alloc(values.size, dtype), 0, values.size)
-    backend.upload(values, out)
-    return out
+def sign_descent(p: Any, g: Any, s: Any, h: Any) -> Any:
+    return p - h.lr * sign(g)
 
 
-@lru_cache(maxsize=1)
-def operands(runtime: str, n: int) -> SimpleNamespace:
-    """Buffers for one runtime and size, kept from one sample to the next."""
-    backend = require(runtime)
-    random = np.random.default_rng(0)
-    values = random.standard_normal(n, dtype=np.float32)
+def step_block(backend: Any, columns: tuple[str, ...]) -> StepBlock:
+    """A block of one row, before the first step."""
     counters = np.array([1.0, *(-math.expm1(math.log(beta)) for beta in BETAS), 0.0], np.float32)
     header = np.zeros(len(HEADER), np.float32)
     header[HEADER.index("multiplier")] = 1.0
-    block = StepBlock(
+    return StepBlock(
         header=spread(backend, header, float32),
-        columns=ADAM_COLUMNS,
-        hyper=spread(backend, np.array([HYPER[name] for name in ADAM_COLUMNS], np.float32), float32),
+        columns=columns,
+        hyper=spread(backend, np.array([HYPER[name] for name in columns], np.float32), float32),
         counters=(spread(backend, counters, float32), spread(backend, np.zeros(len(COUNTERS), np.float32), float32)),
         rows=1,
     )
+
+
+@lru_cache(maxsize=1)
+def operands(runtime: str, buffer: str) -> SimpleNamespace:
+    """Buffers for one runtime, size and dtype, kept from one sample to the next."""
+    backend = require(runtime)
+    n, dtype = BUFFERS[buffer]
+    values, zeros = normal(n), np.zeros(n, np.float32)
+    compute: DType = dtype.compute
+    rule = Rule(sign_descent, lambda group: {"lr": group["lr"]})
     found = SimpleNamespace(
         backend=backend,
-        x=spread(backend, values, float32),
-        y=spread(backend, values[::-1].copy(), float32),
-        first=spread(backend, np.zeros(n, np.float32), float32),
-        second=spread(backend, np.zeros(n, np.float32), float32),
-        partials=spread(backend, np.zeros(2 * backend.norm_partials(n), np.float32), float32),
-        block=block,
+        host=np.zeros(n, np.float32),
+        x=spread(backend, values, dtype),
+        y=spread(backend, values[::-1], dtype),
+        first=spread(backend, zeros, compute),
+        second=spread(backend, zeros, compute),
+        partials=spread(backend, np.zeros(2 * backend.norm_partials(n), np.float32), compute),
+        block=step_block(backend, ADAM_COLUMNS),
+        plain=step_block(backend, SIGN_COLUMNS),
+        rule=rule.expression(dtype, dtype, SIGN_COLUMNS),
         rows=spread(backend, np.zeros(-(-n // CHUNK), np.uint16), uint16),
     )
+    backend.norm_reduce(found.x, found.partials, 2.0)
     backend.synchronize()
     return found
 
 
 class UpdateCalls:
-    """fill, scale, axpy, norm_reduce with prepare_step, and fused_adam."""
+    """The calls that optimizers, clipping and loss scaling see."""
 
-    params = (RUNTIMES, SIZES)
-    param_names = ("runtime", "n")
+    params = (RUNTIMES, tuple(BUFFERS))
+    param_names = ("runtime", "buffer")
     warmup_time = 0.3
+    rounds = 1
     timeout = 120
 
-    def setup(self, runtime: str, n: int) -> None:
-        self.o = operands(runtime, n)
+    def setup(self, runtime: str, buffer: str) -> None:
+        self.o = operands(runtime, buffer)
 
-    def time_fill(self, runtime: str, n: int) -> None:
+    def time_upload(self, runtime: str, buffer: str) -> None:
+        self.o.backend.upload(self.o.host, self.o.first)
+        self.o.backend.synchronize()
+
+    def time_download(self, runtime: str, buffer: str) -> None:
+        self.o.backend.download(self.o.x)
+
+    def time_fill(self, runtime: str, buffer: str) -> None:
         self.o.backend.fill(self.o.first, 0.0)
         self.o.backend.synchronize()
 
-    def time_scale(self, runtime: str, n: int) -> None:
+    def time_scale(self, runtime: str, buffer: str) -> None:
         self.o.backend.scale(1.0000001, self.o.x)
         self.o.backend.synchronize()
 
-    def time_axpy(self, runtime: str, n: int) -> None:
+    def time_axpy(self, runtime: str, buffer: str) -> None:
         self.o.backend.axpy(1e-6, self.o.x, self.o.y)
         self.o.backend.synchronize()
 
-    def time_norm_reduce(self, runtime: str, n: int) -> None:
+    def time_norm_reduce(self, runtime: str, buffer: str) -> None:
         self.o.backend.norm_reduce(self.o.x, self.o.partials, 2.0)
         self.o.backend.synchronize()
 
-    def time_fused_adam(self, runtime: str, n: int) -> None:
+    def time_prepare_step(self, runtime: str, buffer: str) -> None:
+        o = self.o
+        o.backend.prepare_step(o.block, o.partials, max_norm=1.0)
+        o.block.slot = 1 - o.block.slot
+        o.backend.synchronize()
+
+    def time_fused_adam(self, runtime: str, buffer: str) -> None:
         o = self.o
         o.backend.fused_adam(o.y, o.x, o.first, o.second, None, o.block, o.rows, advance=True)
         o.block.slot = 1 - o.block.slot
+        o.backend.synchronize()
+
+    def time_fused_update(self, runtime: str, buffer: str) -> None:
+        o = self.o
+        o.backend.fused_update(o.rule, o.y, o.x, (), o.plain, o.rows, advance=True)
+        o.plain.slot = 1 - o.plain.slot
         o.backend.synchronize()
