@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -97,6 +98,26 @@ def test_readme_has_the_two_commands():
     main, tests = commands
     assert "examples/fashion_mnist_mlp.py --backend opencl" in main
     assert tests.endswith("-m pytest")
+
+
+def test_readme_shows_a_picture_of_what_was_measured():
+    from benchmarks.picture import CURVES, PICTURE, beside_torch
+
+    assert f"]({PICTURE.relative_to(ROOT).as_posix()})" in read("README.md")
+    curves = json.loads(CURVES.read_text(encoding="utf-8"))
+    assert len(curves["opencl"]["loss"]) == len(curves["numpy"]["loss"]) >= 10
+    works, ratios = beside_torch()
+    assert len(works) >= 5
+    assert all(len(values) == len(works) for values in ratios.values())
+
+
+def test_dashboard_loads_nothing_from_the_web():
+    from benchmarks.offline import LOADED, PACKAGES, local
+
+    page = Path(pytest.importorskip("asv").__file__).parent / "www/index.html"
+    text = page.read_text(encoding="utf-8")
+    assert len(LOADED.findall(text)) >= sum(map(len, PACKAGES.values()))
+    assert not LOADED.search(local(text, page.name))
 
 
 def test_the_reference_has_every_public_name():

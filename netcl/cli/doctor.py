@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -151,6 +152,7 @@ def _pyopencl() -> Iterator[Check]:
 
 
 def _devices(backend: str | None) -> Iterator[Check]:
+    _announce("trying each device")
     listed = in_child("list")
     rows: list[dict[str, Any]] = [] if listed.failure else listed.value
     if listed.failure:
@@ -198,6 +200,7 @@ def _device(row: dict[str, Any]) -> Check:
 
 def _training(name: str, *, needed: bool, usable: list[str]) -> Check:
     """Five steps there against five on NumPy."""
+    _announce(f"training on {name}; the first time its kernels are built, which may take a minute")
     outcome = in_child("train", name)
     if outcome.failure:
         found = f"training on {name} {outcome.failure}"
@@ -213,6 +216,12 @@ def _training(name: str, *, needed: bool, usable: list[str]) -> Check:
     others = [other for other in usable if other != name]
     remedy = f"use another: NETCL_BACKEND={others[0]}" if others else RUNTIME
     return Check(f"train on {name}", "FAILED" if needed else "warning", found, remedy)
+
+
+def _announce(what: str) -> None:
+    """Say on a terminal what takes so long; a pipe gets the report alone."""
+    if sys.stderr.isatty():
+        print(f"... {what}", file=sys.stderr, flush=True)
 
 
 def _data() -> Iterator[Check]:

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TIMEOUT = 180.0
-"""Seconds after which a child counts as hanging; a driver may take a minute to build its first kernels."""
+TIMEOUT = 300.0
+"""Seconds after which a child counts as hanging; a driver may take a minute or two to build its first kernels."""
 
 TOLERANCE = 1e-5
 """By how much parameters may differ from those trained on NumPy."""
