@@ -14,6 +14,7 @@ import netcl
 from netcl.__main__ import main
 from netcl.backends import DeviceStatus, devices
 from netcl.backends.base import Device
+from netcl.cli.bench import ROOFLINE
 from netcl.cli.devices import report
 from netcl.cli.hardware import findings
 from netcl.cli.table import show
@@ -148,7 +149,7 @@ def test_bench_measures_every_work(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["device"]["id"] == str(netcl.get_backend().device)
     shares = {row["work"]: row["roofline_share"] for row in found["rows"]}
-    assert max(share for work, share in shares.items() if work != "norm") == 1
+    assert max(shares[work] for work in ROOFLINE) == 1
     for row in found["rows"]:
         assert row["rate"] > 0
         assert (row["numpy_rate"] is None) == (found["device"]["backend"] == "numpy")

@@ -69,6 +69,9 @@ class Traffic(Optimizer):
         super().__init__(params, {"lr": 1e-6}, rule)
 
 
+ROOFLINE = ("axpy", "bare traffic of Adam")
+"""Works that do little else than move memory."""
+
 ADAMW = ("AdamW", {"fused": True})
 WORK = (
     Work("scale", 8, call="scale"),
@@ -106,7 +109,7 @@ def add_parser(subparsers: Any) -> None:
         "bench",
         help="a one-minute table: GB/s and share of the roofline of each call, beside NumPy and torch",
         description="Measure each call of an optimizer step on float32. GB/s counts the bytes that the work must move. "
-        "The roofline is the highest rate among the calls that read and write, in this run.",
+        "The roofline is the faster of axpy and of bare traffic, which do little else than move memory.",
     )
     parser.add_argument("--backend", metavar="NAME", help="such as opencl:gpu (default: the best device there is)")
     parser.add_argument("--size", type=int, metavar="N", help="elements (default: 10 M, on a GPU 100 M)")
@@ -139,7 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
         for r in rows
     ]
     show(f"{device.name} ({device}, {device.platform or 'host'}), {size:,} float32 elements", heads, cells)
-    print("\nroofline: share of the highest rate among the calls that read and write; reading alone can exceed it")
+    print("\nroofline: share of the faster of axpy and bare traffic; what only reads, or fits a cache, can exceed it")
     if not find_spec("torch"):
         print('torch is not installed: pip install "netcl[parity]" fills its column')
     return 0
@@ -171,7 +174,7 @@ def measure(backend: Backend, size: int, seconds: float = SECONDS) -> list[Row]:
                 beside[name] = work.bytes * size / timed(side(where, work, size), seconds) / 1e9
         measured.append((work, own, beside))
     rates = {work.name: work.bytes * size / own / 1e9 for work, own, _ in measured}
-    roofline = max(rate for name, rate in rates.items() if name != "norm")
+    roofline = max(rates[name] for name in ROOFLINE)
     return [
         Row(
             work.name,
