@@ -127,7 +127,7 @@ def _cache() -> Iterator[Check]:
         with tempfile.TemporaryFile(dir=folder):
             yield Check("cache", "ok", str(folder))
     except OSError as error:
-        remedy = "name a folder you may write to in XDG_CACHE_HOME; without one every process tries devices anew"
+        remedy = "name a folder of your own in NETCL_CACHE_DIR; without one every process tries devices and builds kernels anew"
         yield Check("cache", "warning", f"{folder} cannot be written: {error.strerror}", remedy)
 
 
