@@ -127,7 +127,7 @@ def _cache() -> Iterator[Check]:
         with tempfile.TemporaryFile(dir=folder):
             yield Check("cache", "ok", str(folder))
     except OSError as error:
-        remedy = "name a folder of your own in NETCL_CACHE_DIR; without one every process tries devices and builds kernels anew"
+        remedy = "name a folder of your own in NETCL_CACHE_DIR; without one each process starts from nothing"
         yield Check("cache", "warning", f"{folder} cannot be written: {error.strerror}", remedy)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netcl.backends import get_backend
+from netcl.cli.table import show
 from netcl.errors import BackendError, TuningError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(_as_json(backend, results, file, written), indent=2))
         return 0
     print(f"{backend.device}: {backend.device.name} ({backend.device.platform}, {backend.device.driver})\n")
-    print(table(results))
+    show("", HEADS, rows(results))
     print()
     print("\n".join(verdict(result) for result in results))
     print(f"\n{', '.join(written)}: written to {file}" if written else f"\nnothing to write to {file}")
@@ -98,22 +99,12 @@ def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def table(results: Sequence[Result]) -> str:
-    """What was measured, as aligned text: the present choice of each kernel, then the fastest others.
+def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """What was measured: the present choice of each kernel, then the fastest others.
 
     ``of present`` is the time over that of the present choice, ``of memory`` the rate over that of bare memory traffic.
     """
-    rows: list[tuple[str, ...]] = [HEADS]
-    for result in results:
-        rows += [_row(result, line) for line in (result.present, *result.finalists)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
-            for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+    return [_row(result, line) for result in results for line in (result.present, *result.finalists)]
 
 
 def _row(result: Result, line: Line) -> tuple[str, ...]:
