@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata, resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +112,11 @@ def _installation() -> Iterator[Check]:
     yield Check("netcl", "ok", f"{__version__}, {Path(__file__).parents[1]}")
     yield Check("Python", "ok", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
     yield Check("NumPy", "ok", metadata.version("numpy"))
-    kernels = [file for file in resources.files("netcl.kernels").iterdir() if file.name.endswith(".cl")]
+    try:
+        folder: Traversable = resources.files("netcl.kernels")
+    except ModuleNotFoundError:  # a checkout that is not installed
+        folder = Path(__file__).resolve().parents[2] / "kernels"
+    kernels = [file for file in folder.iterdir() if file.name.endswith(".cl")]
     if kernels and all(kernel.read_text(encoding="utf-8") for kernel in kernels):
         yield Check("kernels", "ok", f"{len(kernels)} files")
     else:
