@@ -33,7 +33,7 @@ class Outcome:
 
 def in_child(*arguments: str) -> Outcome:
     """Run this module with ``arguments`` in a process of its own. **Blocks**, up to :data:`TIMEOUT`; never raises."""
-    command = [sys.executable, "-m", "netcl.cli.trial", *arguments]
+    command = [sys.executable or "python", "-m", "netcl.cli.trial", *arguments]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
