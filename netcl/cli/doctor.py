@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("\nRemedies")
         for check in remedies:
             print(f"- {check.name}: {check.remedy}")
-    print(f"\n{'netcl cannot train as asked: ' + failed[0].found if failed else 'netcl can train.'}")
+    print(f"\n{'netcl cannot train as asked; what failed: ' + failed[0].name if failed else 'netcl can train.'}")
     return 1 if failed else 0
 
 
