@@ -131,6 +131,8 @@ class Device:
         Whether the device has native arithmetic of that width. float16 storage works on every device.
     shares_host_memory : bool
         Whether the host can map a buffer without a copy.
+    part : str
+        For a part of a device, which one: ``"0of2"``, as in ``"opencl:1/0of2"``.
     """
 
     backend: str
@@ -143,9 +145,12 @@ class Device:
     float16: bool = False
     float64: bool = True
     shares_host_memory: bool = False
+    part: str = ""
 
     def __str__(self) -> str:
-        return self.backend if self.backend == "numpy" else f"{self.backend}:{self.index}"
+        if self.backend == "numpy":
+            return self.backend
+        return f"{self.backend}:{self.index}" + (f"/{self.part}" if self.part else "")
 
 
 class UpdateOperations(Protocol):
@@ -349,6 +354,10 @@ class HostMapping(Protocol):
 
         Where the device shares the host's memory, this is the buffer's own memory; else it is a copy.
         """
+        ...
+
+    def ready(self) -> bool:
+        """Whether ``array`` would return at once."""
         ...
 
     def release(self) -> None:

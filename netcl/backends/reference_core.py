@@ -38,6 +38,9 @@ class ReferenceMapping:
     def array(self) -> HostArray:
         return self._host
 
+    def ready(self) -> bool:
+        return True
+
     def release(self) -> None:
         if not isinstance(self._core.namespace, NumpyNamespace):
             self._core.upload(self._host, self._span)

@@ -18,6 +18,7 @@ def test_a_mapping_shows_what_calls_before_it_wrote(backend, dtype):
     expected = backend.download(x)[5:2005]
     found = mapping.array()
     assert found.dtype == storage(dtype)
+    assert mapping.ready()
     np.testing.assert_array_equal(found, expected)
     mapping.release()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from dataclasses import replace
 
 from netcl.backends.opencl import devices
 from netcl.backends.opencl.arrays import ArrayCalls
@@ -10,8 +12,10 @@ from netcl.backends.opencl.elementwise import ElementwiseCalls
 from netcl.backends.opencl.flat import FlatCalls
 from netcl.backends.opencl.update import UpdateCalls
 
+_PART = re.compile(r"/\d+of\d+$")
+
 _lock = threading.Lock()
-_opened: dict[int, OpenCLBackend] = {}
+_opened: dict[tuple[int, str], OpenCLBackend] = {}
 
 
 class OpenCLBackend(FlatCalls, UpdateCalls, ElementwiseCalls, ArrayCalls):
@@ -21,14 +25,19 @@ class OpenCLBackend(FlatCalls, UpdateCalls, ElementwiseCalls, ArrayCalls):
 def open_backend(selector: str = "") -> OpenCLBackend:
     """The backend on the first healthy device that ``selector`` means; there is one backend per device.
 
+    A selector that ends in ``/0of2`` means the first of two equal parts of that device (OpenCL's sub-devices).
+
     Raises
     ------
     BackendError
-        If there is no such device, or none of them works.
+        If there is no such device, none of them works, or it has no such part.
     """
-    index = devices.choose(selector)
+    whole, _, part = selector.rpartition("/") if _PART.search(selector) else (selector, "", "")
+    index = devices.choose(whole)
     with _lock:
-        backend = _opened.get(index)
+        backend = _opened.get((index, part))
         if backend is None:
-            backend = _opened[index] = OpenCLBackend(devices.listing()[index], index)
+            device = devices.part_of(index, part) if part else devices.listing()[index]
+            backend = _opened[index, part] = OpenCLBackend(device, index)
+            backend.device = replace(backend.device, part=part)
         return backend

@@ -60,6 +60,10 @@ class HostMemory:
             self._event = None
         return self._host
 
+    def ready(self) -> bool:
+        """Whether ``array`` would return at once."""
+        return self._event is None or self._event.command_execution_status == cl.command_execution_status.COMPLETE
+
     def release(self) -> None:
         """Give the elements back. Does not block."""
         mapped, self._host = self.array(), np.empty(0, self._host.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import cache
+from typing import Any
 
 import pyopencl as cl
 
@@ -117,3 +118,31 @@ def choose(selector: str = "") -> int:
     raise BackendError(
         f"{'; '.join(reports)}. Repair it and run python -m netcl devices --probe, or choose another; or {INSTALL}"
     )
+
+
+def part_of(index: int, part: str) -> cl.Device:
+    """One of several equal parts of the device at ``index``, such as ``"0of2"``.
+
+    Raises
+    ------
+    BackendError
+        If the device cannot be divided so, or has no such part.
+    """
+    number, _, parts = part.partition("of")
+    whole = described()[index]
+    if not int(number) < int(parts):
+        raise BackendError(f"{whole}/{part} does not exist: the parts are 0of{parts} to {int(parts) - 1}of{parts}")
+    device = listing()[index]
+    units = device.max_compute_units
+    each = units // int(parts)
+    try:
+        properties: Any = [cl.device_partition_property.EQUALLY, each]
+        made = device.create_sub_devices(properties) if each else []
+    except cl.Error:
+        made = []
+    if len(made) <= int(number):
+        raise BackendError(
+            f"{whole} ({whole.name}, {units} compute units) cannot be divided into {parts} equal parts; take fewer "
+            "parts or another device"
+        )
+    return made[int(number)]

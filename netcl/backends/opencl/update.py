@@ -58,10 +58,10 @@ class Launch:
 
     def fits(self, spans: Sequence[Span]) -> bool:
         """Whether the arguments are those of ``spans``."""
-        for (buffer, offset, size), span in zip(self.operands, spans, strict=True):
-            if buffer() is not span.buffer or offset != span.offset or size != span.size:
-                return False
-        return True
+        return all(
+            buffer() is span.buffer and offset == span.offset and size == span.size
+            for (buffer, offset, size), span in zip(self.operands, spans, strict=True)
+        )
 
 
 def _references(spans: Sequence[Span]) -> tuple[tuple[weakref.ref[Any], int, int], ...]:
