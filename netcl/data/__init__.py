@@ -4,6 +4,6 @@ Every loader yields tuples of Tensors; every data set lives on the host as NumPy
 """
 
 from netcl.data.fashion import ImageSet, load_fashion_mnist
-from netcl.data.loader import ArrayDataset, DataLoader, Dataset
+from netcl.data.loader import ArrayDataset, DataLoader, Dataset, Sampler, shuffled
 
-__all__ = ["ArrayDataset", "DataLoader", "Dataset", "ImageSet", "load_fashion_mnist"]
+__all__ = ["ArrayDataset", "DataLoader", "Dataset", "ImageSet", "Sampler", "load_fashion_mnist", "shuffled"]

@@ -27,6 +27,33 @@ class Dataset(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+@runtime_checkable
+class Sampler(Protocol):
+    """Chooses which samples a loader takes, and in which order."""
+
+    def __len__(self) -> int:
+        """How many samples an epoch has."""
+        ...
+
+    def order(self, epoch: int, /) -> NDArray[np.int64]:
+        """The indices of the samples of this epoch, in order."""
+        ...
+
+
+def shuffled(samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order in which a shuffling :class:`DataLoader` takes so many samples: a function of seed and epoch alone.
+
+    Examples
+    --------
+    >>> from netcl.data import shuffled
+    >>> sorted(shuffled(4, seed=0, epoch=1).tolist())
+    [0, 1, 2, 3]
+    """
+    order = np.arange(samples)
+    np.random.Generator(np.random.PCG64([seed, epoch])).shuffle(order)
+    return order
+
+
 class ArrayDataset:
     """Host arrays of one length, batched together by taking rows of each.
 
@@ -75,6 +102,9 @@ class DataLoader:
     seed : int, default 0
     drop_last : bool, default False
         Leave out a last batch that is not full.
+    sampler : Sampler, optional
+        Chooses the samples and their order, in place of ``shuffle``: any object with ``order(epoch)`` and a length,
+        such as :class:`netcl.distributed.DistributedSampler`.
     device : str, Device or Backend, optional
         Where the batches go, such as ``"opencl:gpu"``; by default the default device at the time of iteration.
     progress : bool or callable, default False
@@ -85,7 +115,8 @@ class DataLoader:
     Raises
     ------
     ValueError
-        If arrays differ in length, ``batch_size`` is less than 1, or ``seed`` is negative.
+        If arrays differ in length, ``batch_size`` is less than 1, ``seed`` is negative, or both ``shuffle`` and
+        ``sampler`` are given.
     ModuleNotFoundError
         If ``progress=True`` and tqdm is not installed.
 
@@ -111,6 +142,7 @@ class DataLoader:
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
+        sampler: Sampler | None = None,
         device: Selection = None,
         progress: bool | Progress = False,
     ) -> None:
@@ -118,17 +150,22 @@ class DataLoader:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
+        if sampler is not None and shuffle:
+            raise ValueError(
+                "a sampler decides on the order itself; pass shuffle=True to the sampler, not to the loader"
+            )
         self.dataset = _as_dataset(data)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
+        self.sampler = sampler
         self.device = device
         self.progress = _tqdm_bar() if progress is True else progress
         self.epoch = 0
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.dataset), self.batch_size)
+        full, rest = divmod(len(self.dataset if self.sampler is None else self.sampler), self.batch_size)
         return full if self.drop_last or not rest else full + 1
 
     def set_epoch(self, epoch: int) -> None:
@@ -144,13 +181,17 @@ class DataLoader:
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         backend = get_backend(self.device)
-        order = np.arange(len(self.dataset))
-        if self.shuffle:
-            np.random.Generator(np.random.PCG64([self.seed, epoch])).shuffle(order)
+        order = self._order(epoch)
         for number in range(len(self)):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
             parts = _take(self.dataset, rows)
             yield tuple(from_host(Tensor, part, backend, host_dtype(part)) for part in parts)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self.sampler is not None:
+            return self.sampler.order(epoch)
+        samples = len(self.dataset)
+        return shuffled(samples, self.seed, epoch) if self.shuffle else np.arange(samples)
 
 
 def _as_dataset(data: Any) -> Dataset:
