@@ -15,7 +15,7 @@ holds layers, ``netcl.optim`` optimizers.
 
 from math import e, inf, nan, pi
 
-from netcl import amp, autograd, backends, data, errors, functional, linalg, nn, optim, random
+from netcl import amp, autograd, backends, data, distributed, errors, functional, linalg, nn, optim, random
 from netcl.backends import available, devices, get_backend, set_backend, use_backend
 from netcl.creation import (
     arange,
@@ -168,17 +168,18 @@ __all__ = [
     "DType", "Tensor", "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos", "acosh",
     "add", "all", "amp", "any", "arange", "argmax", "argmin", "asarray", "asin", "asinh", "astype", "atan", "atan2",
     "atanh", "autograd", "available", "backends", "bfloat16", "bitwise_and", "bitwise_invert", "bitwise_left_shift",
-    "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool", "broadcast_arrays", "broadcast_to", "can_cast", "ceil",
-    "clip", "complex128", "complex64", "concat", "copysign", "cos", "cosh", "count_nonzero", "data", "devices",
-    "divide", "e", "empty", "empty_like", "equal", "erf", "errors", "exp", "expand_dims", "expm1", "eye", "finfo",
-    "flip", "float16", "float32", "float64", "floor", "floor_divide", "from_dlpack", "full", "full_like", "functional",
-    "get_backend", "greater", "greater_equal", "hypot", "iinfo", "inf", "int16", "int32", "int64", "int8", "isdtype",
-    "isfinite", "isinf", "isnan", "less", "less_equal", "linalg", "linspace", "log", "log10", "log1p", "log2",
-    "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "manual_seed", "matmul",
-    "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min", "minimum", "moveaxis", "multiply", "nan",
-    "negative", "newaxis", "nextafter", "nn", "not_equal", "ones", "ones_like", "optim", "permute_dims", "pi",
-    "positive", "pow", "prod", "random", "reciprocal", "remainder", "repeat", "reshape", "result_type", "roll",
-    "round", "rsqrt", "set_backend", "sign", "signbit", "sin", "sinh", "sqrt", "square", "squeeze", "stack", "std",
-    "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "tril", "triu", "trunc",
-    "uint16", "uint32", "uint64", "uint8", "unstack", "use_backend", "var", "vecdot", "where", "zeros", "zeros_like",
+    "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool", "broadcast_arrays", "broadcast_to", "can_cast",
+    "ceil", "clip", "complex128", "complex64", "concat", "copysign", "cos", "cosh", "count_nonzero", "data",
+    "devices", "distributed", "divide", "e", "empty", "empty_like", "equal", "erf", "errors", "exp", "expand_dims",
+    "expm1", "eye", "finfo", "flip", "float16", "float32", "float64", "floor", "floor_divide", "from_dlpack",
+    "full", "full_like", "functional", "get_backend", "greater", "greater_equal", "hypot", "iinfo", "inf", "int16",
+    "int32", "int64", "int8", "isdtype", "isfinite", "isinf", "isnan", "less", "less_equal", "linalg", "linspace",
+    "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "logsumexp", "manual_seed", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
+    "minimum", "moveaxis", "multiply", "nan", "negative", "newaxis", "nextafter", "nn", "not_equal", "ones",
+    "ones_like", "optim", "permute_dims", "pi", "positive", "pow", "prod", "random", "reciprocal", "remainder",
+    "repeat", "reshape", "result_type", "roll", "round", "rsqrt", "set_backend", "sign", "signbit", "sin", "sinh",
+    "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh",
+    "tensordot", "tile", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unstack", "use_backend",
+    "var", "vecdot", "where", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -220,7 +220,7 @@ class Array:
         self.shape = shape
         self.strides = contiguous_strides(shape) if strides is None else strides
         self.offset = offset
-        _set_requires_grad(self, False)
+        self.requires_grad = False
         self.grad = None
         self.grad_home = None
         self.grad_watcher = None
@@ -298,7 +298,3 @@ class Array:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
-
-
-# What every new array does, without the check of a subclass's own property.
-_set_requires_grad: Any = Array.__dict__["requires_grad"].__set__

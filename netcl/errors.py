@@ -53,3 +53,7 @@ class TraceError(NetclError, TypeError):
 
 class StateError(NetclError, ValueError):
     """A checkpoint does not fit; the message names the first mismatch."""
+
+
+class DistributedError(NetclError, RuntimeError):
+    """Ranks that work together do not fit each other, one is missing, or MPI itself is."""

@@ -17,6 +17,7 @@ import pytest
 import netcl
 import netcl.autograd
 import netcl.data
+import netcl.distributed
 import netcl.nn
 import netcl.optim
 
@@ -27,7 +28,7 @@ RUN_ELSEWHERE = {"docs/optim.md"}
 
 PUBLIC = {
     f"{namespace.__name__}.{name}": getattr(namespace, name)
-    for namespace in (netcl, netcl.autograd, netcl.nn, netcl.data, netcl.optim)
+    for namespace in (netcl, netcl.autograd, netcl.nn, netcl.data, netcl.optim, netcl.distributed)
     for name in namespace.__all__
 }
 DOCUMENTED = sorted(name for name, value in PUBLIC.items() if inspect.isclass(value) or inspect.isroutine(value))

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,6 @@ from netcl.optim.master import with_master_weights, without_master_weights
 from netcl.optim.pending import PendingFactors
 from netcl.optim.rows import Rows
 from netcl.optim.rule import Rule
-
-_GRADIENT = attrgetter("grad")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +156,8 @@ class Partition:
 
     def collect(self) -> bool:
         """Bring gradients given from elsewhere into the arena, note who has none, and say whether anybody has one."""
-        if not all(map(is_, map(_GRADIENT, self.parameters), self._expected)):
-            gradients = [p.grad for p in self.parameters]
+        gradients = [p.grad for p in self.parameters]
+        if not all(map(is_, gradients, self._expected)):
             active = {i for i, gradient in enumerate(gradients) if gradient is not None}
             for i in active:
                 gradient, home = gradients[i], self._homes[i]

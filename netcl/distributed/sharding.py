@@ -1,0 +1,259 @@
+"""Sharding: each rank optimizes its share of the flat parameters, and keeps optimizer state for that share alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import overload
+
+from netcl.array import Array, Storage
+from netcl.backends.base import CHUNK, Span, View
+from netcl.distributed.buckets import BUCKET_BYTES, even_shares
+from netcl.distributed.channel import Channel
+from netcl.distributed.parallel import broadcast_parameters, chunked, flat_layout
+from netcl.distributed.synchronizer import Synchronizer
+from netcl.distributed.world import current_world
+from netcl.dtypes import DType
+from netcl.errors import DistributedError
+from netcl.expression import Expression, conversion, trace
+from netcl.optim import checks, clip_grad_norm_device
+from netcl.tensor import Tensor
+
+_UNIT = 16
+"""Shares start at multiples of so many elements, so that kernels read them aligned."""
+
+
+class _Flat:
+    """The parameters of one device and dtype in one buffer, of which this rank has one stretch."""
+
+    def __init__(self, parameters: list[Tensor], channel: Channel, bucket_bytes: int, sent: DType | str | None):
+        self._channel = channel
+        self._parameters = parameters
+        backend, dtype = parameters[0].backend, parameters[0].dtype
+        offsets, total = chunked(parameters)
+        total = max(total, -(-_UNIT * channel.size // CHUNK) * CHUNK)
+        self._storage = Storage.empty(backend, total, dtype)
+        backend.fill(self._storage.span(), 0)
+        for p, offset in zip(parameters, offsets, strict=True):
+            target = View(self._storage.buffer, offset, p.shape, Array(self._storage, p.shape).strides)
+            backend.map(conversion(dtype, dtype), (p.view(),), (target,))
+            p.relocate(self._storage)
+            p.offset = offset
+        self._shares = [(_UNIT * start, _UNIT * size) for start, size in even_shares(total // _UNIT, channel.size)]
+        self._start, self._size = self._shares[channel.rank]
+        self.view = parameters[0].restride((self._size,), (1,), self._start)
+        self.view.requires_grad = True
+        layout = flat_layout(parameters, total)
+        self._gradients = layout.gradients
+        owned = [(start, start + size) for start, size in self._shares]
+        self.synchronizer = Synchronizer(channel, [layout], {}, self._finished, bucket_bytes, sent, owned)
+        for place in layout.places:
+            place.parameter.grad_home = place.home
+            place.parameter.grad_watcher = self.synchronizer
+
+    def _finished(self, any_gradient: bool) -> None:
+        """Hand the mean over to the view, and see that all ranks find what is not finite."""
+        for p in self._parameters:
+            p.grad = None
+        if not any_gradient:
+            return
+        if self.view.grad is not None:
+            raise DistributedError(
+                "a second backward came before the gradients of the first were cleared; call optimizer.zero_grad() "
+                "after each step, and accumulate inside no_sync()"
+            )
+        view, gradients = self.view, self._gradients
+        home = view.grad_home if view.grad_home is not None else view.empty_like()
+        mean = View(gradients.buffer, gradients.offset + self._start, (self._size,), (1,))
+        factor = 1.0 / self._channel.size
+        home.backend.map(_times(view.dtype), (mean,), (home.view(),), (factor,))
+        home.storage.version += 1
+        finite = self._channel.exchange(self.synchronizer.finite, "the reduction of gradients")
+        if not all(finite) and finite[self._channel.rank]:
+            # Seen by every rank, it makes all of them skip a step that one has to skip.
+            home.backend.fill(Span(home.storage.buffer, home.storage.offset + home.offset, 1), math.nan)
+        view.grad = home
+
+    def gather(self) -> None:
+        """Give every rank the parameters of all shares. **Blocks**."""
+        channel = self._channel
+        if not channel.peers:
+            return
+        mapping = self._storage.backend.map_host(self._storage.span())
+        whole = mapping.array()
+        own = whole[self._start : self._start + self._size]
+        requests = []
+        for rank in channel.peers:
+            start, size = self._shares[rank]
+            requests.append((rank, channel.receive(whole[start : start + size], rank, 0)))
+            requests.append((rank, channel.send(own, rank, 0)))
+        channel.finish(requests, "gather()")
+        mapping.release()
+        self._storage.version += 1
+
+
+class Shards(Sequence[Tensor]):
+    """What :func:`shard` returns: this rank's views, one for each device and dtype, to be given to an optimizer."""
+
+    def __init__(self, flats: list[_Flat]) -> None:
+        self._flats = flats
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        return [flat.view for flat in self._flats][index]
+
+    def __len__(self) -> int:
+        return len(self._flats)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (flat.view for flat in self._flats)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Inside this block every backward adds to the gradients of this rank alone; the next one outside averages all.
+
+        Examples
+        --------
+        >>> import netcl
+        >>> from netcl import distributed
+        >>> shards = distributed.shard([netcl.ones(3, requires_grad=True)])
+        >>> with shards.no_sync():
+        ...     pass  # backward of all but the last part of a batch
+        """
+        with ExitStack() as paused:
+            for flat in self._flats:
+                paused.enter_context(flat.synchronizer.paused())
+            yield
+
+    def gather(self) -> None:
+        """Give every rank the parameters of all shares, after a step. **Blocks**."""
+        for flat in self._flats:
+            flat.gather()
+
+
+def shard(
+    parameters: Iterable[Tensor], *, bucket_bytes: int = BUCKET_BYTES, transport: DType | str | None = None
+) -> Shards:
+    """Lay parameters out in one flat buffer, and give each rank a view of its share, to be optimized there. **Blocks**.
+
+    An optimizer over the views keeps state for 1/world_size of the elements (ZeRO stage 1). Every backward then leaves
+    the mean gradient over all ranks in the ``grad`` of the views, and None in that of the parameters themselves. After
+    ``step()``, :func:`gather` makes the parameters whole on every rank.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        The same on every rank; rank 0's values are broadcast. They become views of the flat buffer.
+    bucket_bytes, transport
+        As for :class:`~netcl.distributed.DataParallel`.
+
+    Returns
+    -------
+    Shards
+        A sequence of flat Tensors, one for each device and dtype.
+
+    Raises
+    ------
+    DistributedError
+        If there are none, or the ranks' parameters differ; on every rank.
+
+    Notes
+    -----
+    Rules that treat each element alone give the same weights as without sharding. What looks at all gradients together
+    needs all shares: clip with :func:`netcl.distributed.clip_grad_norm`, not with ``step(max_norm=...)``. A loss scaler
+    works: a gradient that is not finite on one rank is seen on all. For parameter groups, shard each group's parameters
+    apart. A parameter without a gradient is treated as if its gradient were zero, for a view has one step count.
+
+    Source: S. Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2020.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> from netcl import distributed, nn
+    >>> from netcl.optim import AdamW
+    >>> model = nn.Linear(64, 32).to("numpy")
+    >>> shards = distributed.shard(model.parameters())
+    >>> opt = AdamW(shards, lr=1e-3)
+    >>> [view.shape for view in shards]
+    [(3072,)]
+    """
+    given = list(parameters)
+    if not given:
+        raise DistributedError("shard() got no parameters; pass model.parameters() of a model that has some")
+    broadcast_parameters(given)
+    groups: dict[tuple[str, str], list[Tensor]] = {}
+    for p in given:
+        groups.setdefault((str(p.device), p.dtype.name), []).append(p)
+    channel = current_world().channel
+    return Shards([_Flat(group, channel.another(), bucket_bytes, transport) for group in groups.values()])
+
+
+def gather(shards: Shards) -> None:
+    """Give every rank the parameters of all shares, after a step. **Blocks**.
+
+    Parameters
+    ----------
+    shards : Shards
+        What :func:`shard` returned. All ranks call this.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> from netcl import distributed
+    >>> distributed.gather(distributed.shard([netcl.ones(3, requires_grad=True)]))
+    """
+    shards.gather()
+
+
+def clip_grad_norm(shards: Shards, max_norm: float) -> float:
+    """Scale the gradients of all shares by ``min(1, max_norm / norm)``, where norm is that of all ranks' together.
+
+    **Blocks**. All ranks call it.
+
+    Parameters
+    ----------
+    shards : Shards
+    max_norm : float
+        Greater than 0.
+
+    Returns
+    -------
+    float
+        The L2 norm before clipping, of all shares together. If it is not finite, gradients are left as they are.
+
+    Raises
+    ------
+    HyperParameterError
+        If ``max_norm`` is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> from netcl import distributed
+    >>> shards = distributed.shard([netcl.zeros(2, requires_grad=True, device="numpy")])
+    >>> shards[0].grad = netcl.ones(shards[0].shape, device="numpy")
+    >>> distributed.clip_grad_norm(shards, max_norm=1.0)
+    32.0
+    """
+    limit = checks.positive("max_norm", max_norm)
+    with_gradients = [view for view in shards if view.grad is not None]
+    norms = [float(view.backend.download(clip_grad_norm_device([view], math.inf).span())[0]) for view in with_gradients]
+    parts = current_world().channel.exchange(math.hypot(*norms), "clip_grad_norm()")
+    total = math.hypot(*parts)
+    if math.isfinite(total) and total > limit:
+        for view in with_gradients:
+            assert view.grad is not None
+            view.grad.backend.scale(limit / total, view.grad.span())
+    return total
+
+
+@cache
+def _times(dtype: DType) -> Expression:
+    return trace(lambda x, factor: x * factor, (dtype,), (dtype.compute,), stored=(dtype,))

@@ -1,0 +1,84 @@
+"""The form in which gradients travel, and how they are added up: in float32 or wider, in the order of ranks."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netcl.dtypes import DType, as_dtype, bfloat16, float16
+from netcl.errors import DTypeError
+
+HostArray: TypeAlias = NDArray[Any]
+
+
+class Transport:
+    """How elements of one dtype are sent, as another.
+
+    Parameters
+    ----------
+    stored : DType
+        Of the gradients.
+    sent : DType, str or None
+        float16 or bfloat16 to send half as much; None to send what is stored.
+
+    Raises
+    ------
+    DTypeError
+        If ``sent`` is neither.
+    """
+
+    def __init__(self, stored: DType, sent: DType | str | None) -> None:
+        half = None if sent is None else as_dtype(sent)
+        if half is not None and half not in (float16, bfloat16):
+            raise DTypeError(f"gradients travel as float16 or bfloat16, got {half}; pass None to send them as they are")
+        self._stored = stored
+        self._sent = stored if half is None or stored.itemsize == 2 else half
+        self.converts = self._sent is not stored
+        self.dtype = np.dtype("uint16" if self._sent is bfloat16 else self._sent.name)
+
+    def encode(self, values: HostArray, out: HostArray) -> None:
+        """``values`` as stored, written to ``out`` as they are sent."""
+        _narrow(_widen(values, self._stored), self._sent, out)
+
+    def decode(self, sent: HostArray, out: HostArray) -> None:
+        """What was sent, written to ``out`` as it is stored."""
+        _narrow(_widen(sent, self._sent), self._stored, out)
+
+    def add(self, parts: list[HostArray], out: HostArray) -> None:
+        """``out`` ← the sum of ``parts``, as they are sent. ``out`` is one of them, the others are written over."""
+        with np.errstate(all="ignore"):
+            if self._sent.itemsize > 2:
+                # Sums move into ``out`` once it has been added itself.
+                total = out if out is parts[0] else parts[0]
+                for part in parts[1:]:
+                    total = np.add(total, part, out=out if part is out else total)
+                return
+            wide = _widen(parts[0], self._sent).copy()
+            for part in parts[1:]:
+                wide += _widen(part, self._sent)
+        _narrow(wide, self._sent, out)
+
+    def finite(self, sums: HostArray) -> bool:
+        """Whether there is neither NaN nor infinity among them."""
+        wide = _widen(sums, self._sent)
+        return not wide.size or bool(np.isfinite(wide.min()) and np.isfinite(wide.max()))
+
+
+def _widen(values: HostArray, dtype: DType) -> HostArray:
+    if dtype is bfloat16:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32) if dtype is float16 else values
+
+
+def _narrow(values: HostArray, dtype: DType, out: HostArray) -> None:
+    """Round to nearest even into ``out``; what is too large becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if dtype is bfloat16:
+            bits = values.astype(np.float32, copy=False).view(np.uint32)
+            rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+            # Rounding up must not turn a NaN into infinity.
+            out[...] = np.where(np.isnan(values), 0x7FC0, rounded)
+        else:
+            out[...] = values

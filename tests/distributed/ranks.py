@@ -1,0 +1,328 @@
+"""What every rank runs: ``mpiexec -n 2 python ranks.py BACKEND``. Each check runs on all ranks, in the same order."""
+
+from __future__ import annotations
+
+import math
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import netcl
+import netcl.autograd as ag
+from netcl import distributed, nn
+from netcl.amp import GradScaler
+from netcl.backends import get_backend
+from netcl.data import DataLoader
+from netcl.distributed import DataParallel, DistributedSampler
+from netcl.distributed.world import current_world
+from netcl.errors import DistributedError
+from netcl.optim import SGD, AdamW, clip_grad_norm
+
+SIZES = (12, 40, 33, 5)
+BATCH = 24
+STEPS = 50
+SPOILT = (10, 30)  # steps in which one rank alone sees an infinite gradient
+
+
+def build(seed: int, dtype: str = "float32") -> nn.Module:
+    random = np.random.default_rng(seed)
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(SIZES):
+        layers += [nn.Linear(n_in, n_out, generator=random, dtype=dtype), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def samples(*, spoilt: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((STEPS * BATCH, SIZES[0])).astype(np.float32)
+    if spoilt:
+        for step in SPOILT:
+            x[step * BATCH + 1] = 3e38  # dealt to rank 1
+    return x, random.integers(0, SIZES[-1], len(x))
+
+
+def everywhere(value: object) -> list:
+    return current_world().channel.exchange(value, "a check")
+
+
+def assert_same_bits(arrays) -> None:
+    assert len({b"".join(np.asarray(x).tobytes() for x in rank) for rank in everywhere(list(arrays))}) == 1
+
+
+def flat(state: dict) -> np.ndarray:
+    return np.concatenate([x.ravel() for x in state.values()])
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def train(forward, model, opt, loader, scaler, step) -> None:
+    for x, y in loader:
+        with ag.Tape() as tape:
+            loss = ag.cross_entropy(forward(x), y)
+        tape.backward(scaler.scale(loss))
+        step(scaler, opt)
+        scaler.update()
+        opt.zero_grad()
+
+
+def clipped_step(scaler, opt) -> None:
+    scaler.step(opt, max_norm=0.5)
+
+
+def dealt(data) -> DataLoader:
+    return DataLoader(data, BATCH // distributed.world_size(), sampler=DistributedSampler(len(data[0])))
+
+
+def alone(data) -> tuple[np.ndarray, GradScaler]:
+    """The same training in this process alone."""
+    model, scaler = build(1), GradScaler(1024.0)
+    opt = AdamW(model.named_parameters(), lr=1e-3, weight_decay=0.01)
+    train(model, model, opt, DataLoader(data, BATCH), scaler, clipped_step)
+    return flat(model.state_dict()), scaler
+
+
+def check_weights_equal_those_of_a_single_process():
+    """AdamW, clipping and loss scaling, with steps that have to be skipped for what one rank saw."""
+    data = samples()
+    expected, reference = alone(data)
+    model, scaler = build(1 + distributed.rank()), GradScaler(1024.0)
+    opt = AdamW(model.named_parameters(), lr=1e-3, weight_decay=0.01)
+    parallel = DataParallel(model, opt, bucket_bytes=4096)
+    train(parallel, model, opt, dealt(data), scaler, clipped_step)
+    assert scaler.steps_skipped == reference.steps_skipped == len(SPOILT)
+    assert distance(flat(model.state_dict()), expected) < 1e-6
+    assert_same_bits(model.state_dict().values())
+    assert_same_bits(x for entry in opt.state_dict()["state"].values() for x in entry.values())
+
+
+def check_shards_give_the_same_weights_with_a_share_of_the_state():
+    data = samples()
+    expected, reference = alone(data)
+    model, scaler = build(1 + distributed.rank()), GradScaler(1024.0)
+    shards = distributed.shard(model.parameters(), bucket_bytes=4096)
+    opt = AdamW(shards, lr=1e-3, weight_decay=0.01)
+
+    def step(scaler, opt):
+        scaler.unscale_(opt)
+        distributed.clip_grad_norm(shards, 0.5)
+        scaler.step(opt)
+        distributed.gather(shards)
+
+    train(model, model, opt, dealt(data), scaler, step)
+    assert scaler.steps_skipped == reference.steps_skipped == len(SPOILT)
+    assert distance(flat(model.state_dict()), expected) < 1e-6
+    assert_same_bits(model.state_dict().values())
+    held = sum(span.size for partition in opt.partitions for span in partition.state.values())
+    whole = AdamW(build(1).parameters(), lr=1e-3)
+    total = sum(span.size for partition in whole.partitions for span in partition.state.values())
+    segment = 2 * 1024 * -(-max(p.size for p in model.parameters()) // 1024)
+    assert abs(held - total / distributed.world_size()) <= segment
+    assert sum(everywhere(held)) >= total
+
+
+def check_a_shard_accumulates_and_clips_as_one():
+    shards = distributed.shard([netcl.zeros(5000, requires_grad=True), netcl.zeros((3, 7), requires_grad=True)])
+    (view,) = shards
+    rank, ranks = distributed.rank(), distributed.world_size()
+    p, _ = current_places(shards)
+
+    def backward():
+        with ag.Tape() as tape:
+            loss = netcl.sum(p) * float(rank + 1)
+        tape.backward(loss)
+
+    with shards.no_sync():
+        backward()
+        assert view.grad is None
+    backward()
+    mean = 2 * sum(range(1, ranks + 1)) / ranks
+    found = np.concatenate(everywhere(view.grad.numpy()))
+    np.testing.assert_allclose(found[:5000], mean, rtol=1e-6)
+    assert not found[5000:].any()
+    assert p.grad is None
+    norm = distributed.clip_grad_norm(shards, 1.0)
+    assert math.isclose(norm, mean * math.sqrt(5000), rel_tol=1e-5)
+    after = np.concatenate(everywhere(view.grad.numpy()))
+    assert math.isclose(np.linalg.norm(after.astype(np.float64)), 1.0, rel_tol=1e-5)
+    with pytest.raises(DistributedError, match="zero_grad"):
+        backward()
+
+
+def current_places(shards) -> list:
+    return [place.parameter for flat in shards._flats for place in flat.synchronizer._places]
+
+
+def check_a_parameter_that_few_or_none_used():
+    used, sometimes, never = (netcl.ones(1500, requires_grad=True) for _ in range(3))
+    model = nn.Module()
+    model.a, model.b, model.c = used, sometimes, never
+    opt = SGD(model.named_parameters(), lr=1.0)
+    DataParallel(model, opt, bucket_bytes=4096)
+    rank, ranks = distributed.rank(), distributed.world_size()
+    for _ in range(2):
+        with ag.Tape() as tape:
+            loss = netcl.sum(used * 2.0)
+            if rank == 1:
+                loss = loss + netcl.sum(sometimes * 3.0)
+        tape.backward(loss)
+        np.testing.assert_allclose(used.grad.numpy(), 2.0, rtol=1e-6)
+        np.testing.assert_allclose(sometimes.grad.numpy(), 3.0 / ranks, rtol=1e-6)
+        assert never.grad is None
+        opt.step()
+        opt.zero_grad()
+    assert (never.numpy() == 1.0).all()
+    assert_same_bits([used.numpy(), sometimes.numpy()])
+
+
+def check_accumulation_without_messages_equals_a_large_batch():
+    data = samples(spoilt=False)
+    model, other = build(1), build(1)
+    opt, plain = (SGD(m.named_parameters(), lr=0.1) for m in (model, other))
+    parallel = DataParallel(model, opt)
+    parts = list(DataLoader(data, BATCH // distributed.world_size(), sampler=DistributedSampler(len(data[0]))))[:4]
+
+    def backward(forward, batch, share):
+        with ag.Tape() as tape:
+            loss = ag.cross_entropy(forward(batch[0]), batch[1]) * share
+        tape.backward(loss)
+
+    with parallel.no_sync():
+        for part in parts[:-1]:
+            backward(parallel, part, 0.25)
+    backward(parallel, parts[-1], 0.25)
+    rows = slice(0, 4 * BATCH)
+    whole = tuple(netcl.asarray(x[rows]) for x in data)
+    backward(other, whole, 1.0)
+    assert distance(flat(grads(model)), flat(grads(other))) < 1e-6
+    assert_same_bits(grads(model).values())
+    # Another backward adds the mean of what it finds.
+    backward(parallel, parts[0], 0.0)
+    assert distance(flat(grads(model)), flat(grads(other))) < 1e-6
+    plain.step()
+    opt.step(max_norm=1e9)
+    assert distance(flat(model.state_dict()), flat(other.state_dict())) < 1e-6
+
+
+def grads(model) -> dict[str, np.ndarray]:
+    return {name: p.grad.numpy() for name, p in model.named_parameters()}
+
+
+def check_sums_of_every_dtype_carry_infinities():
+    backend = get_backend()
+    rank, ranks = distributed.rank(), distributed.world_size()
+    for dtype in (netcl.float16, netcl.bfloat16, netcl.float32, netcl.float64):
+        if not backend.supports(dtype):
+            continue
+        values = np.arange(1.0, 8.0) * (rank + 1)
+        expected = np.arange(1.0, 8.0) * sum(range(1, ranks + 1)) / ranks
+        if rank == 1:
+            values[2], values[3], values[4] = np.inf, np.nan, np.inf
+        if rank == 0:
+            values[4] = -np.inf
+        expected[2], expected[3], expected[4] = np.inf, np.nan, np.nan
+        whole, missing, absent = (netcl.zeros(7, dtype=dtype, requires_grad=True) for _ in range(3))
+        whole.grad = netcl.asarray(values, dtype=dtype)
+        if rank == 0:
+            missing.grad = netcl.ones(7, dtype=dtype)
+        distributed.all_reduce_gradients([whole, missing, absent])
+        tolerance = {2: 8e-3, 4: 1e-6, 8: 1e-14}[dtype.itemsize]
+        np.testing.assert_allclose(whole.grad.numpy(), expected, rtol=tolerance)
+        np.testing.assert_allclose(missing.grad.numpy(), 1 / ranks, rtol=tolerance)
+        assert absent.grad is None
+        assert_same_bits([whole.grad.numpy()])
+
+
+def check_an_optimizers_gradients_are_reduced_where_they_lie():
+    rank, ranks = distributed.rank(), distributed.world_size()
+    wide = netcl.zeros((300, 70), requires_grad=True)
+    half = netcl.zeros(9, dtype=netcl.float16, requires_grad=True)
+    opt = SGD([wide, half], lr=1.0)
+    for _ in range(2):
+        wide.grad = netcl.full((300, 70), float(rank))
+        half.grad = netcl.full((9,), 2.0 * rank, dtype=netcl.float16)
+        distributed.all_reduce_gradients(opt)
+        mean = sum(range(ranks)) / ranks
+        norm = clip_grad_norm([wide, half], 1e9)
+        assert math.isclose(norm, mean * math.sqrt(21000 + 4 * 9), rel_tol=1e-3)
+        np.testing.assert_allclose(wide.grad.numpy(), mean, rtol=1e-6)
+        np.testing.assert_allclose(half.grad.numpy(), 2 * mean, rtol=1e-3)
+        opt.step()
+        opt.zero_grad()
+    np.testing.assert_allclose(wide.numpy(), -2 * mean, rtol=1e-6)
+
+
+def check_gradients_may_travel_in_half_precision():
+    data = samples(spoilt=False)
+    batch = next(iter(dealt(data)))
+    for transport, tolerance in ((None, 1e-6), ("float16", 1e-3), ("bfloat16", 8e-3)):
+        model, other = build(1), build(1)
+        parallel = DataParallel(model, SGD(model.named_parameters()), transport=transport, bucket_bytes=4096)
+        for forward, (x, y) in ((parallel, batch), (other, [netcl.asarray(part[:BATCH]) for part in data])):
+            with ag.Tape() as tape:
+                loss = ag.cross_entropy(forward(x), y)
+            tape.backward(loss)
+        assert distance(flat(grads(model)), flat(grads(other))) < tolerance
+        assert_same_bits(grads(model).values())
+
+
+def check_numbers_and_objects_reach_all():
+    rank, ranks = distributed.rank(), distributed.world_size()
+    assert distributed.reduce_metric(rank) == (ranks - 1) / 2
+    assert distributed.reduce_metric(netcl.asarray(float(rank)), "max") == ranks - 1
+    assert distributed.reduce_metric(rank, "sum") == sum(range(ranks))
+    assert math.isnan(distributed.reduce_metric(math.nan if rank else 1.0))
+    assert distributed.broadcast_object({"from": rank}) == {"from": 0}
+    assert distributed.rank_zero_only(lambda: "done")() == ("done" if rank == 0 else None)
+    distributed.barrier()
+
+
+def check_the_samples_are_dealt_once():
+    for n in (7, 8, 1):
+        for remainder in ("repeat", "drop", "keep"):
+            sampler = DistributedSampler(n, shuffle=True, seed=3, remainder=remainder)
+            hands = everywhere(sampler.order(5).tolist())
+            assert len(hands[distributed.rank()]) == len(sampler)
+            count = np.bincount(np.concatenate(hands).astype(int), minlength=n)
+            sizes = {len(hand) for hand in hands}
+            if remainder == "keep":
+                assert (count == 1).all()
+                assert max(sizes) - min(sizes) <= 1
+            else:
+                assert len(sizes) == 1
+                assert (count >= 1).all() if remainder == "repeat" else (count <= 1).all()
+
+
+def check_models_that_differ_are_refused_on_every_rank():
+    odd = distributed.rank() == distributed.world_size() - 1
+    last = distributed.world_size() - 1
+
+    def refused(make, *parts):
+        model = make()
+        before = flat(model.state_dict())
+        with pytest.raises(DistributedError) as refusal:
+            DataParallel(model, SGD(model.named_parameters()))
+        messages = everywhere(str(refusal.value))
+        assert len(set(messages)) == 1
+        assert all(part in messages[0] for part in (*parts, f"rank {last}")), messages[0]
+        assert (flat(model.state_dict()) == before).all()
+
+    refused(lambda: nn.Linear(3, 4 + odd), "(4, 3)", "(5, 3)", "'weight'")
+    refused(lambda: nn.Sequential(*[nn.Linear(2, 2)] * 1, *([nn.ReLU(), nn.Linear(2, 2)] if odd else [])), "2", "4")
+    refused(lambda: nn.Sequential(nn.ReLU(), nn.Linear(2, 2)) if odd else nn.Sequential(nn.Linear(2, 2)), "'1.weight'")
+    model = nn.Linear(2, 2)
+    with pytest.raises(DistributedError, match="bucket_bytes=2048"):
+        DataParallel(model, SGD(model.parameters()), bucket_bytes=2048 if odd else 1024)
+
+
+CHECKS = [function for name, function in list(globals().items()) if name.startswith("check_")]
+
+if __name__ == "__main__":
+    distributed.init(sys.argv[1], timeout=60.0)
+    for check in CHECKS:
+        check()
+        distributed.barrier()
+        distributed.rank_zero_only(print)("passed", check.__name__, flush=True)
