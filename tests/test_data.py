@@ -342,3 +342,18 @@ def test_progress_without_tqdm_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "netcl\[progress\]"'):
         DataLoader(np.arange(3), progress=True)
+
+
+def test_a_sampler_chooses_the_samples():
+    class Odd:
+        def __len__(self):
+            return 3
+
+        def order(self, epoch):
+            return np.array([5, 1, 3]) if epoch else np.array([1, 3, 5])
+
+    loader = DataLoader(np.arange(6.0), batch_size=2, sampler=Odd(), device="numpy")
+    assert len(loader) == 2
+    assert [[x.tolist() for (x,) in loader] for _ in range(2)] == [[[1, 3], [5]], [[5, 1], [3]]]
+    with pytest.raises(ValueError, match="pass shuffle=True to the sampler"):
+        DataLoader(np.arange(6.0), shuffle=True, sampler=Odd())

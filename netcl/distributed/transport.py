@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +12,8 @@ from netcl.dtypes import DType, as_dtype, bfloat16, float16
 from netcl.errors import DTypeError
 
 HostArray: TypeAlias = NDArray[Any]
+
+_BLOCK = 1 << 15
 
 
 class Transport:
@@ -40,11 +43,13 @@ class Transport:
 
     def encode(self, values: HostArray, out: HostArray) -> None:
         """``values`` as stored, written to ``out`` as they are sent."""
-        _narrow(_widen(values, self._stored), self._sent, out)
+        for block in _blocks(values.size):
+            _narrow(_widen(values[block], self._stored), self._sent, out[block])
 
     def decode(self, sent: HostArray, out: HostArray) -> None:
         """What was sent, written to ``out`` as it is stored."""
-        _narrow(_widen(sent, self._sent), self._stored, out)
+        for block in _blocks(sent.size):
+            _narrow(_widen(sent[block], self._sent), self._stored, out[block])
 
     def add(self, parts: list[HostArray], out: HostArray) -> None:
         """``out`` ← the sum of ``parts``, as they are sent. ``out`` is one of them, the others are written over."""
@@ -55,10 +60,11 @@ class Transport:
                 for part in parts[1:]:
                     total = np.add(total, part, out=out if part is out else total)
                 return
-            wide = _widen(parts[0], self._sent).copy()
-            for part in parts[1:]:
-                wide += _widen(part, self._sent)
-        _narrow(wide, self._sent, out)
+            for block in _blocks(out.size):
+                wide = _widen(parts[0][block], self._sent)
+                for part in parts[1:]:
+                    wide += _widen(part[block], self._sent)
+                _narrow(wide, self._sent, out[block])
 
     def finite(self, sums: HostArray) -> bool:
         """Whether there is neither NaN nor infinity among them."""
@@ -66,7 +72,13 @@ class Transport:
         return not wide.size or bool(np.isfinite(wide.min()) and np.isfinite(wide.max()))
 
 
+def _blocks(size: int) -> Iterator[slice]:
+    """Stretches whose intermediate results stay in the cache."""
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
+
+
 def _widen(values: HostArray, dtype: DType) -> HostArray:
+    """In float32 or wider: a new array, unless it is that already."""
     if dtype is bfloat16:
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32) if dtype is float16 else values
@@ -77,8 +89,14 @@ def _narrow(values: HostArray, dtype: DType, out: HostArray) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         if dtype is bfloat16:
             bits = values.astype(np.float32, copy=False).view(np.uint32)
-            rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+            rounded = bits >> 16
+            rounded &= 1
+            rounded += 0x7FFF
+            rounded += bits
+            rounded >>= 16
+            out[...] = rounded
             # Rounding up must not turn a NaN into infinity.
-            out[...] = np.where(np.isnan(values), 0x7FC0, rounded)
+            if np.isnan(values.min(initial=0)):
+                out[np.isnan(values)] = 0x7FC0
         else:
             out[...] = values
