@@ -25,6 +25,12 @@ STAGED = 1 << 24
 UNDER_WAY = 1 << 28
 """Bytes of host copies on their way to the device from which on the host waits for it."""
 
+HUGE = 1 << 22
+"""Bytes from which NumPy asks for huge pages. Runtimes do not, and the host reads their memory at half the speed."""
+
+PAGE = 4096
+"""What memory for a device is aligned to."""
+
 GRAIN = 1 << 16
 """What large sizes are rounded up to: arenas of hundreds of megabytes must not waste an eighth."""
 
@@ -73,6 +79,7 @@ class Pool:
         device = context.devices[0]
         self.context = context
         self.queue = queue
+        self._on_host = bool(device.type & cl.device_type.CPU)
         self.total: int = device.global_mem_size
         self.largest: int = device.max_mem_alloc_size
         self.reserved = 0
@@ -139,18 +146,23 @@ class Pool:
                 raise self._refusal(asked)
             try:
                 mem = self._buffer(nbytes)
-            except cl.MemoryError:
+            except (cl.MemoryError, MemoryError):
                 self.trim()
                 try:
                     mem = self._buffer(nbytes)
-                except cl.MemoryError as error:
+                except (cl.MemoryError, MemoryError) as error:
                     raise self._refusal(asked) from error
             self.reserved += nbytes
             self.created += 1
             return mem
 
     def _buffer(self, nbytes: int) -> cl.Buffer:
-        return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
+        if not self._on_host or nbytes < HUGE:
+            return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
+        host = np.empty(nbytes + PAGE, np.uint8)
+        start = -host.ctypes.data % PAGE
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
+        return cl.Buffer(self.context, flags, hostbuf=host[start : start + nbytes])
 
     def _refusal(self, asked: int) -> DeviceMemoryError:
         free = max(self.total - self.reserved + self.unused, 0)
