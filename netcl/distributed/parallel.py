@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -76,12 +76,9 @@ class DataParallel:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self._bucket_bytes = bucket_bytes
-        self._transport = transport
-        self._synchronizer: Synchronizer | None = None
         broadcast_parameters(model)
-        self._channel = current_world().channel.another()
-        self._watch()
+        channel = current_world().channel.another()
+        self._watcher = _Watcher(model, optimizer, channel, bucket_bytes, transport) if channel.peers else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.model(*args, **kwargs)
@@ -99,46 +96,70 @@ class DataParallel:
         >>> with parallel.no_sync():
         ...     pass  # backward of all but the last part of a batch
         """
-        return nullcontext() if self._synchronizer is None else self._synchronizer.paused()
+        return nullcontext() if self._watcher is None else self._watcher.paused()
 
-    def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Optimize further parameters of the model, and average their gradients too. All ranks call it. **Blocks**."""
-        self.optimizer.add_param_group(group)
+
+class _Watcher:
+    """A :class:`~netcl.array.GradientWatcher` of an optimizer's parameters, those of later groups included."""
+
+    def __init__(
+        self, model: Module, optimizer: Optimizer, channel: Channel, bucket_bytes: int, transport: DType | str | None
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._channel = channel
+        self._bucket_bytes = bucket_bytes
+        self._transport = transport
+        self._enabled = True
         self._watch()
 
     def _watch(self) -> None:
-        """Listen to the gradients of the optimizer's parameters."""
-        if not self._channel.peers:
-            return
-        names = {id(p): name for name, p in self.model.named_parameters()}
+        self._partitions = self._optimizer.partitions
+        names = {id(p): name for name, p in self._model.named_parameters()}
         self._synchronizer = synchronizer_of(
-            self.optimizer, self._channel, names, self._bucket_bytes, self._transport, watched=True
+            self._partitions, self._channel, names, self._bucket_bytes, self._transport
         )
+        for partition in self._partitions:
+            for p in partition.parameters:
+                p.grad_watcher = self
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside the block every backward leaves the gradients of this rank alone."""
+        before, self._enabled = self._enabled, False
+        try:
+            yield
+        finally:
+            self._enabled = before
+
+    def gradient_ready(self, leaf: Array) -> None:
+        """Note a gradient, and start the buckets that it completes."""
+        if self._enabled:
+            if self._optimizer.partitions != self._partitions:
+                self._watch()
+            self._synchronizer.gradient_ready(leaf)
+
+    def walk_done(self) -> None:
+        """Reduce what is left. **Blocks** until all buckets are."""
+        if self._enabled:
+            self._synchronizer.walk_done()
 
 
 def synchronizer_of(
-    optimizer: Optimizer,
+    partitions: Sequence[Partition],
     channel: Channel,
     names: dict[int, str],
     bucket_bytes: int,
     transport: DType | str | None,
-    *,
-    watched: bool,
 ) -> Synchronizer:
     """What sums up the gradient arenas of an optimizer, and tells it so."""
-    partitions = optimizer.partitions
 
     def finished(_: bool) -> None:
         for partition in partitions:
             partition.average(channel.size)
 
     layouts = [_layout(partition) for partition in partitions]
-    synchronizer = Synchronizer(channel, layouts, names, finished, bucket_bytes, transport)
-    if watched:
-        for partition in partitions:
-            for p in partition.parameters:
-                p.grad_watcher = synchronizer
-    return synchronizer
+    return Synchronizer(channel, layouts, names, finished, bucket_bytes, transport)
 
 
 def _layout(partition: Partition) -> Layout:
@@ -188,7 +209,7 @@ def broadcast_parameters(model: Module | Iterable[Array]) -> None:
         tensor.storage.version += 1
 
 
-_used: WeakKeyDictionary[Optimizer, tuple[tuple[Partition, ...], Synchronizer]] = WeakKeyDictionary()
+_used: WeakKeyDictionary[Optimizer, tuple[Sequence[Partition], Synchronizer]] = WeakKeyDictionary()
 
 
 def all_reduce_gradients(target: Optimizer | Iterable[Tensor]) -> None:
@@ -244,10 +265,10 @@ def _reduce_optimizer(optimizer: Optimizer) -> None:
     world = current_world()
     if world.size == 1:
         return
-    partitions = tuple(optimizer.partitions)
+    partitions = optimizer.partitions
     known = _used.get(optimizer)
     if known is None or known[0] != partitions:
-        made = synchronizer_of(optimizer, world.channel, {}, BUCKET_BYTES, None, watched=False)
+        made = synchronizer_of(partitions, world.channel, {}, BUCKET_BYTES, None)
         known = _used[optimizer] = partitions, made
     known[1].synchronize()
 

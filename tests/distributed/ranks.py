@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -176,6 +177,43 @@ def check_a_parameter_that_few_or_none_used():
         opt.zero_grad()
     assert (never.numpy() == 1.0).all()
     assert_same_bits([used.numpy(), sometimes.numpy()])
+
+
+def check_a_parameter_group_that_comes_later():
+    first, second = (netcl.ones(2000, requires_grad=True) for _ in range(2))
+    model = nn.Module()
+    model.a, model.b = first, second
+    opt = SGD([("a", first)], lr=1.0)
+    DataParallel(model, opt)
+    for expected_steps in (1, 2):
+        with ag.Tape() as tape:
+            loss = netcl.sum(first + second) * float(distributed.rank())
+        tape.backward(loss)
+        mean = (distributed.world_size() - 1) / 2
+        np.testing.assert_allclose(first.grad.numpy(), mean, rtol=1e-6)
+        opt.step()
+        np.testing.assert_allclose(first.numpy(), 1.0 - expected_steps * mean, rtol=1e-6)
+        if expected_steps == 1:
+            opt.zero_grad()
+            second.grad = None
+            opt.add_param_group({"params": [("b", second)], "lr": 2.0})
+    np.testing.assert_allclose(second.numpy(), 1.0 - 2.0 * mean, rtol=1e-6)
+    assert_same_bits([first.numpy(), second.numpy()])
+
+
+def check_a_device_with_memory_of_its_own():
+    """As a graphics processor has: the host works on copies."""
+    backend = get_backend()
+    described = backend.device
+    if described.backend != "opencl":
+        return
+    try:
+        backend.device = replace(described, shares_host_memory=False)
+        check_a_parameter_that_few_or_none_used()
+        check_gradients_may_travel_in_half_precision()
+        check_a_shard_accumulates_and_clips_as_one()
+    finally:
+        backend.device = described
 
 
 def check_accumulation_without_messages_equals_a_large_batch():
