@@ -225,6 +225,20 @@ def test_parts_are_added_in_the_order_of_ranks(stored, sent):
     assert (np.abs(found - wide.sum(axis=0)) <= relative * np.abs(wide).sum(axis=0)).all()
 
 
+def test_sixteen_bits_are_rounded_to_nearest_even():
+    values = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, np.nan, -np.inf, 3.4e38, -0.0], np.float32)
+    expected = {
+        "bfloat16": [1.0, 1 + 2**-6, 1 + 2**-7, np.nan, -np.inf, np.inf, 0.0],
+        "float16": [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8, np.nan, -np.inf, np.inf, 0.0],
+    }
+    for name, rounded in expected.items():
+        transport = Transport(netcl.float32, name)
+        sent, found = np.empty(7, transport.dtype), np.empty(7, np.float32)
+        transport.encode(values, sent)
+        transport.decode(sent, found)
+        np.testing.assert_array_equal(found, np.array(rounded, np.float32))
+
+
 def test_a_transport_of_another_width_is_refused():
     with pytest.raises(DTypeError, match="float16 or bfloat16, got float64"):
         Transport(netcl.float32, "float64")

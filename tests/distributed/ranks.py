@@ -151,6 +151,11 @@ def check_a_shard_accumulates_and_clips_as_one():
     assert math.isclose(np.linalg.norm(after.astype(np.float64)), 1.0, rel_tol=1e-5)
     with pytest.raises(DistributedError, match="zero_grad"):
         backward()
+    view.grad = None
+    with ag.Tape() as tape:
+        loss = netcl.sum(p[:1]) * (math.inf if rank == 1 else 1.0)
+    tape.backward(loss)
+    assert not np.isfinite(view.grad.numpy()).all()  # in the share of rank 0, and seen by all
 
 
 def current_places(shards) -> list:
