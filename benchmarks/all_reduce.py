@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from mpi4py import MPI
 
 import netcl
 from netcl import distributed
@@ -47,6 +46,8 @@ def of_netcl(n: int, device: str, bucket_bytes: int, transport: str | None) -> C
 
 
 def of_mpi(n: int) -> dict[str, Callable[[], None]]:
+    from mpi4py import MPI  # here, for asv imports every file of this folder where there may be none
+
     values, result = np.full(n, 0.5, np.float32), np.empty(n, np.float32)
 
     def requests() -> None:
@@ -95,6 +96,8 @@ def main() -> None:
     if "opencl" in available():
         name = get_backend("opencl").device.platform
         cases[f"netcl {name}"] = of_netcl(options.n, "opencl", BUCKET_BYTES, None)
+
+    from mpi4py import MPI
 
     times: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(options.repeat + 2):
