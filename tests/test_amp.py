@@ -51,6 +51,32 @@ def test_products_are_lowered_and_the_rest_is_not(dtype, backend):
     assert netcl.matmul(x, netcl.matrix_transpose(weight)).dtype is netcl.float32
 
 
+@HALVES
+def test_convolutions_are_lowered(dtype, backend):
+    images = netcl.ones((2, 1, 4, 4), device=backend.device, requires_grad=True)
+    weight, bias = (netcl.ones(shape, device=backend.device, requires_grad=True) for shape in ((3, 1, 2, 2), (3,)))
+    with ag.Tape() as tape, autocast(dtype):
+        out = netcl.functional.conv2d(images, weight, bias)
+    assert out.dtype is getattr(netcl, dtype)
+    tape.backward(out, seed=netcl.ones(out.shape, dtype=dtype, device=backend.device))
+    assert {x.grad.dtype for x in (images, weight, bias)} == {netcl.float32}
+    assert weight.grad.tolist() == [[[[18.0, 18.0], [18.0, 18.0]]]] * 3
+    assert bias.grad.tolist() == [18.0] * 3
+    assert images.grad.numpy()[0, 0].tolist() == [[3, 6, 6, 3], [6, 12, 12, 6], [6, 12, 12, 6], [3, 6, 6, 3]]
+
+
+@HALVES
+def test_gradients_of_float32_weights_round_once(dtype, backend):
+    """A sum over a batch keeps what 16 bits would lose, so that it may also be added up in parts."""
+    x = netcl.ones((2049, 1), device=backend.device)
+    weight, bias = (netcl.ones(shape, device=backend.device, requires_grad=True) for shape in ((1, 1), (1,)))
+    other = netcl.ones((1, 1), device=backend.device, requires_grad=True)
+    with ag.Tape() as tape, autocast(dtype):
+        out = ag.linear(x, weight, bias) + netcl.matmul(x, other)
+    tape.backward(out, seed=netcl.ones(out.shape, dtype=dtype, device=backend.device))
+    assert [p.grad.item() for p in (weight, bias, other)] == [2049.0] * 3
+
+
 def test_sums_of_products_are_float32(backend):
     """A float16 accumulator would stop at 2048."""
     row = netcl.ones((1, 5000), device=backend.device)

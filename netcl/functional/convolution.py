@@ -17,6 +17,7 @@ from netcl.errors import HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating
 from netcl.functional.launch import A, common_backend, identity, mapped, mapped_into, reduced, zeros_for
 from netcl.functional.linalg import product
+from netcl.functional.precision import lowered, lowered_dtype
 from netcl.functional.reduction import argmax, averaged
 from netcl.functional.shape import interior, padded, viewed
 
@@ -155,15 +156,17 @@ def conv2d(
     windows = _windows(x, (size[0], size[1]), stride, padding, dilation, "conv2d")
     batch, places = x.shape[0], windows.out[0] * windows.out[1]
     depth = channels_in * size[0] * size[1]
-    dtype = promote(x.dtype, weight.dtype)
+    kernel = lowered(weight)
+    dtype = promote(lowered_dtype(x), kernel.dtype)
 
     view = _view(_padded(x, windows, 0.0), windows)
     columns: A = viewed(mapped(identity, view, dtype=dtype), (batch, depth, places))
-    flat = viewed(weight, (channels_out, depth))
+    flat = viewed(kernel, (channels_out, depth))
     y: A = product(flat, columns)
     if bias is not None:
-        column = viewed(bias, (channels_out, 1))
-        if promote(dtype, bias.dtype) is dtype:
+        added = lowered(bias)
+        column = viewed(added, (channels_out, 1))
+        if promote(dtype, added.dtype) is dtype:
             mapped_into(y, _plus, y, column)
         else:
             y = mapped(_plus, y, column)
@@ -173,7 +176,7 @@ def conv2d(
         return viewed(g, (batch, channels_out, places))
 
     def to_input(g: A) -> Any:
-        spread = product(flat.restride(flat.shape[::-1], flat.strides[::-1], flat.offset), rows_of(g))
+        spread = product(flat.restride(flat.shape[::-1], flat.strides[::-1], flat.offset), rows_of(g), None, x.dtype)
         parts = viewed(spread, (batch, channels_in, *windows.size, *windows.out))
 
         def add(target: Array, row: int, column: int) -> None:
@@ -182,9 +185,8 @@ def conv2d(
         return _folded(x, windows, add)
 
     def to_weight(g: A, into: Any) -> Any:
-        each = product(
-            rows_of(g), columns.restride((batch, places, depth), (depth * places, 1, places), columns.offset)
-        )
+        by_place = columns.restride((batch, places, depth), (depth * places, 1, places), columns.offset)
+        each = product(rows_of(g), by_place, None, weight.dtype)
         home = None if into is None else viewed(into, (channels_out, depth))
         total = reduced("sum", identity, each, axes=(0,), dtype=weight.dtype, out=home)
         return into if total is home else viewed(total, weight.shape)

@@ -9,7 +9,7 @@ from typing import Any
 from netcl import tape
 from netcl.array import Array, broadcast_shapes
 from netcl.backends.base import View
-from netcl.dtypes import promote
+from netcl.dtypes import DType, promote
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.elementwise import add, multiply
 from netcl.functional.launch import (
@@ -55,17 +55,18 @@ def _three_axes(x: A, batch: tuple[int, ...]) -> View:
     return View(copy.storage.buffer, copy.storage.offset, shape, (step, shape[2], 1))
 
 
-def product(a: A, b: A, out: Any = None) -> A:
+def product(a: A, b: A, out: Any = None, dtype: DType | None = None) -> A:
     """Σ_k a[…, m, k]·b[…, k, n] of arrays with at least two axes each, in ``out`` where that fits. Not recorded."""
-    dtype = promote(a.dtype, b.dtype)
-    a = a if a.dtype is dtype else mapped(identity, a, dtype=dtype)
-    b = b if b.dtype is dtype else mapped(identity, b, dtype=dtype)
+    common = promote(a.dtype, b.dtype)
+    a = a if a.dtype is common else mapped(identity, a, dtype=common)
+    b = b if b.dtype is common else mapped(identity, b, dtype=common)
+    dtype = dtype or common
     batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
     rows, columns = a.shape[-2], b.shape[-1]
     if a.shape[-1] == 0:
-        return zeros_for(a, (*batch, rows, columns))
+        return zeros_for(a, (*batch, rows, columns), dtype)
     usable = fits(out, (*batch, rows, columns), dtype) and out.is_contiguous
-    y: A = out if usable else a.empty_like((*batch, rows, columns))
+    y: A = out if usable else a.empty_like((*batch, rows, columns), dtype)
     if y.size == 0:
         return y
     if b.ndim == 2 and a.ndim > 2:
@@ -92,16 +93,16 @@ def _matched(x: A, g: A, out: Any = None) -> A:
     return g if g.dtype is x.dtype else mapped(identity, g, dtype=x.dtype, out=out)
 
 
-def _left_vjp(a: A, b: A, g: A, out: Any) -> A:
-    return _matched(a, product(g, _swapped(b), out), out)
+def _left_vjp(x: A, b: A, g: A, out: Any) -> A:
+    return _matched(x, product(g, _swapped(b), out, x.dtype), out)
 
 
-def _right_vjp(a: A, b: A, g: A, out: Any) -> A:
-    if b.ndim == 2 and a.ndim > 2:  # sum over the batch within the product
+def _right_vjp(a: A, x: A, g: A, out: Any) -> A:
+    if x.ndim == 2 and a.ndim > 2:  # sum over the batch within the product
         rows = math.prod(a.shape[:-1])
-        tall = product(_swapped(viewed(a, (rows, a.shape[-1]))), viewed(g, (rows, g.shape[-1])), out)
-        return _matched(b, tall, out)
-    return _matched(b, product(_swapped(a), g, out), out)
+        tall = product(_swapped(viewed(a, (rows, a.shape[-1]))), viewed(g, (rows, g.shape[-1])), out, x.dtype)
+        return _matched(x, tall, out)
+    return _matched(x, product(_swapped(a), g, out, x.dtype), out)
 
 
 def matmul(x1: A, x2: A, /) -> A:
@@ -145,11 +146,11 @@ def matmul(x1: A, x2: A, /) -> A:
     if x1.shape[-1] != x2.shape[-2]:
         raise _inner_extents(x1, x2, x1.shape[-1], x2.shape[-2])
     common_backend((x1, x2))
-    x1, x2 = lowered(x1), lowered(x2)
-    out = product(x1, x2)
+    a, b = lowered(x1), lowered(x2)
+    out = product(a, b)
     if out.dtype.kind == "f":
-        left = tape.Into(lambda g, into: _left_vjp(x1, x2, g, into))
-        right = tape.Into(lambda g, into: _right_vjp(x1, x2, g, into))
+        left = tape.Into(lambda g, into: _left_vjp(x1, b, g, into))
+        right = tape.Into(lambda g, into: _right_vjp(a, x2, g, into))
         tape.record(out, (x1, left), (x2, right), name="matmul")
     return out
 
@@ -299,22 +300,22 @@ def linear(x: A, weight: A, bias: A | None = None, /) -> A:
         y = matmul(weight, x)
         return y if bias is None else add(y, bias)
     common_backend([array for array in (x, weight, bias) if array is not None])
-    x, weight = lowered(x), lowered(weight)
-    out = product(x, _swapped(weight))
+    left, right = lowered(x), lowered(weight)
+    out = product(left, _swapped(right))
     if bias is not None:
-        bias = lowered(bias)
-        if promote(out.dtype, bias.dtype) is out.dtype:
-            mapped_into(out, _plus, out, bias)
+        added = lowered(bias)
+        if promote(out.dtype, added.dtype) is out.dtype:
+            mapped_into(out, _plus, out, added)
         else:
-            out = mapped(_plus, out, bias)
+            out = mapped(_plus, out, added)
     rows = math.prod(x.shape[:-1])
 
     def to_x(g: A, into: Any) -> A:
-        return _matched(x, product(g, weight, into), into)
+        return _matched(x, product(g, right, into, x.dtype), into)
 
     def to_weight(g: A, into: Any) -> A:
         tall = viewed(g, (rows, g.shape[-1]))
-        return _matched(weight, product(_swapped(tall), viewed(x, (rows, x.shape[-1])), into), into)
+        return product(_swapped(tall), viewed(left, (rows, x.shape[-1])), into, weight.dtype)
 
     entries: list[tuple[A, tape.VJP]] = [(x, tape.Into(to_x)), (weight, tape.Into(to_weight))]
     if bias is not None:

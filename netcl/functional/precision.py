@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from netcl.dtypes import float32
+from netcl.array import Array
+from netcl.dtypes import DType, float32
 from netcl.functional.casting import astype
-from netcl.functional.launch import A
+from netcl.functional.launch import A, identity, mapped
 from netcl.precision import product_dtype
 
 
-def lowered(x: A) -> A:
-    """``x`` in the dtype that matrix products take under autocast; float64 and integers stay as they are."""
+def lowered_dtype(x: Array) -> DType:
+    """The dtype that matrix products take ``x`` in: under autocast 16 bits, but float64 and integers stay."""
     dtype = product_dtype()
-    if dtype is None or x.dtype is dtype or not (x.dtype is float32 or x.dtype.compute is not x.dtype):
+    if dtype is None or not (x.dtype is float32 or x.dtype.compute is not x.dtype):
+        return x.dtype
+    return dtype
+
+
+def lowered(x: A) -> A:
+    """``x`` in the dtype that matrix products take it in.
+
+    Not recorded: a product writes the gradient of a float32 operand in float32, where adding it up rounds once.
+    """
+    dtype = lowered_dtype(x)
+    if x.dtype is dtype:
         return x
-    return astype(x, dtype)
+    copy: A = mapped(identity, x, dtype=dtype)
+    return copy
 
 
 def raised(x: A) -> A:
