@@ -89,3 +89,11 @@ def test_the_oldest_files_go_first(opencl, folder, monkeypatch):
     built(opencl, 4)
     assert built(opencl, 0)
     assert not built(opencl, 1)
+
+
+def test_a_file_that_vanishes_while_the_folder_is_read_does_no_harm(opencl, folder):
+    """As when another process renames what it has written: the entry is there, and the file is not."""
+    folder.mkdir(parents=True)
+    (folder / "gone.tmp").symlink_to(folder / "nowhere")
+    assert not built(opencl)
+    assert built(opencl)

@@ -104,12 +104,17 @@ def _instruction_set() -> str:
 
 def _shrink(folder: Path) -> None:
     """Delete the files that were used least recently, down to half of what may be kept."""
-    found = [(entry.stat(), entry.path) for entry in os.scandir(folder)]
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # another process has renamed or deleted it meanwhile
+                found.append((entry.stat(), entry.path))
     total = sum(status.st_size for status, _ in found)
     if total <= LARGEST:
         return
     for status, path in sorted(found, key=lambda item: item[0].st_mtime):
-        os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
         total -= status.st_size
         if total <= LARGEST // 2:
             return
