@@ -24,8 +24,8 @@ def shifted_exp(x: Any, y: Any) -> Any:
 @lru_cache(maxsize=1)
 def operands(runtime: str, buffer: str) -> SimpleNamespace:
     """Matrices of a hundred columns, and what belongs to their rows."""
-    backend = require(runtime)
     n, dtype = BUFFERS[buffer]
+    backend = require(runtime, dtype)
     rows = n // COLUMNS
     labels = np.random.default_rng(0).integers(0, COLUMNS, rows)
     values = normal(n)

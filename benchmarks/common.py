@@ -20,10 +20,9 @@ SHORT = bool(os.environ.get("NETCL_BENCH_SHORT"))
 RUNTIMES = ("opencl",) if SHORT else ("numpy", "opencl:intel", "opencl:portable", "opencl:gpu")
 SIZES = (1_000,) if SHORT else (1_000, 100_000, 10_000_000)
 
-# Size and dtype of one buffer. The 16-bit dtypes show what conversion costs where memory is the limit.
+# Size and dtype of one buffer. Beside float32, dtypes where memory is the limit: there they show what conversion costs.
 BUFFERS = {f"{n:,} float32": (n, netcl.float32) for n in SIZES} | {
-    f"{SIZES[-1]:,} {dtype}": (SIZES[-1], dtype)
-    for dtype in ((netcl.bfloat16,) if SHORT else (netcl.float16, netcl.bfloat16))
+    f"{SIZES[-1]:,} {dtype}": (SIZES[-1], dtype) for dtype in (netcl.float16, netcl.bfloat16, netcl.float64)
 }
 
 
@@ -33,12 +32,15 @@ def backend_of(runtime: str) -> Any:
     return get_backend(runtime)
 
 
-def require(runtime: str) -> Any:
-    """The backend for a runtime. asv skips the benchmark where there is none."""
+def require(runtime: str, dtype: DType = netcl.float32) -> Any:
+    """The backend for a runtime. asv skips the benchmark where there is none, or none with this dtype."""
     try:
-        return backend_of(runtime)
+        backend = backend_of(runtime)
     except netcl.errors.BackendError as error:
         raise NotImplementedError(str(error)) from error
+    if dtype is netcl.float64 and not backend.device.float64:
+        raise NotImplementedError(f"{backend.device} has no float64")
+    return backend
 
 
 def stored(values: np.ndarray, dtype: DType) -> np.ndarray:

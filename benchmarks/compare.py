@@ -33,6 +33,15 @@ sys.path.insert(0, str(ROOT))
 import netcl  # noqa: E402
 import netcl.autograd as ag  # noqa: E402
 from benchmarks.ratios import Figure, Line, Run, environment, ratios, report  # noqa: E402
+from benchmarks.steps import (  # noqa: E402
+    STEPS,
+    own_steps,
+    tensors,
+    torch_steps,
+    torch_tensors,
+    traffic,
+    values,
+)
 from netcl import amp, optim  # noqa: E402
 from netcl.data import DataLoader  # noqa: E402
 from netcl.errors import BackendError  # noqa: E402
@@ -40,9 +49,6 @@ from netcl.optim.optimizer import Optimizer  # noqa: E402
 
 RUNTIMES = {"intel": "opencl:intel", "pocl": "opencl:portable"}
 ROUNDS = 15
-
-STEPS = 10
-"""Steps between two waits, in every side of a row."""
 
 
 @dataclass(frozen=True)
@@ -58,57 +64,6 @@ class Size:
 
 
 QUICK = Size(rounds=3, large=200_000, many=50, images=1280, host_steps=20, training_steps=20)
-
-
-def values(count: int, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Parameters and gradients."""
-    random = np.random.default_rng(0)
-    return [
-        (random.standard_normal(n, dtype=np.float32), random.standard_normal(n, dtype=np.float32)) for _ in range(count)
-    ]
-
-
-def tensors(backend: Any, arrays: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Any]:
-    made = []
-    for value, gradient in arrays:
-        tensor = netcl.asarray(value, device=backend.device, copy=True, requires_grad=True)
-        tensor.grad = netcl.asarray(gradient, device=backend.device, copy=True)
-        made.append(tensor)
-    return made
-
-
-def own_steps(backend: Any, optimizer: Any, **options: Any) -> Run:
-    def run() -> None:
-        for _ in range(STEPS):
-            optimizer.step(**options)
-        backend.synchronize()
-
-    return run
-
-
-def torch_tensors(arrays: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Any]:
-    import torch
-
-    made = []
-    for value, gradient in arrays:
-        tensor = torch.tensor(value, requires_grad=True)
-        tensor.grad = torch.tensor(gradient)
-        made.append(tensor)
-    return made
-
-
-def traffic(backend: Any, n: int, fields: int) -> Run:
-    """Launches that move the bytes of updates with so many state fields, in arrays of their own."""
-    from netcl.backends.opencl.tuner import bare_traffic
-
-    launch = bare_traffic(backend, n, updated=1 + fields)
-
-    def run() -> None:
-        for _ in range(STEPS):
-            launch()
-        backend.synchronize()
-
-    return run
 
 
 def sized(row: str, count: int, n: int) -> str:
@@ -128,26 +83,16 @@ def step_row(
     """A row that compares whole steps of one optimizer."""
 
     def lines(runtime: str, backend: Any, size: Size) -> Iterator[Line]:
-        import torch
-
         count, n = layout(size)
         arrays = values(count, n)
         theirs = torch_tensors(arrays)
-        peer = build_torch(theirs)
-
-        def torch_run() -> None:
-            for _ in range(STEPS):
-                if max_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(theirs, max_norm)
-                peer.step()
-
         sides = {
             "netcl": own_steps(backend, build(tensors(backend, arrays)), max_norm=max_norm),
-            "torch": torch_run,
+            "torch": torch_steps(build_torch(theirs), theirs, max_norm),
         }
         targets = {} if target is None else {"torch": target}
         if fields is not None:
-            sides["traffic"] = traffic(backend, count * n, fields)
+            sides["traffic"] = traffic(backend, count * n, updated=1 + fields)
             targets["traffic"] = 1 / 0.95
         yield from ratios(sized(row, count, n), runtime, sides, targets, size.rounds)
 

@@ -1,4 +1,4 @@
-"""How far steps are from what the machine allows, and from torch: ratios, measured side by side. 1 is perfect."""
+"""How far calls and steps are from what the machine allows, and steps from torch's. Ratios of times: 1 is perfect."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-import netcl
 from netcl import optim
+from netcl.dtypes import float32
 
-from .common import RUNTIMES, SHORT, normal, require
+from .common import RUNTIMES, SHORT, normal, require, spread
 from .ratios import Run, measure
+from .steps import STEPS, own_steps, tensors, torch_steps, torch_tensors, traffic, values
 
 N = 100_000 if SHORT else 10_000_000
-ROUNDS = 1 if SHORT else 9
+ROUNDS = 1 if SHORT else 7
 
 # The optimizer, its state fields, and the one of torch.
 WORK = {
@@ -25,34 +26,28 @@ WORK = {
 }
 
 
-def bare(backend: Any, fields: int) -> Run:
-    """What moves the bytes of an update with so many state fields, and computes next to nothing."""
-    if backend.device.backend == "opencl":
-        from .compare import traffic
+def against(own: Run, other: Run) -> float:
+    """The median ratio of two sides that take turns."""
+    samples = measure({"own": own, "other": other}, ROUNDS)
+    return statistics.median(a / b for a, b in zip(samples["own"], samples["other"], strict=True))
 
-        return traffic(backend, N, fields)
+
+def blocks(fields: int) -> Run:
+    """What moves the bytes of an update on NumPy: additions in blocks that stay in the cache, as the backend's."""
     g, *written = (np.full(N, 1e-3, np.float32) for _ in range(2 + fields))
 
     def run() -> None:
-        for start in range(0, N, 16_384):  # blocks that stay in the cache, as those of the backend
-            block = slice(start, start + 16_384)
-            for array in written:
-                array[block] += g[block]
+        for _ in range(STEPS):
+            for start in range(0, N, 16_384):
+                block = slice(start, start + 16_384)
+                for array in written:
+                    array[block] += g[block]
 
     return run
 
 
-def torch_step(name: str, options: dict[str, Any]) -> Run:
-    import torch
-
-    parameter = torch.tensor(normal(N), requires_grad=True)
-    parameter.grad = torch.tensor(normal(N))
-    step: Run = getattr(torch.optim, name)([parameter], lr=1e-3, **options).step
-    return step
-
-
 class Ratios:
-    """The median of paired ratios over a few rounds."""
+    """Steps of ten million elements beside bare memory traffic, and beside torch."""
 
     params = (RUNTIMES, tuple(WORK))
     param_names = ("runtime", "optimizer")
@@ -60,25 +55,57 @@ class Ratios:
     timeout = 240
 
     def setup(self, runtime: str, optimizer: str) -> None:
-        backend = require(runtime)
-        tensor = netcl.asarray(normal(N), device=backend.device, copy=True, requires_grad=True)
-        tensor.grad = netcl.asarray(normal(N), device=backend.device, copy=True)
-        stepped = WORK[optimizer][0]([tensor])
-
-        def step() -> None:
-            stepped.step()
-            backend.synchronize()
-
-        self.backend, self.step = backend, step
-
-    def against(self, other: Run) -> float:
-        samples = measure({"netcl": self.step, "other": other}, ROUNDS)
-        return statistics.median(a / b for a, b in zip(samples["netcl"], samples["other"], strict=True))
+        self.backend = require(runtime)
+        self.step = own_steps(self.backend, WORK[optimizer][0](tensors(self.backend, values(1, N))))
 
     def track_roofline_over_achieved(self, runtime: str, optimizer: str) -> float:
-        return self.against(bare(self.backend, WORK[optimizer][1]))
+        fields = WORK[optimizer][1]
+        bare = blocks(fields) if runtime == "numpy" else traffic(self.backend, N, updated=1 + fields)
+        return against(self.step, bare)
 
     def track_ratio_to_torch(self, runtime: str, optimizer: str) -> float:
         if not find_spec("torch"):
             return float("nan")
-        return self.against(torch_step(*WORK[optimizer][2]))
+        import torch
+
+        name, options = WORK[optimizer][2]
+        theirs = torch_tensors(values(1, N))
+        return against(self.step, torch_steps(getattr(torch.optim, name)(theirs, lr=1e-3, **options), theirs))
+
+
+# The arrays that each call reads, reads and writes, and writes.
+CALLS = {"fill": (0, 0, 1), "scale": (0, 1, 0), "axpy": (1, 1, 0), "norm_reduce": (1, 0, 0)}
+
+
+class CallRatios:
+    """The flat calls of the seam on ten million elements beside bare memory traffic, on OpenCL."""
+
+    params = (RUNTIMES, tuple(CALLS))
+    param_names = ("runtime", "call")
+    unit = "ratio"
+    timeout = 240
+
+    def setup(self, runtime: str, call: str) -> None:
+        if runtime == "numpy":
+            raise NotImplementedError("NumPy has no kernel that only moves memory")
+        self.backend = require(runtime)
+
+    def track_roofline_over_achieved(self, runtime: str, call: str) -> float:
+        backend = self.backend
+        x, y = (spread(backend, normal(N), float32) for _ in range(2))
+        partials = spread(backend, np.zeros(2 * backend.norm_partials(N), np.float32), float32)
+        calls: dict[str, Any] = {
+            "fill": lambda: backend.fill(x, 0.5),
+            "scale": lambda: backend.scale(-1.0, x),
+            "axpy": lambda: backend.axpy(1e-6, x, y),
+            "norm_reduce": lambda: backend.norm_reduce(x, partials, 2.0),
+        }
+        launch = calls[call]
+
+        def run() -> None:
+            for _ in range(STEPS):
+                launch()
+            backend.synchronize()
+
+        read, updated, written = CALLS[call]
+        return against(run, traffic(backend, N, read=read, updated=updated, written=written))

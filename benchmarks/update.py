@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, StepBlock
-from netcl.dtypes import DType, float32, uint16
+from netcl.dtypes import DType, uint16
 from netcl.expression import sign
 from netcl.optim import Rule
 
-from .common import BUFFERS, RUNTIMES, normal, require, spread
+from .common import BUFFERS, RUNTIMES, normal, require, spread, stored
 
 BETAS = (0.9, 0.999)
 HYPER = {
@@ -29,16 +29,16 @@ def sign_descent(p: Any, g: Any, s: Any, h: Any) -> Any:
     return p - h.lr * sign(g)
 
 
-def step_block(backend: Any, columns: tuple[str, ...]) -> StepBlock:
+def step_block(backend: Any, columns: tuple[str, ...], compute: DType) -> StepBlock:
     """A block of one row, before the first step."""
-    counters = np.array([1.0, *(-math.expm1(math.log(beta)) for beta in BETAS), 0.0], np.float32)
-    header = np.zeros(len(HEADER), np.float32)
+    header = np.zeros(len(HEADER))
     header[HEADER.index("multiplier")] = 1.0
+    counters = np.array([1.0, *(-math.expm1(math.log(beta)) for beta in BETAS), 0.0])
     return StepBlock(
-        header=spread(backend, header, float32),
+        header=spread(backend, header, compute),
         columns=columns,
-        hyper=spread(backend, np.array([HYPER[name] for name in columns], np.float32), float32),
-        counters=(spread(backend, counters, float32), spread(backend, np.zeros(len(COUNTERS), np.float32), float32)),
+        hyper=spread(backend, np.array([HYPER[name] for name in columns]), compute),
+        counters=(spread(backend, counters, compute), spread(backend, np.zeros(len(COUNTERS)), compute)),
         rows=1,
     )
 
@@ -46,21 +46,21 @@ def step_block(backend: Any, columns: tuple[str, ...]) -> StepBlock:
 @lru_cache(maxsize=1)
 def operands(runtime: str, buffer: str) -> SimpleNamespace:
     """Buffers for one runtime, size and dtype, kept from one sample to the next."""
-    backend = require(runtime)
     n, dtype = BUFFERS[buffer]
+    backend = require(runtime, dtype)
     values, zeros = normal(n), np.zeros(n, np.float32)
     compute: DType = dtype.compute
     rule = Rule(sign_descent, lambda group: {"lr": group["lr"]})
     found = SimpleNamespace(
         backend=backend,
-        host=np.zeros(n, np.float32),
+        host=stored(zeros, compute),
         x=spread(backend, values, dtype),
         y=spread(backend, values[::-1], dtype),
         first=spread(backend, zeros, compute),
         second=spread(backend, zeros, compute),
         partials=spread(backend, np.zeros(2 * backend.norm_partials(n), np.float32), compute),
-        block=step_block(backend, ADAM_COLUMNS),
-        plain=step_block(backend, SIGN_COLUMNS),
+        block=step_block(backend, ADAM_COLUMNS, compute),
+        plain=step_block(backend, SIGN_COLUMNS, compute),
         rule=rule.expression(dtype, dtype, SIGN_COLUMNS),
         rows=spread(backend, np.zeros(-(-n // CHUNK), np.uint16), uint16),
     )
