@@ -20,9 +20,11 @@ SHORT = bool(os.environ.get("NETCL_BENCH_SHORT"))
 RUNTIMES = ("opencl",) if SHORT else ("numpy", "opencl:intel", "opencl:portable", "opencl:gpu")
 SIZES = (1_000,) if SHORT else (1_000, 100_000, 10_000_000)
 
+DTYPES = (netcl.bfloat16, netcl.float64) if SHORT else (netcl.float16, netcl.bfloat16, netcl.float64)
+
 # Size and dtype of one buffer. Beside float32, dtypes where memory is the limit: there they show what conversion costs.
 BUFFERS = {f"{n:,} float32": (n, netcl.float32) for n in SIZES} | {
-    f"{SIZES[-1]:,} {dtype}": (SIZES[-1], dtype) for dtype in (netcl.float16, netcl.bfloat16, netcl.float64)
+    f"{SIZES[-1]:,} {dtype}": (SIZES[-1], dtype) for dtype in DTYPES
 }
 
 

@@ -1,4 +1,4 @@
-"""Draw the README's picture: training curves of the main job, and the speed that docs/performance.md states.
+"""Draw the README's picture: training curves of the main job, and the speed beside torch that compare.py measured.
 
 python benchmarks/picture.py            draws from what was measured before
 python benchmarks/picture.py --train    trains anew on OpenCL and on NumPy first (minutes)
@@ -35,21 +35,20 @@ def train(epochs: int) -> dict[str, Any]:
     return found
 
 
-def beside_torch(page: Path = ROOT / "docs/performance.md") -> tuple[list[str], dict[str, list[float | None]]]:
-    """The rows of the page's table that compare with torch: their names, and the ratios of each runtime."""
-    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    start = next(number for number, row in enumerate(cells) if row[:2] == ["work", "against"])
-    heads = cells[start]
-    rows = []
-    for row in cells[start + 2 :]:
-        if len(row) != len(heads):
-            break
-        if row[1] == "torch" and "NumPy" not in row[0]:
-            rows.append(dict(zip(heads, row, strict=True)))
-    runtimes = [name for name in heads[2:] if name in ("Intel", "PoCL")]
-    ratios = {name: [float(row[name]) if row[name] else None for row in rows] for name in runtimes}
-    return [row["work"] for row in rows], ratios
+def beside_torch() -> tuple[list[str], dict[str, list[float | None]]]:
+    """The works that were measured beside torch, and the ratios of each OpenCL runtime."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.tables import RUNTIMES, load, ratios
+
+    shown = [name for name in RUNTIMES if name != "numpy"]
+    rows = {
+        row: lines
+        for (row, against), lines in ratios(load("compare")).items()
+        if against == "torch" and not lines.keys().isdisjoint(shown)
+    }
+    return list(rows), {
+        RUNTIMES[name]: [lines[name]["ratio"] if name in lines else None for lines in rows.values()] for name in shown
+    }
 
 
 def draw(curves: dict[str, Any], path: Path = PICTURE) -> None:

@@ -10,6 +10,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,33 +94,33 @@ def measure(sides: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
     return samples
 
 
+def compared(
+    row: str, runtime: str, against: str, own: Sequence[float], other: Sequence[float], target: float | None
+) -> Ratio:
+    """The line that two sides' samples, taken in turns, make."""
+    each = sorted(a / b for a, b in zip(own, other, strict=True))
+    return Ratio(
+        row,
+        runtime,
+        against,
+        statistics.median(own) * 1e3,
+        statistics.median(other) * 1e3,
+        statistics.median(each),
+        each[len(each) // 4],
+        each[-1 - len(each) // 4],
+        min(own) / min(other),
+        target,
+    )
+
+
 def ratios(row: str, runtime: str, sides: Mapping[str, Run], targets: Mapping[str, float], rounds: int) -> list[Line]:
     """Measure the side ``"netcl"`` against all others."""
     samples = measure(sides, rounds)
     own = samples.pop("netcl")
-    lines: list[Line] = []
-    for name, other in samples.items():
-        each = sorted(a / b for a, b in zip(own, other, strict=True))
-        lines.append(
-            Ratio(
-                row,
-                runtime,
-                name,
-                statistics.median(own) * 1e3,
-                statistics.median(other) * 1e3,
-                statistics.median(each),
-                each[len(each) // 4],
-                each[-1 - len(each) // 4],
-                min(own) / min(other),
-                targets.get(name),
-            )
-        )
-    return lines
+    return [compared(row, runtime, name, own, other, targets.get(name)) for name, other in samples.items()]
 
 
 def environment(runtimes: Mapping[str, Any]) -> dict[str, Any]:
-    import torch
-
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
         models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
@@ -128,7 +130,7 @@ def environment(runtimes: Mapping[str, Any]) -> dict[str, Any]:
         "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "torch": torch.__version__,
+        "torch": metadata.version("torch") if find_spec("torch") else "not installed",
         **{
             name: f"{backend.device.name} ({backend.device.platform}, {backend.device.driver})"
             for name, backend in runtimes.items()
