@@ -29,17 +29,18 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 GRAPH = urlencode(
     {
         "x-axis-scale": "even",
+        "y-axis-scale": "log",
         "p-buffer": "'10,000,000 float32'",
         "p-runtime": ["'numpy'", "'opencl:intel'", "'opencl:portable'"],
     },
     doseq=True,
 )
 
-# Where each view is, what its page holds once it has been drawn, and how often at least.
+# Where each view is, how high its picture, what its page holds once it has been drawn, and how often at least.
 VIEWS = {
-    "grid": ("#/", r'class="[^"]*benchmark-container', 10),
-    "list": ("#/summarylist?sort=3&dir=desc", r"<tr[ >]", 50),
-    "graph": (f"#update.UpdateCalls.time_fused_adam?{GRAPH}", r'class="flot-base"', 1),
+    "grid": ("#/", 1900, r'class="[^"]*benchmark-container', 10),
+    "list": ("#/summarylist?sort=3&dir=desc", 900, r"<tr[ >]", 50),
+    "graph": (f"#update.UpdateCalls.time_fused_adam?{GRAPH}", 900, r'class="flot-base"', 1),
 }
 
 
@@ -64,7 +65,7 @@ def browse(browser: str, url: str, *options: str) -> tuple[str, list[str]]:
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars",
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--enable-logging=stderr",
-            "--virtual-time-budget=20000", "--window-size=1400,900", f"--user-data-dir={profile}", *options, url,
+            "--virtual-time-budget=20000", f"--user-data-dir={profile}", *options, url,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     said = re.findall(r"CONSOLE:\d+\] (.*)", done.stderr)
@@ -83,13 +84,14 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit(f"{options.html} holds no index.html; run asv publish first")
     failed = False
     with served(options.html) as address:
-        for name, (place, drawn, least) in VIEWS.items():
-            page, errors = browse(browser, address + place, "--dump-dom")
+        for name, (place, height, drawn, least) in VIEWS.items():
+            size = f"--window-size=1400,{height}"
+            page, errors = browse(browser, address + place, size, "--dump-dom")
             found = len(re.findall(drawn, page))
             failed |= bool(errors) or found < least
             print(f"{name}: {found} of {drawn}, at least {least} wanted", *errors, sep="\n  ")
             picture = options.output / f"dashboard-{name}.png"
-            browse(browser, address + place, f"--screenshot={picture}")
+            browse(browser, address + place, size, f"--screenshot={picture}")
     return int(failed)
 
 
