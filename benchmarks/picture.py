@@ -71,12 +71,14 @@ def draw(curves: dict[str, Any], path: Path = PICTURE) -> None:
     accuracy_axis.legend(handles=handles, loc="center right", fontsize=9)
 
     works, ratios = beside_torch()
+    from benchmarks.tables import short
+
     height = 0.38
     for number, (runtime, values) in enumerate(ratios.items()):
         places = [row + (number - 0.5) * height for row in range(len(works))]
         bars = right.barh(places, [value or 0 for value in values], height, color=COLORS[number], label=runtime)
         right.bar_label(bars, [f"{value:.2f}" if value else "" for value in values], padding=3, fontsize=8)
-    right.set_yticks(range(len(works)), [work.replace("1 × 10,000,000", "10 M") for work in works])
+    right.set_yticks(range(len(works)), [short(work) for work in works])
     right.invert_yaxis()
     right.axvline(1, color="tab:red", linestyle="--", linewidth=1)
     right.set(

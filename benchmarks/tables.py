@@ -43,6 +43,10 @@ def number(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
+def short(row: str) -> str:
+    return row.replace("1 × 10,000,000", "10 M")
+
+
 def ratios(found: Measured) -> dict[tuple[str, str], dict[str, Measured]]:
     """The lines that compare, by row and other side, then by runtime."""
     by_row: dict[tuple[str, str], dict[str, Measured]] = {}
@@ -62,7 +66,7 @@ def comparison() -> str:
             cell = number(line["ratio"]) if line else ""
             cells.append(f"**{cell}**" if line and line["met"] == "no" else cell)
         targets = dict.fromkeys(number(line["target"]) for line in by_runtime.values())
-        rows.append((row, against, *cells, ", ".join(targets)))
+        rows.append((short(row), against, *cells, ", ".join(targets)))
     return table(("work", "against", *RUNTIMES.values(), "target"), rows)
 
 
@@ -80,7 +84,7 @@ def counted() -> str:
         cells = [f"{highest[runtime]:.0f}" if runtime in highest else "" for runtime in RUNTIMES]
         missed = [runtime in highest and highest[runtime] > target for runtime in RUNTIMES]
         bold = [f"**{cell}**" if miss else cell for cell, miss in zip(cells, missed, strict=True)]
-        rows.append((row, note or unit, *bold, f"{target:.0f} µs" if unit == "µs" else f"{target:.0f}"))
+        rows.append((short(row), note or unit, *bold, f"{target:.0f} µs" if unit == "µs" else f"{target:.0f}"))
     return table(("counted", "of", *RUNTIMES.values(), "at most"), rows)
 
 
@@ -90,7 +94,8 @@ def peers() -> str:
     for line in load("peers")["lines"]:
         by_work.setdefault((line["row"], line["runtime"]), {})[line["against"]] = number(line["ratio"])
     rows = [
-        (row, RUNTIMES[runtime], *(cells.get(peer, "") for peer in PEERS)) for (row, runtime), cells in by_work.items()
+        (short(row), RUNTIMES[runtime], *(cells.get(peer, "") for peer in PEERS))
+        for (row, runtime), cells in by_work.items()
     ]
     return table(("work", "netcl on", *PEERS), rows)
 
