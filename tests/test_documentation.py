@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import netcl
+import netcl.amp
 import netcl.autograd
 import netcl.data
 import netcl.distributed
@@ -28,7 +29,7 @@ RUN_ELSEWHERE = {"docs/optim.md"}
 
 PUBLIC = {
     f"{namespace.__name__}.{name}": getattr(namespace, name)
-    for namespace in (netcl, netcl.autograd, netcl.nn, netcl.data, netcl.optim, netcl.distributed)
+    for namespace in (netcl, netcl.amp, netcl.autograd, netcl.nn, netcl.data, netcl.optim, netcl.distributed)
     for name in namespace.__all__
 }
 DOCUMENTED = sorted(name for name, value in PUBLIC.items() if inspect.isclass(value) or inspect.isroutine(value))
