@@ -34,7 +34,9 @@ import netcl  # noqa: E402
 import netcl.autograd as ag  # noqa: E402
 from benchmarks.ratios import Figure, Line, Run, environment, ratios, report  # noqa: E402
 from benchmarks.steps import (  # noqa: E402
+    RUNTIMES,
     STEPS,
+    opencl_runtimes,
     own_steps,
     tensors,
     torch_steps,
@@ -44,10 +46,8 @@ from benchmarks.steps import (  # noqa: E402
 )
 from netcl import amp, optim  # noqa: E402
 from netcl.data import DataLoader  # noqa: E402
-from netcl.errors import BackendError  # noqa: E402
 from netcl.optim.optimizer import Optimizer  # noqa: E402
 
-RUNTIMES = {"intel": "opencl:intel", "pocl": "opencl:portable"}
 ROUNDS = 15
 
 
@@ -369,12 +369,7 @@ def main(argv: Sequence[str] | None = None) -> list[Line]:
     import torch
 
     torch.set_num_threads(2)
-    runtimes: dict[str, Any] = {}
-    for name in RUNTIMES if options.runtime == "all" else [options.runtime]:
-        try:
-            runtimes[name] = netcl.get_backend(RUNTIMES[name])
-        except BackendError as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
+    runtimes = opencl_runtimes(options.runtime)
     machine = environment(runtimes)
     for name, value in machine.items():
         print(f"{name}: {value}")

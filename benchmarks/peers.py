@@ -29,13 +29,19 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import netcl  # noqa: E402
 from benchmarks.ratios import Line, Run, compared, environment, measure, report  # noqa: E402
-from benchmarks.steps import STEPS, Arrays, own_steps, tensors, torch_steps, torch_tensors, values  # noqa: E402
+from benchmarks.steps import (  # noqa: E402
+    RUNTIMES,
+    STEPS,
+    Arrays,
+    opencl_runtimes,
+    own_steps,
+    tensors,
+    torch_steps,
+    torch_tensors,
+    values,
+)
 from netcl import optim  # noqa: E402
-from netcl.errors import BackendError  # noqa: E402
-
-RUNTIMES = {"intel": "opencl:intel", "pocl": "opencl:portable"}
 
 ROUNDS = 9
 LR, MOMENTUM, DECAY, MAX_NORM = 1e-3, 0.9, 0.01, 1.0
@@ -230,12 +236,7 @@ def main(argv: Sequence[str] | None = None) -> list[Line]:
     peers = [name for name in options.peers if find_spec(PEERS[name][0])]
     for name in set(options.peers) - set(peers):
         print(f'{name} is left out: not installed; pip install "netcl[peers]"', file=sys.stderr)
-    runtimes: dict[str, Any] = {}
-    for name in RUNTIMES if options.runtime == "all" else [options.runtime]:
-        try:
-            runtimes[name] = netcl.get_backend(RUNTIMES[name])
-        except BackendError as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
+    runtimes = opencl_runtimes(options.runtime)
     machine = environment(runtimes) | {name: metadata.version(name.lower()) for name in peers}
     for name, value in machine.items():
         print(f"{name}: {value}")

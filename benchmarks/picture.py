@@ -38,7 +38,7 @@ def train(epochs: int) -> dict[str, Any]:
 def beside_torch() -> tuple[list[str], dict[str, list[float | None]]]:
     """The works that were measured beside torch, and the ratios of each OpenCL runtime."""
     sys.path.insert(0, str(ROOT))
-    from benchmarks.tables import RUNTIMES, load, ratios
+    from benchmarks.tables import RUNTIMES, load, ratios, short
 
     shown = [name for name in RUNTIMES if name != "numpy"]
     rows = {
@@ -46,7 +46,7 @@ def beside_torch() -> tuple[list[str], dict[str, list[float | None]]]:
         for (row, against), lines in ratios(load("compare")).items()
         if against == "torch" and not lines.keys().isdisjoint(shown)
     }
-    return list(rows), {
+    return [short(row) for row in rows], {
         RUNTIMES[name]: [lines[name]["ratio"] if name in lines else None for lines in rows.values()] for name in shown
     }
 
@@ -71,14 +71,12 @@ def draw(curves: dict[str, Any], path: Path = PICTURE) -> None:
     accuracy_axis.legend(handles=handles, loc="center right", fontsize=9)
 
     works, ratios = beside_torch()
-    from benchmarks.tables import short
-
     height = 0.38
     for number, (runtime, values) in enumerate(ratios.items()):
         places = [row + (number - 0.5) * height for row in range(len(works))]
         bars = right.barh(places, [value or 0 for value in values], height, color=COLORS[number], label=runtime)
         right.bar_label(bars, [f"{value:.2f}" if value else "" for value in values], padding=3, fontsize=8)
-    right.set_yticks(range(len(works)), [short(work) for work in works])
+    right.set_yticks(range(len(works)), works)
     right.invert_yaxis()
     right.axvline(1, color="tab:red", linestyle="--", linewidth=1)
     right.set(

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import netcl
+from netcl.errors import BackendError
 
 from .ratios import Run
+
+RUNTIMES = {"intel": "opencl:intel", "pocl": "opencl:portable"}
+"""The OpenCL runtimes that are compared, and the devices that stand for them."""
 
 STEPS = 10
 """Steps between two waits, on every side of a comparison: netcl only enqueues them, as in training."""
 
 Arrays = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+def opencl_runtimes(chosen: str) -> dict[str, Any]:
+    """The backend of the chosen runtime, or of ``"all"``; one that is missing is named and left out."""
+    found = {}
+    for name in RUNTIMES if chosen == "all" else [chosen]:
+        try:
+            found[name] = netcl.get_backend(RUNTIMES[name])
+        except BackendError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return found
 
 
 def values(count: int, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
