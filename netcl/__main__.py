@@ -24,10 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="netcl", description="Training for every device that speaks OpenCL.")
     parser.add_argument("--version", action="version", version=f"netcl {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    subparsers = parser.add_subparsers(dest="command", metavar="command")
     for command in COMMANDS:
         command.add_parser(subparsers)
     options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         status: int = options.run(options)
         sys.stdout.flush()
