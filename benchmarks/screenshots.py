@@ -38,7 +38,7 @@ GRAPH = urlencode(
 
 # Where each view is, how high its picture, what its page holds once it has been drawn, and how often at least.
 VIEWS = {
-    "grid": ("#/", 1900, r'class="[^"]*benchmark-container', 10),
+    "grid": ("#/", 2050, r'class="[^"]*benchmark-container', 10),
     "list": ("#/summarylist?sort=3&dir=desc", 900, r"<tr[ >]", 50),
     "graph": (f"#update.UpdateCalls.time_fused_adam?{GRAPH}", 900, r'class="flot-base"', 1),
 }

@@ -57,16 +57,16 @@ def ratios(found: Measured) -> dict[tuple[str, str], dict[str, Measured]]:
 
 
 def comparison() -> str:
-    """compare.py's ratios; what misses its target is bold."""
+    """compare.py's ratios, a row for each target; what misses it is bold."""
     rows = []
     for (row, against), by_runtime in ratios(load("compare")).items():
-        cells = []
-        for runtime in RUNTIMES:
-            line = by_runtime.get(runtime)
-            cell = number(line["ratio"]) if line else ""
-            cells.append(f"**{cell}**" if line and line["met"] == "no" else cell)
-        targets = dict.fromkeys(number(line["target"]) for line in by_runtime.values())
-        rows.append((short(row), against, *cells, ", ".join(targets)))
+        for target in dict.fromkeys(line["target"] for line in by_runtime.values()):
+            cells = []
+            for runtime in RUNTIMES:
+                line = by_runtime.get(runtime)
+                shown = number(line["ratio"]) if line and line["target"] == target else ""
+                cells.append(f"**{shown}**" if shown and line and line["met"] == "no" else shown)
+            rows.append((short(row), against, *cells, number(target)))
     return table(("work", "against", *RUNTIMES.values(), "target"), rows)
 
 
