@@ -35,6 +35,14 @@ class ShapeError(NetclError, ValueError):
     """Shapes do not fit the operation."""
 
 
+class AxisError(ShapeError, IndexError):
+    """An axis is out of range or named twice."""
+
+
+class ArgumentError(NetclError, TypeError, ValueError):
+    """An argument has a type or a value that the function does not take."""
+
+
 class DTypeError(NetclError, TypeError):
     """A data type does not fit the operation or the device."""
 

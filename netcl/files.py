@@ -1,0 +1,114 @@
+"""Files on disk that are whole or absent, and that are only read where nobody can make a trap of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+
+def write_atomically(file: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Replace ``file`` by one with this content, or leave it as it was. **Blocks** until the disk has it.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one step: no
+    other process, and no crash, ever sees half of them. A symbolic link is followed: what it names is replaced.
+
+    Parameters
+    ----------
+    file : Path
+        In a folder that exists.
+    content : bytes
+    mode : int, default 0o666
+        Permissions of the new file, less the process's umask; 0o600 for what is the owner's alone.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to or the disk is full. The temporary file is gone then.
+    """
+    target = Path(os.path.realpath(file))
+    made = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(made, flags, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(made, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(made)
+        raise
+    _flush_folder(target.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a renaming survive a power failure, where the system lets folders be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_regular(file: Path, largest: int, *, private: bool = False) -> bytes:
+    """The content of a regular file of at most ``largest`` bytes; never waits, as a pipe or a device could.
+
+    Parameters
+    ----------
+    file : Path
+    largest : int
+        Bytes.
+    private : bool, default False
+        Take only a file of this process's own user that nobody else may write to, and no symbolic link.
+
+    Raises
+    ------
+    OSError
+        If it is missing, no regular file, too large, or not private where it must be; the message says which.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    if private:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(file, flags)
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{file} is not a regular file")
+        if status.st_size > largest:
+            raise OSError(f"{file} has {status.st_size} bytes, more than the {largest} that are read")
+        if private and not _is_private(status):
+            raise OSError(f"{file} belongs to, or can be written by, somebody else")
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(f"{file} has more than the {largest} bytes that are read")
+    return content
+
+
+def private_folder(folder: Path) -> Path:
+    """``folder``, made if it is missing, if it is this user's alone.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made, is a symbolic link or no folder, or belongs to or can be written by somebody else.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = os.lstat(folder)
+    if not stat.S_ISDIR(status.st_mode):
+        raise OSError(f"{folder} is a symbolic link or not a folder; netcl keeps its files in a real one")
+    if not _is_private(status):
+        raise OSError(f"{folder} belongs to, or can be written by, somebody else; make it yours with mode 0700")
+    return folder
+
+
+def _is_private(status: os.stat_result) -> bool:
+    if os.name != "posix":
+        return True
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
