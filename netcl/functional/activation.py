@@ -36,7 +36,7 @@ def _relu(x: Any) -> Any:
     return ex.maximum(x, 0.0)
 
 
-_RELU = (Derivative(lambda g, y: ex.where(y > 0.0, g, 0.0)),)
+_RELU = (Derivative(lambda g, y: ex.where(y <= 0.0, 0.0, g)),)
 
 
 def relu(x: A, /) -> A:
@@ -100,11 +100,23 @@ def sigmoid(x: A, /) -> A:
     return out
 
 
+_FAR = 1e4  # beyond, silu and gelu are 0 or x in every dtype; nearer to infinity, 0 · ∞ and squares would be NaN
+
+
+def _above(x: Any) -> Any:
+    return ex.maximum(x, -_FAR)
+
+
+def _within(x: Any) -> Any:
+    return ex.minimum(_above(x), _FAR)
+
+
 def _silu(x: Any) -> Any:
-    return x * _sigmoid(x)
+    return _above(x) * _sigmoid(x)
 
 
 def _silu_derivative(g: Any, x: Any) -> Any:
+    x = _within(x)
     s = _sigmoid(x)
     return g * s * (1.0 + x * (1.0 - s))
 
@@ -145,18 +157,20 @@ _CUBIC = 0.044715
 
 
 def _gelu(x: Any) -> Any:
-    return 0.5 * x * (1.0 + ex.erf(x * _HALF_ROOT))
+    return 0.5 * _above(x) * (1.0 + ex.erf(x * _HALF_ROOT))
 
 
 def _gelu_derivative(g: Any, x: Any) -> Any:
+    x = _within(x)
     return g * (0.5 * (1.0 + ex.erf(x * _HALF_ROOT)) + x * _DENSITY * ex.exp(-0.5 * x * x))
 
 
 def _gelu_tanh(x: Any) -> Any:
-    return 0.5 * x * (1.0 + ex.tanh(_ROOT_2_OVER_PI * (x + _CUBIC * x * x * x)))
+    return 0.5 * _above(x) * (1.0 + ex.tanh(_ROOT_2_OVER_PI * (x + _CUBIC * x * x * x)))
 
 
 def _gelu_tanh_derivative(g: Any, x: Any) -> Any:
+    x = _within(x)
     t = ex.tanh(_ROOT_2_OVER_PI * (x + _CUBIC * x * x * x))
     slope = _ROOT_2_OVER_PI * (1.0 + 3.0 * _CUBIC * x * x)
     return g * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope)

@@ -6,13 +6,14 @@ added up one window place after another, in a fixed order.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 from netcl import expression as ex
 from netcl import tape
 from netcl.array import Array
-from netcl.dtypes import promote
+from netcl.dtypes import float32, float64, promote
 from netcl.errors import HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating
 from netcl.functional.launch import A, common_backend, identity, mapped, mapped_into, reduced, zeros_for
@@ -65,6 +66,26 @@ def _padded(x: A, windows: Windows, value: float) -> A:
         return x
     around = (0, 0, *windows.padding)
     return padded(x, around, around, value)
+
+
+_LOWEST = {float32: -float.fromhex("0x1.fffffep127"), float64: -sys.float_info.max}
+
+
+def _finite(x: Any) -> Any:
+    return ex.maximum(x, _LOWEST[x.dtype])
+
+
+def _below_all(x: A, windows: Windows) -> A:
+    """Padded images for a search in which what is padded is smaller even than an element of -inf."""
+    if not any(windows.padding):
+        return x
+    height, width = windows.padding
+    shape = (*x.shape[:2], x.shape[2] + 2 * height, x.shape[3] + 2 * width)
+    out = x.empty_like(shape, x.dtype.compute)
+    if out.size:
+        out.backend.fill(out.span(), float("-inf"))
+    mapped_into(interior(out, (0, 0, height, width), x.shape), _finite, x)
+    return out
 
 
 def _view(x: A, windows: Windows) -> A:
@@ -249,8 +270,9 @@ def max_pool2d(x: A, size: Pair, *, stride: Pair | None = None, padding: Pair = 
 
     def vjp(g: A) -> Any:
         order = (0, 1, 4, 5, 2, 3)
-        last = view.restride(
-            tuple([view.shape[i] for i in order]), tuple([view.strides[i] for i in order]), view.offset
+        places = _view(_below_all(x, windows), windows)
+        last = places.restride(
+            tuple([places.shape[i] for i in order]), tuple([places.strides[i] for i in order]), places.offset
         )
         with tape.no_grad():
             first = argmax(viewed(last, (*out.shape, windows.size[0] * windows.size[1])), axis=-1)

@@ -26,6 +26,25 @@ from netcl.functional.launch import (
     pull,
     record_elementwise,
 )
+from netcl.functional.singular import (
+    acosh_derivative,
+    atan2_derivative,
+    atanh_derivative,
+    divide_left,
+    divide_right,
+    flat,
+    hypot_derivative,
+    log_derivative,
+    logaddexp_derivative,
+    over_root,
+    pow_left,
+    pow_right,
+    reciprocal_derivative,
+    remainder_right,
+    rsqrt_derivative,
+    sqrt_derivative,
+    winner_takes,
+)
 
 Unary: TypeAlias = Callable[[A], A]
 Binary: TypeAlias = Callable[..., Any]
@@ -171,31 +190,23 @@ multiply = _binary(
 divide = _binary(
     "divide", "The quotient of each pair of elements.", "y = x1 / x2", "divide(netcl.asarray([1.0, 3.0]), 2)",
     "[0.5, 1.5]",
-    left=lambda g, x2: g / x2, right=lambda g, x2, y: -g * y / x2,
+    left=divide_left, right=divide_right,
 )  # fmt: skip
 floor_divide = _binary(
     "floor_divide", "The quotient of each pair of elements, rounded down.", "y = floor(x1 / x2)",
-    "floor_divide(netcl.asarray([7, -7]), 2)", "[3, -4]", domain="real",
+    "floor_divide(netcl.asarray([7, -7]), 2)", "[3, -4]", left=lambda g, x1: flat(g, x1),
+    right=lambda g, x2: flat(g, x2), domain="real",
 )  # fmt: skip
 remainder = _binary(
     "remainder", "The remainder of each division, with the sign of the divisor.", "y = x1 - floor(x1 / x2) · x2",
     "remainder(netcl.asarray([7, -7]), 4)", "[3, 1]",
-    left=lambda g: g, right=lambda g, x1, x2, y: -g * ((x1 - y) / x2), domain="real",
+    left=lambda g: g, right=remainder_right, domain="real",
 )  # fmt: skip
-
-
-def _pow_left(g: Any, x1: Any, x2: Any) -> Any:
-    return ex.where(ex.equal(x2, 0.0), 0.0, g * x2 * ex.apply("pow", x1, x2 - 1.0))
-
-
-def _pow_right(g: Any, x1: Any, y: Any) -> Any:
-    # At x1 = 0 the limit for a positive exponent is 0, where y·log(x1) would be 0·(-inf).
-    return ex.where(ex.equal(y, 0.0), 0.0, g * y * ex.log(x1))
 
 
 _power = _binary(
     "pow", "Each element of x1 to the power of x2.", "y = x1 ^ x2", "pow(netcl.asarray([2.0, 3.0]), 3)", "[8.0, 27.0]",
-    left=_pow_left, right=_pow_right,
+    left=pow_left, right=pow_right,
 )  # fmt: skip
 
 
@@ -216,45 +227,42 @@ pow.function, pow.domain = _power.function, _power.domain  # type: ignore[attr-d
 atan2 = _binary(
     "atan2", "The angle of each point (x2, x1), in radians.", "y = atan(x1 / x2), in the quadrant of the point",
     "atan2(netcl.asarray([0.0, 1.0]), 1.0)", "[0.0, 0.7853981852531433]",
-    left=lambda g, x1, x2: g * x2 / (x1 * x1 + x2 * x2), right=lambda g, x1, x2: -g * x1 / (x1 * x1 + x2 * x2),
+    left=lambda g, x1, x2: atan2_derivative(g, x2, x1, x2), right=lambda g, x1, x2: atan2_derivative(-g, x1, x1, x2),
     domain="real",
 )  # fmt: skip
 hypot = _binary(
     "hypot", "The length of each vector (x1, x2).", "y = sqrt(x1² + x2²)", "hypot(netcl.asarray([3.0]), 4.0)", "[5.0]",
-    left=lambda g, x1, y: ex.where(ex.equal(y, 0.0), 0.0, g * x1 / y),
-    right=lambda g, x2, y: ex.where(ex.equal(y, 0.0), 0.0, g * x2 / y), domain="real",
+    left=lambda g, x1, y: hypot_derivative(g, x1, y), right=lambda g, x2, y: hypot_derivative(g, x2, y), domain="real",
 )  # fmt: skip
 logaddexp = _binary(
     "logaddexp", "The logarithm of a sum of exponentials, without overflow.", "y = log(exp(x1) + exp(x2))",
     "logaddexp(netcl.asarray([1000.0]), 0.0)", "[1000.0]",
-    left=lambda g, x1, y: g * ex.exp(x1 - y), right=lambda g, x2, y: g * ex.exp(x2 - y), domain="real",
+    left=lambda g, x1, x2: logaddexp_derivative(g, x1, x2), right=lambda g, x1, x2: logaddexp_derivative(g, x2, x1),
+    domain="real",
 )  # fmt: skip
 copysign = _binary(
     "copysign", "The magnitude of x1 with the sign of x2.", "y = |x1| · sign(x2)",
-    "copysign(netcl.asarray([1.0, -2.0]), -1.0)", "[-1.0, -2.0]", domain="real",
+    "copysign(netcl.asarray([1.0, -2.0]), -1.0)", "[-1.0, -2.0]",
+    left=lambda g, x1, x2: g * ex.sign(x1) * ex.apply("copysign", 1.0, x2), right=lambda g: g * 0.0, domain="real",
 )  # fmt: skip
 nextafter = _binary(
     "nextafter", "The next representable number after x1 towards x2.", "y = x1 ± one unit in the last place",
-    "nextafter(netcl.asarray([1.0]), 2.0)", "[1.0000001192092896]", domain="real",
+    "nextafter(netcl.asarray([1.0]), 2.0)", "[1.0000001192092896]", left=lambda g: g,
+    right=lambda g, x2: flat(g, x2), domain="real",
 )  # fmt: skip
-
-
-def _share(wins: str, mine: str) -> Function:
-    """The derivative of a maximum or minimum: all to the winner, half to each of two equals."""
-    if mine == "x1":
-        return lambda g, x1, x2: ex.where(ex.apply(wins, x1, x2), g, ex.where(ex.equal(x1, x2), 0.5 * g, 0.0))
-    return lambda g, x1, x2: ex.where(ex.apply(wins, x2, x1), g, ex.where(ex.equal(x1, x2), 0.5 * g, 0.0))
 
 
 maximum = _binary(
     "maximum", "The larger of each pair of elements; NaN if either is NaN.", "y = max(x1, x2)",
     f"maximum({_X}, 0.0)", "[0.0, 0.5]",
-    left=_share("greater", "x1"), right=_share("greater", "x2"), domain="real",
+    left=lambda g, x1, x2: winner_takes(g, x1 < x2, ex.equal(x1, x2)),
+    right=lambda g, x1, x2: winner_takes(g, x2 < x1, ex.equal(x1, x2)), domain="real",
 )  # fmt: skip
 minimum = _binary(
     "minimum", "The smaller of each pair of elements; NaN if either is NaN.", "y = min(x1, x2)",
     f"minimum({_X}, 0.0)", "[-1.0, 0.0]",
-    left=_share("less", "x1"), right=_share("less", "x2"), domain="real",
+    left=lambda g, x1, x2: winner_takes(g, x1 > x2, ex.equal(x1, x2)),
+    right=lambda g, x1, x2: winner_takes(g, x2 > x1, ex.equal(x1, x2)), domain="real",
 )  # fmt: skip
 
 negative = _unary("negative", "Minus each element.", "y = -x", f"negative({_X})", "[1.0, -0.5]", lambda g: -g)
@@ -263,23 +271,21 @@ abs = _unary(
     "abs", "The absolute value of each element; its derivative at 0 is 0.", "y = |x|", f"abs({_X})", "[1.0, 0.5]",
     lambda g, x: g * ex.sign(x),
 )  # fmt: skip
-sign = _unary(
-    "sign", "The sign of each element: -1, 0 or 1.", "y = x / |x|", f"sign({_X})", "[-1.0, 1.0]", lambda g: g * 0.0
-)
+sign = _unary("sign", "The sign of each element: -1, 0 or 1.", "y = x / |x|", f"sign({_X})", "[-1.0, 1.0]", flat)
 square = _unary(
     "square", "The square of each element.", "y = x²", f"square({_X})", "[1.0, 0.25]", lambda g, x: 2.0 * g * x
 )
 sqrt = _unary(
     "sqrt", "The square root of each element.", "y = x^(1/2)", "sqrt(netcl.asarray([4.0, 9.0]))", "[2.0, 3.0]",
-    lambda g, y: 0.5 * g / y,
+    sqrt_derivative,
 )  # fmt: skip
 rsqrt = _unary(
     "rsqrt", "One over the square root of each element.", "y = x^(-1/2)", "rsqrt(netcl.asarray([4.0]))", "[0.5]",
-    lambda g, y: -0.5 * g * y * y * y,
+    rsqrt_derivative,
 )  # fmt: skip
 reciprocal = _unary(
     "reciprocal", "One over each element.", "y = 1 / x", "reciprocal(netcl.asarray([4.0]))", "[0.25]",
-    lambda g, y: -g * y * y,
+    reciprocal_derivative,
 )  # fmt: skip
 
 # Exponentials, logarithms, angles
@@ -288,23 +294,23 @@ exp = _unary(
 )
 expm1 = _unary(
     "expm1", "The exponential of each element minus one, exact near 0.", "y = e^x - 1",
-    "expm1(netcl.asarray([0.0]))", "[0.0]", lambda g, y: g * (y + 1.0),
+    "expm1(netcl.asarray([0.0]))", "[0.0]", lambda g, x: g * ex.exp(x),
 )  # fmt: skip
 log = _unary(
     "log", "The natural logarithm of each element.", "y = log(x)", "log(netcl.asarray([1.0]))", "[0.0]",
-    lambda g, x: g / x,
+    lambda g, x: log_derivative(g, x),
 )  # fmt: skip
 log1p = _unary(
     "log1p", "The logarithm of one plus each element, exact near 0.", "y = log(1 + x)",
-    "log1p(netcl.asarray([0.0]))", "[0.0]", lambda g, x: g / (1.0 + x),
+    "log1p(netcl.asarray([0.0]))", "[0.0]", lambda g, x: log_derivative(g, 1.0 + x),
 )  # fmt: skip
 log2 = _unary(
     "log2", "The base-2 logarithm of each element.", "y = log(x) / log(2)", "log2(netcl.asarray([8.0]))", "[3.0]",
-    lambda g, x: g / (x * math.log(2.0)),
+    lambda g, x: log_derivative(g, x, math.log(2.0)),
 )  # fmt: skip
 log10 = _unary(
     "log10", "The base-10 logarithm of each element.", "y = log(x) / log(10)", "log10(netcl.asarray([1.0]))", "[0.0]",
-    lambda g, x: g / (x * math.log(10.0)),
+    lambda g, x: log_derivative(g, x, math.log(10.0)),
 )  # fmt: skip
 sin = _unary(
     "sin", "The sine of each angle in radians.", "y = sin(x)", "sin(netcl.asarray([0.0]))", "[0.0]",
@@ -320,11 +326,11 @@ tan = _unary(
 )  # fmt: skip
 asin = _unary(
     "asin", "The angle whose sine is each element.", "y = arcsin(x)", "asin(netcl.asarray([0.0]))", "[0.0]",
-    lambda g, x: g * ex.rsqrt(1.0 - x * x),
+    lambda g, x: over_root(g, (1.0 - x) * (1.0 + x)),
 )  # fmt: skip
 acos = _unary(
     "acos", "The angle whose cosine is each element.", "y = arccos(x)", "acos(netcl.asarray([1.0]))", "[0.0]",
-    lambda g, x: -g * ex.rsqrt(1.0 - x * x),
+    lambda g, x: over_root(-g, (1.0 - x) * (1.0 + x)),
 )  # fmt: skip
 atan = _unary(
     "atan", "The angle whose tangent is each element.", "y = arctan(x)", "atan(netcl.asarray([0.0]))", "[0.0]",
@@ -344,15 +350,15 @@ tanh = _unary(
 )  # fmt: skip
 asinh = _unary(
     "asinh", "The inverse hyperbolic sine of each element.", "y = log(x + sqrt(x² + 1))",
-    "asinh(netcl.asarray([0.0]))", "[0.0]", lambda g, x: g * ex.rsqrt(x * x + 1.0),
+    "asinh(netcl.asarray([0.0]))", "[0.0]", lambda g, x: g / ex.apply("hypot", x, 1.0),
 )  # fmt: skip
 acosh = _unary(
     "acosh", "The inverse hyperbolic cosine of each element.", "y = log(x + sqrt(x² - 1))",
-    "acosh(netcl.asarray([1.0]))", "[0.0]", lambda g, x: g * ex.rsqrt(x * x - 1.0),
+    "acosh(netcl.asarray([1.0]))", "[0.0]", acosh_derivative,
 )  # fmt: skip
 atanh = _unary(
     "atanh", "The inverse hyperbolic tangent of each element.", "y = log((1 + x) / (1 - x)) / 2",
-    "atanh(netcl.asarray([0.0]))", "[0.0]", lambda g, x: g / (1.0 - x * x),
+    "atanh(netcl.asarray([0.0]))", "[0.0]", atanh_derivative,
 )  # fmt: skip
 erf = _unary(
     "erf", "The error function of each element.", "y = 2/sqrt(π) ∫₀ˣ exp(-t²) dt", "erf(netcl.asarray([0.0]))",
@@ -360,17 +366,15 @@ erf = _unary(
 )  # fmt: skip
 
 # Rounding: piecewise constant, so the derivative is 0
-floor = _unary(
-    "floor", "Each element rounded down.", "y = ⌊x⌋", f"floor({_X})", "[-1.0, 0.0]", lambda g: g * 0.0, "real"
-)
-ceil = _unary("ceil", "Each element rounded up.", "y = ⌈x⌉", f"ceil({_X})", "[-1.0, 1.0]", lambda g: g * 0.0, "real")
+floor = _unary("floor", "Each element rounded down.", "y = ⌊x⌋", f"floor({_X})", "[-1.0, 0.0]", flat, "real")
+ceil = _unary("ceil", "Each element rounded up.", "y = ⌈x⌉", f"ceil({_X})", "[-1.0, 1.0]", flat, "real")
 trunc = _unary(
-    "trunc", "Each element rounded towards 0.", "y = sign(x) ⌊|x|⌋", f"trunc({_X})", "[-1.0, 0.0]", lambda g: g * 0.0,
+    "trunc", "Each element rounded towards 0.", "y = sign(x) ⌊|x|⌋", f"trunc({_X})", "[-1.0, 0.0]", flat,
     "real",
 )  # fmt: skip
 round = _unary(
     "round", "Each element rounded to the nearest integer, halves to even.", "y = ⌊x⌉", f"round({_X})", "[-1.0, 0.0]",
-    lambda g: g * 0.0,
+    flat,
 )  # fmt: skip
 
 # Comparisons and predicates
@@ -453,9 +457,9 @@ def _clip_both(x: Any, low: Any, high: Any) -> Any:
 
 
 _CLIP: dict[tuple[bool, bool], tuple[Function, Function]] = {
-    (True, True): (_clip_both, lambda g, x, low, high: ex.where((x >= low) & (x <= high), g, 0.0)),
-    (True, False): (ex.maximum, lambda g, x, low: ex.where(x >= low, g, 0.0)),
-    (False, True): (ex.minimum, lambda g, x, high: ex.where(x <= high, g, 0.0)),
+    (True, True): (_clip_both, lambda g, x, low, high: ex.where((x < low) | (x > high), 0.0, g)),
+    (True, False): (ex.maximum, lambda g, x, low: ex.where(x < low, 0.0, g)),
+    (False, True): (ex.minimum, lambda g, x, high: ex.where(x > high, 0.0, g)),
 }
 
 

@@ -11,7 +11,7 @@ from netcl.array import Array
 from netcl.dtypes import promote
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating, log_softmax
-from netcl.functional.elementwise import multiply, negative, where
+from netcl.functional.elementwise import negative, where
 from netcl.functional.indexing import as_indices, take_along_axis
 from netcl.functional.launch import A, common_backend, identity, mapped, pull, reduced
 from netcl.functional.precision import raised
@@ -69,7 +69,9 @@ def cross_entropy(
 
     Notes
     -----
-    Follows ``torch.nn.functional.cross_entropy``; the mean over no labels is NaN, as there.
+    Follows ``torch.nn.functional.cross_entropy``. The mean over no labels is NaN, as there, and its gradient 0: a batch
+    of nothing but padding moves no weight. A row that is ignored may hold anything, NaN too. With probabilities a class
+    of probability 0 on both sides, such as one masked by -inf, adds 0 (NaN in torch).
 
     Examples
     --------
@@ -149,6 +151,11 @@ def _ratio(total: Any, count: Any) -> Any:
     return total / count
 
 
+def _ratio_or_zero(g: Any, count: Any) -> Any:
+    # Without a label the mean is NaN and depends on nothing.
+    return ex.where(ex.equal(count, 0.0), 0.0, g / count)
+
+
 def _mean_over_labels(losses: A, labels: Array, ignore_index: int) -> A:
     axes = tuple(range(losses.ndim))
     compute = losses.dtype.compute
@@ -157,7 +164,7 @@ def _mean_over_labels(losses: A, labels: Array, ignore_index: int) -> A:
     out: A = mapped(_ratio, total, count, dtype=losses.dtype)
 
     def vjp(g: Any) -> Any:
-        return spread(losses, mapped(_ratio, g, count, dtype=losses.dtype), axes)
+        return spread(losses, mapped(_ratio_or_zero, g, count, dtype=losses.dtype), axes)
 
     tape.record(out, (losses, vjp), name="mean")
     return out
@@ -178,8 +185,21 @@ def _with_probabilities(logits: A, target: A, axis: int, reduction: str, label_s
         kept = 1.0 - label_smoothing
         q = mapped(_smoothed, target, kept, label_smoothing / classes)
         tape.record(q, (target, lambda g: pull(target, _product, g, kept)), name="label_smoothing")
-    losses: A = negative(sum(multiply(q, log_softmax(logits, axis=axis)), axis=axis))
+    log_p = log_softmax(logits, axis=axis)
+    weighted: A = mapped(_weighted, q, log_p)
+    tape.record(
+        weighted,
+        (q, lambda g: pull(q, _product, g, log_p)),
+        (log_p, lambda g: pull(log_p, _product, g, q)),
+        name="multiply",
+    )
+    losses: A = negative(sum(weighted, axis=axis))
     return _finish(losses, reduction)
+
+
+def _weighted(q: Any, log_p: Any) -> Any:
+    # A class that is impossible on both sides costs nothing: 0 · log(0) is its limit, 0.
+    return ex.where(ex.equal(q, 0.0) & ex.apply("isinf", log_p), 0.0, q * log_p)
 
 
 def _finish(losses: A, reduction: str) -> A:

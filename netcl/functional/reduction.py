@@ -13,10 +13,9 @@ from netcl.array import Array
 from netcl.dtypes import DEFAULT_INT, DType, as_dtype, bool_, float32, int64, uint64
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.casting import check_supported
-from netcl.functional.elementwise import sqrt
-from netcl.functional.launch import A, identity, mapped, reduced
+from netcl.functional.launch import A, identity, mapped, reduced, zeros_for
 from netcl.functional.precision import raised
-from netcl.functional.shape import normalize_axes, normalize_axis, reshape
+from netcl.functional.shape import normalize_axes, normalize_axis, reshape, viewed
 
 Axes: TypeAlias = int | Sequence[int] | None
 
@@ -129,23 +128,36 @@ def prod(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdi
 
 
 def _prod_vjp(x: A, g: A, axes: tuple[int, ...]) -> A:
-    # The product of the others: the product of all non-zeros / x, and 0 where another factor is zero.
-    nonzeros = reduced("prod", _one_for_zero, x, axes=axes, keepdims=True)
-    zeros = reduced("sum", _is_zero, x, axes=axes, keepdims=True)
-    return mapped(_prod_others, restored(g, x.shape, axes), x, nonzeros, zeros, dtype=x.dtype)  # type: ignore[no-any-return]
+    # The product of the others: of all ordinary elements / x, with the zeros and infinities counted apart.
+    ordinary = reduced("prod", _ordinary, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
+    zeros = reduced("sum", _is_zero, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
+    infinities = reduced("sum", _is_infinite, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
+    return mapped(  # type: ignore[no-any-return]
+        _prod_others, restored(g, x.shape, axes), x, ordinary, zeros, infinities, dtype=x.dtype
+    )
 
 
-def _one_for_zero(x: Any) -> Any:
-    return ex.where(ex.equal(x, 0.0), 1.0, x)
+def _ordinary(x: Any) -> Any:
+    """1 for a zero, the sign of an infinity, else x."""
+    if x.dtype.kind == "c":
+        return ex.where(ex.equal(x, 0.0), 1.0, x)
+    return ex.where(ex.equal(x, 0.0), 1.0, ex.where(ex.apply("isinf", x), ex.sign(x), x))
 
 
 def _is_zero(x: Any) -> Any:
     return ex.where(ex.equal(x, 0.0), 1.0, 0.0)
 
 
-def _prod_others(g: Any, x: Any, nonzeros: Any, zeros: Any) -> Any:
-    alone = ex.where(ex.equal(zeros, 1.0), nonzeros, 0.0)
-    return g * ex.where(ex.equal(x, 0.0), alone, ex.where(ex.equal(zeros, 0.0), nonzeros / x, 0.0))
+def _is_infinite(x: Any) -> Any:
+    return ex.where(ex.apply("isinf", x), 1.0, 0.0)
+
+
+def _prod_others(g: Any, x: Any, ordinary: Any, zeros: Any, infinities: Any) -> Any:
+    product = ordinary / _ordinary(x)
+    # A zero among the others takes even what has overflowed, but no NaN.
+    vanishes = (zeros - _is_zero(x) > 0.0) & ex.equal(product, product)
+    product = ex.where(vanishes, 0.0, product)
+    return g * product * ex.where(infinities - _is_infinite(x) > 0.0, math.inf, 1.0)
 
 
 def _count(x: Array, axes: tuple[int, ...]) -> int:
@@ -216,8 +228,33 @@ def max_of(a: int | float, b: int | float) -> Any:
     return a if a > b else b
 
 
-def _squared_deviation(x: Any, mean: Any) -> Any:
-    return ex.square(x - mean)
+def _first(x: A, axes: tuple[int, ...]) -> A:
+    """A view of one element for each result of a reduction over ``axes``."""
+    shape = tuple([1 if axis in axes else extent for axis, extent in enumerate(x.shape)])
+    return x.restride(shape, tuple([0 if axis in axes else stride for axis, stride in enumerate(x.strides)]), x.offset)
+
+
+# Deviations are taken from an element before they are averaged: those of a constant are then exactly 0, where the
+# rounding of a mean would leave some. Halves do not overflow.
+
+
+def _half_offset(x: Any, first: Any) -> Any:
+    return 0.5 * x - 0.5 * first
+
+
+def _part_of_offset(x: Any, first: Any, share: Any) -> Any:
+    return _half_offset(x, first) * share
+
+
+def _squared_deviation(x: Any, first: Any, center: Any) -> Any:
+    return ex.square(_half_offset(x, first) - center)
+
+
+def _of_nothing(x: A, axes: tuple[int, ...], dtype: DType, keepdims: bool, name: str) -> Any:
+    """NaN, the mean of no elements."""
+    out: A = averaged(identity, x, axes=axes, n=0, dtype=dtype, keepdims=keepdims)
+    tape.record(out, (x, lambda g: zeros_for(x)), name=name)
+    return out
 
 
 def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> A:
@@ -233,6 +270,10 @@ def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool =
     correction : float, default 0.0
         1 for the unbiased estimate. A divisor of 0 or less gives NaN or infinity.
 
+    Notes
+    -----
+    Of equal elements, whatever they are, it is exactly 0.
+
     Examples
     --------
     >>> import netcl
@@ -244,24 +285,28 @@ def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool =
     dtype = _real_floating(x, "var")
     n = _count(x, axes)
     operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
-    center = averaged(identity, operand, axes=axes, n=n, dtype=dtype.compute, keepdims=True)
+    if x.size == 0:
+        return _of_nothing(operand, axes, dtype, keepdims, "var")  # type: ignore[no-any-return]
+    first = _first(operand, axes)
+    center = reduced("sum", _part_of_offset, operand, first, 1.0 / n, axes=axes, dtype=dtype.compute, keepdims=True)
     divisor = max_of(float(n - correction), 0.0)
-    out: A = averaged(_squared_deviation, operand, center, axes=axes, n=divisor, dtype=dtype, keepdims=keepdims)
+    squares = (operand, first, center)
+    out: A = averaged(_squared_deviation, *squares, axes=axes, n=divisor / 4.0, dtype=dtype, keepdims=keepdims)
 
     def vjp(g: Any) -> Any:
-        factor = 2.0 / divisor if divisor else math.inf
-        return mapped(_var_vjp, restored(g, x.shape, axes), x, center, factor, dtype=x.dtype)
+        factor = 4.0 / divisor if divisor else math.inf
+        return mapped(_var_vjp, restored(g, x.shape, axes), *squares, factor, dtype=x.dtype)
 
     tape.record(out, (x, vjp), name="var")
     return out
 
 
-def _var_vjp(g: Any, x: Any, center: Any, factor: Any) -> Any:
-    return g * (x - center) * factor
+def _var_vjp(g: Any, x: Any, first: Any, center: Any, factor: Any) -> Any:
+    return g * (_half_offset(x, first) - center) * factor
 
 
 def std(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> A:
-    """The standard deviation over axes.
+    """The standard deviation over axes, in three passes; its derivative is 0 where it is 0.
 
     y = sqrt(var(x))
 
@@ -271,14 +316,66 @@ def std(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool =
     axis, correction, keepdims
         As in ``var``.
 
+    Notes
+    -----
+    Squares neither overflow nor vanish: every finite ``x`` has its deviation, though the variance may have none.
+
     Examples
     --------
     >>> import netcl
     >>> netcl.std(netcl.asarray([1.0, 3.0])).item()
     1.0
     """
-    out: A = sqrt(var(x, axis=axis, correction=correction, keepdims=keepdims))
+    x = raised(x)
+    axes = normalize_axes(axis, x.ndim)
+    dtype = _real_floating(x, "std")
+    n = _count(x, axes)
+    operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
+    if x.size == 0:
+        return _of_nothing(operand, axes, dtype, keepdims, "std")  # type: ignore[no-any-return]
+    first, compute = _first(operand, axes), dtype.compute
+    reach = reduced("max", _distance, operand, first, axes=axes, dtype=compute, keepdims=True)
+    units = (operand, first, reach)
+    center = reduced("sum", _part_of_unit, *units, 1.0 / n, axes=axes, dtype=compute, keepdims=True)
+    squares = reduced("sum", _squared_unit, *units, center, axes=axes, dtype=compute, keepdims=True)
+    divisor = max_of(float(n - correction), 0.0)
+    out: A = mapped(_rooted, squares, reach, divisor, dtype=dtype)
+    if not keepdims:
+        out = viewed(out, tuple([extent for axis, extent in enumerate(x.shape) if axis not in axes]))
+
+    def vjp(g: Any) -> Any:
+        wide = restored(g, x.shape, axes)
+        return mapped(_std_vjp, wide, *units, center, squares, divisor, dtype=x.dtype)
+
+    tape.record(out, (x, vjp), name="std")
     return out
+
+
+def _distance(x: Any, first: Any) -> Any:
+    return ex.apply("abs", _half_offset(x, first))
+
+
+def _unit(x: Any, first: Any, reach: Any) -> Any:
+    offset = _half_offset(x, first)
+    return ex.where(ex.equal(reach, 0.0), offset, offset / reach)
+
+
+def _part_of_unit(x: Any, first: Any, reach: Any, share: Any) -> Any:
+    return _unit(x, first, reach) * share
+
+
+def _squared_unit(x: Any, first: Any, reach: Any, center: Any) -> Any:
+    return ex.square(_unit(x, first, reach) - center)
+
+
+def _rooted(squares: Any, reach: Any, divisor: Any) -> Any:
+    return reach * (2.0 * ex.sqrt(squares / divisor))
+
+
+def _std_vjp(g: Any, x: Any, first: Any, reach: Any, center: Any, squares: Any, divisor: Any) -> Any:
+    root = ex.sqrt(squares / divisor)
+    slope = (_unit(x, first, reach) - center) / (root * divisor)
+    return ex.where(ex.equal(root, 0.0), 0.0, g * slope)
 
 
 def _extremum(op: str, x: A, axis: Axes, keepdims: bool) -> A:
@@ -303,11 +400,12 @@ def _is_best(x: Any, best: Any) -> Any:
 
 
 def _share_of_best(g: Any, x: Any, best: Any, ties: Any) -> Any:
-    return ex.where(ex.equal(x, best), g / ties, 0.0)
+    # Nothing equals a best that is NaN: then every share is 0 / 0, so that the NaN shows in the gradient too.
+    return ex.where(ex.equal(x, best), g, 0.0) / ties
 
 
 def max(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
-    """The largest element over axes; NaN if there is one. Equals share the gradient.
+    """The largest element over axes; NaN if there is one, and then the gradient too. Equals share the gradient.
 
     Parameters
     ----------
@@ -330,7 +428,7 @@ def max(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
 
 
 def min(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
-    """The smallest element over axes; NaN if there is one. Equals share the gradient.
+    """The smallest element over axes; NaN if there is one, and then the gradient too. Equals share the gradient.
 
     Parameters
     ----------
@@ -488,27 +586,27 @@ def logsumexp(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     if _count(x, axes) == 0:
         raise ShapeError(f"logsumexp over no elements has no value: shape {x.shape}, axes {axes}; check the size first")
     peak = reduced("max", identity, x, axes=axes, keepdims=True)
-    total = reduced("sum", _shifted_exp, x, peak, axes=axes, dtype=x.dtype.compute, keepdims=keepdims)
-    out: A = mapped(_log_plus, total, peak if keepdims else reshape(peak, total.shape), dtype=x.dtype)
+    total = reduced("sum", _shifted_exp, x, peak, axes=axes, dtype=x.dtype.compute, keepdims=True)
+    out: A = mapped(_log_plus, total, peak, dtype=x.dtype)
+    if not keepdims:
+        out = viewed(out, tuple([extent for axis, extent in enumerate(x.shape) if axis not in axes]))
 
     def vjp(g: Any) -> Any:
-        return mapped(_weighted, restored(g, x.shape, axes), x, restored(out, x.shape, axes), dtype=x.dtype)
+        return mapped(_weighted, restored(g, x.shape, axes), x, peak, total, dtype=x.dtype)
 
     tape.record(out, (x, vjp), name="logsumexp")
     return out
 
 
-def _finite_or_zero(peak: Any) -> Any:
-    return ex.where(ex.isfinite(peak), peak, 0.0)
-
-
 def _shifted_exp(x: Any, peak: Any) -> Any:
-    return ex.exp(x - _finite_or_zero(peak))
+    # The difference of equal infinities is NaN.
+    return ex.where(ex.equal(x, peak), 1.0, ex.exp(x - peak))
 
 
 def _log_plus(total: Any, peak: Any) -> Any:
-    return ex.log(total) + _finite_or_zero(peak)
+    return ex.log(total) + peak
 
 
-def _weighted(g: Any, x: Any, y: Any) -> Any:
-    return g * ex.exp(x - y)
+def _weighted(g: Any, x: Any, peak: Any, total: Any) -> Any:
+    # Not exp(x - y): the result has lost what x and the peak differ by where they are large.
+    return g * _shifted_exp(x, peak) / total
