@@ -17,8 +17,8 @@ from netcl.errors import BackendError, DTypeError, ShapeError
 from netcl.functional import host
 from netcl.functional.casting import astype, check_supported
 from netcl.functional.elementwise import where
-from netcl.functional.launch import identity, mapped, scalar_value
-from netcl.functional.shape import broadcast_to, reshape
+from netcl.functional.launch import scalar_value
+from netcl.functional.shape import broadcast_to, clone, reshape
 from netcl.tensor import Tensor
 
 Shape = int | Sequence[int]
@@ -492,4 +492,4 @@ def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
     for array, place in zip(arrays, order, strict=True):
         own = [array.size if axis == place else 1 for axis in range(len(arrays))]
         columns.append(broadcast_to(reshape(array, own), shape))
-    return [mapped(identity, column) for column in columns]
+    return [clone(column) for column in columns]

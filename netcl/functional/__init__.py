@@ -6,6 +6,7 @@ Functions take arrays and Python numbers and return arrays of the same class. Th
 from netcl.functional.activation import dropout, gelu, log_softmax, relu, sigmoid, silu, softmax
 from netcl.functional.casting import astype
 from netcl.functional.convolution import avg_pool2d, conv2d, max_pool2d
+from netcl.functional.deviation import std, var
 from netcl.functional.elementwise import (
     abs,
     acos,
@@ -91,9 +92,7 @@ from netcl.functional.reduction import (
     mean,
     min,
     prod,
-    std,
     sum,
-    var,
 )
 from netcl.functional.shape import (
     broadcast_arrays,

@@ -1,4 +1,4 @@
-"""Normalisation over the last axes, fused: three launches forward, four to six back."""
+"""Normalisation over the last axes, fused: three or four launches forward, four to six back."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from netcl.array import Array
 from netcl.dtypes import DEFAULT_INT, DType, as_dtype, bool_, float32, int64, uint64
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.casting import check_supported
-from netcl.functional.launch import A, identity, mapped, reduced, zeros_for
+from netcl.functional.launch import A, identity, mapped, reduced
 from netcl.functional.precision import raised
 from netcl.functional.shape import normalize_axes, normalize_axis, reshape, viewed
 
@@ -160,11 +160,12 @@ def _prod_others(g: Any, x: Any, ordinary: Any, zeros: Any, infinities: Any) -> 
     return g * product * ex.where(infinities - _is_infinite(x) > 0.0, math.inf, 1.0)
 
 
-def _count(x: Array, axes: tuple[int, ...]) -> int:
+def count_over(x: Array, axes: tuple[int, ...]) -> int:
+    """How many elements each result of a reduction is made from."""
     return math.prod([x.shape[axis] for axis in axes])
 
 
-def _real_floating(x: Array, name: str) -> DType:
+def mean_dtype(x: Array, name: str) -> DType:
     """The dtype of a mean: that of ``x``, or float32 for integers."""
     _check(x, name, "buif")
     return x.dtype if x.dtype.kind == "f" else float32
@@ -210,8 +211,8 @@ def mean(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     """
     x = raised(x)
     axes = normalize_axes(axis, x.ndim)
-    n = _count(x, axes)
-    dtype = _real_floating(x, "mean")
+    n = count_over(x, axes)
+    dtype = mean_dtype(x, "mean")
     operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
     out: A = averaged(identity, operand, axes=axes, n=n, dtype=dtype, keepdims=keepdims)
     tape.record(out, (x, lambda g: _mean_vjp(x, g, axes, n)), name="mean")
@@ -228,160 +229,10 @@ def max_of(a: int | float, b: int | float) -> Any:
     return a if a > b else b
 
 
-def _first(x: A, axes: tuple[int, ...]) -> A:
-    """A view of one element for each result of a reduction over ``axes``."""
-    shape = tuple([1 if axis in axes else extent for axis, extent in enumerate(x.shape)])
-    return x.restride(shape, tuple([0 if axis in axes else stride for axis, stride in enumerate(x.strides)]), x.offset)
-
-
-# Deviations are taken from an element before they are averaged: those of a constant are then exactly 0, where the
-# rounding of a mean would leave some. Halves do not overflow.
-
-
-def _half_offset(x: Any, first: Any) -> Any:
-    return 0.5 * x - 0.5 * first
-
-
-def _part_of_offset(x: Any, first: Any, share: Any) -> Any:
-    return _half_offset(x, first) * share
-
-
-def _squared_deviation(x: Any, first: Any, center: Any) -> Any:
-    return ex.square(_half_offset(x, first) - center)
-
-
-def _of_nothing(x: A, axes: tuple[int, ...], dtype: DType, keepdims: bool, name: str) -> Any:
-    """NaN, the mean of no elements."""
-    out: A = averaged(identity, x, axes=axes, n=0, dtype=dtype, keepdims=keepdims)
-    tape.record(out, (x, lambda g: zeros_for(x)), name=name)
-    return out
-
-
-def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> A:
-    """The variance over axes, in two passes.
-
-    y = Σ (x - mean(x))² / (n - correction)
-
-    Parameters
-    ----------
-    x : Tensor
-    axis, keepdims
-        As in ``sum``.
-    correction : float, default 0.0
-        1 for the unbiased estimate. A divisor of 0 or less gives NaN or infinity.
-
-    Notes
-    -----
-    Of equal elements, whatever they are, it is exactly 0.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.var(netcl.asarray([1.0, 2.0, 3.0]), correction=1).item()
-    1.0
-    """
-    x = raised(x)
-    axes = normalize_axes(axis, x.ndim)
-    dtype = _real_floating(x, "var")
-    n = _count(x, axes)
-    operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
-    if x.size == 0:
-        return _of_nothing(operand, axes, dtype, keepdims, "var")  # type: ignore[no-any-return]
-    first = _first(operand, axes)
-    center = reduced("sum", _part_of_offset, operand, first, 1.0 / n, axes=axes, dtype=dtype.compute, keepdims=True)
-    divisor = max_of(float(n - correction), 0.0)
-    squares = (operand, first, center)
-    out: A = averaged(_squared_deviation, *squares, axes=axes, n=divisor / 4.0, dtype=dtype, keepdims=keepdims)
-
-    def vjp(g: Any) -> Any:
-        factor = 4.0 / divisor if divisor else math.inf
-        return mapped(_var_vjp, restored(g, x.shape, axes), *squares, factor, dtype=x.dtype)
-
-    tape.record(out, (x, vjp), name="var")
-    return out
-
-
-def _var_vjp(g: Any, x: Any, first: Any, center: Any, factor: Any) -> Any:
-    return g * (_half_offset(x, first) - center) * factor
-
-
-def std(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> A:
-    """The standard deviation over axes, in three passes; its derivative is 0 where it is 0.
-
-    y = sqrt(var(x))
-
-    Parameters
-    ----------
-    x : Tensor
-    axis, correction, keepdims
-        As in ``var``.
-
-    Notes
-    -----
-    Squares neither overflow nor vanish: every finite ``x`` has its deviation, though the variance may have none.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.std(netcl.asarray([1.0, 3.0])).item()
-    1.0
-    """
-    x = raised(x)
-    axes = normalize_axes(axis, x.ndim)
-    dtype = _real_floating(x, "std")
-    n = _count(x, axes)
-    operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
-    if x.size == 0:
-        return _of_nothing(operand, axes, dtype, keepdims, "std")  # type: ignore[no-any-return]
-    first, compute = _first(operand, axes), dtype.compute
-    reach = reduced("max", _distance, operand, first, axes=axes, dtype=compute, keepdims=True)
-    units = (operand, first, reach)
-    center = reduced("sum", _part_of_unit, *units, 1.0 / n, axes=axes, dtype=compute, keepdims=True)
-    squares = reduced("sum", _squared_unit, *units, center, axes=axes, dtype=compute, keepdims=True)
-    divisor = max_of(float(n - correction), 0.0)
-    out: A = mapped(_rooted, squares, reach, divisor, dtype=dtype)
-    if not keepdims:
-        out = viewed(out, tuple([extent for axis, extent in enumerate(x.shape) if axis not in axes]))
-
-    def vjp(g: Any) -> Any:
-        wide = restored(g, x.shape, axes)
-        return mapped(_std_vjp, wide, *units, center, squares, divisor, dtype=x.dtype)
-
-    tape.record(out, (x, vjp), name="std")
-    return out
-
-
-def _distance(x: Any, first: Any) -> Any:
-    return ex.apply("abs", _half_offset(x, first))
-
-
-def _unit(x: Any, first: Any, reach: Any) -> Any:
-    offset = _half_offset(x, first)
-    return ex.where(ex.equal(reach, 0.0), offset, offset / reach)
-
-
-def _part_of_unit(x: Any, first: Any, reach: Any, share: Any) -> Any:
-    return _unit(x, first, reach) * share
-
-
-def _squared_unit(x: Any, first: Any, reach: Any, center: Any) -> Any:
-    return ex.square(_unit(x, first, reach) - center)
-
-
-def _rooted(squares: Any, reach: Any, divisor: Any) -> Any:
-    return reach * (2.0 * ex.sqrt(squares / divisor))
-
-
-def _std_vjp(g: Any, x: Any, first: Any, reach: Any, center: Any, squares: Any, divisor: Any) -> Any:
-    root = ex.sqrt(squares / divisor)
-    slope = (_unit(x, first, reach) - center) / (root * divisor)
-    return ex.where(ex.equal(root, 0.0), 0.0, g * slope)
-
-
 def _extremum(op: str, x: A, axis: Axes, keepdims: bool) -> A:
     _check(x, op, "uif")
     axes = normalize_axes(axis, x.ndim)
-    if x.size == 0 and _count(x, axes) == 0:
+    if x.size == 0 and count_over(x, axes) == 0:
         raise ShapeError(f"{op} over no elements has no value: shape {x.shape}, axes {axes}; check the size first")
     out: A = reduced(op, identity, x, axes=axes, keepdims=keepdims)
 
@@ -583,7 +434,7 @@ def logsumexp(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     _check(x, "logsumexp", "f")
     x = raised(x)
     axes = normalize_axes(axis, x.ndim)
-    if _count(x, axes) == 0:
+    if count_over(x, axes) == 0:
         raise ShapeError(f"logsumexp over no elements has no value: shape {x.shape}, axes {axes}; check the size first")
     peak = reduced("max", identity, x, axes=axes, keepdims=True)
     total = reduced("sum", _shifted_exp, x, peak, axes=axes, dtype=x.dtype.compute, keepdims=True)

@@ -1,0 +1,158 @@
+"""Values and gradients where a function has no ordinary derivative: a table for every differentiable function."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+
+import numpy as np
+import pytest
+
+import netcl
+import netcl.autograd as ag
+from netcl import nn
+from tests.singular_arrays import ARRAYS, MAKERS, MODULES, MOVES, NO_DERIVATIVE
+from tests.singular_points import ELEMENTWISE, INF, NAN
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
+with_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the parity extra is not installed")
+
+
+def gradients(function, values, seed, backend, dtype):
+    """The value of a function, and the gradient along each operand."""
+    operands = [
+        netcl.asarray(np.asarray(value, dtype), device=backend.device, requires_grad=True, copy=True)
+        for value in values
+    ]
+    with netcl.use_backend(backend), ag.Tape() as tape:
+        out = function(*operands)
+    start = np.array(np.broadcast_to(np.asarray(seed, out.dtype.name), out.shape))
+    tape.backward(out, seed=netcl.asarray(start, device=backend.device))
+    return out.numpy(), [operand.grad.numpy() for operand in operands]
+
+
+def torch_gradients(function, values, seed, dtype):
+    import torch
+
+    operands = [torch.tensor(np.asarray(value, dtype), requires_grad=True) for value in values]
+    out = function(torch, *operands)
+    if out is None:
+        return None
+    out.backward(torch.tensor(np.array(np.broadcast_to(seed, out.shape)), dtype=out.dtype))
+    # In float32 torch hands some operands of zero elements no gradient.
+    return out.detach().numpy(), [np.zeros(x.shape) if x.grad is None else x.grad.numpy() for x in operands]
+
+
+def close(got, want, dtype, where=True):
+    """Assert equality up to rounding, of infinities and NaN too; zeros may have either sign."""
+    got, want = np.broadcast_arrays(np.asarray(got, "float64"), np.asarray(want, "float64"))
+    with np.errstate(invalid="ignore"):
+        tiny = 1e-6 if dtype == "float32" else 1e-14
+        same = np.isclose(got, want, rtol=TOLERANCE[dtype], atol=0, equal_nan=True)
+        same |= (want == 0) & (np.abs(got) <= tiny) | ~np.asarray(where)
+    assert same.all(), f"\ngot  {got[~same]}\nwant {want[~same]}\nat {np.argwhere(~same).tolist()}"
+
+
+def columns(case):
+    """The points of an elementwise case as arrays: operands, gradients coming in, values, gradients, agreeing."""
+    points = case.points
+    values = np.array([point.x for point in points]).T
+    derivatives = np.array([point.d for point in points]).T
+    agree = np.array([not point.why for point in points])
+    return values, np.array([point.g for point in points]), np.array([p.y for p in points]), derivatives, agree
+
+
+def dtypes_of(backend):
+    """float64 where it costs no kernels."""
+    return ("float64", "float32") if backend.device.backend == "numpy" else ("float32",)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_elementwise(name, backend):
+    case = ELEMENTWISE[name]
+    values, seed, y, derivatives, _ = columns(case)
+    for dtype in dtypes_of(backend):
+        got, grads = gradients(case.function, values, seed, backend, dtype)
+        close(got, y, dtype)
+        for grad, derivative in zip(grads, derivatives, strict=True):
+            close(grad, derivative, dtype)
+
+
+@with_torch
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_elementwise_is_torchs(name, dtype):
+    case = ELEMENTWISE[name]
+    values, seed, y, derivatives, agree = columns(case)
+    found = torch_gradients(case.torch, values.astype(dtype), seed, dtype)
+    if found is None:
+        return
+    close(found[0], y, dtype, agree)
+    for grad, derivative in zip(found[1], derivatives, strict=True):
+        close(grad, derivative, dtype, agree)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays(name, backend):
+    case = ARRAYS[name]
+    for dtype in dtypes_of(backend):
+        got, grads = gradients(case.function, case.operands, case.seed, backend, dtype)
+        close(got, case.value, dtype)
+        for grad, want in zip(grads, case.gradients, strict=True):
+            close(grad, want, dtype)
+
+
+@with_torch
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", [name for name, case in ARRAYS.items() if not case.why])
+def test_arrays_are_torchs(name, dtype):
+    case = ARRAYS[name]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*degrees of freedom is <= 0")
+        value, grads = torch_gradients(case.torch, case.operands, case.seed, dtype)
+    close(value, case.value, dtype)
+    for grad, want in zip(grads, case.gradients, strict=True):
+        close(grad, want, dtype)
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moved_elements_may_be_anything(name):
+    function, arrivals = MOVES[name]
+    with netcl.use_backend("numpy"):
+        x = netcl.asarray([[NAN, INF, -INF], [0.0, -0.0, 1e38]], requires_grad=True)
+        with ag.Tape() as tape:
+            y = function(x)
+        tape.backward(y, seed=netcl.ones(y.shape))
+    np.testing.assert_array_equal(x.grad.numpy(), np.broadcast_to(arrivals, (2, 3)))
+
+
+def covered():
+    """The functions that have points."""
+    names = {name for name in ELEMENTWISE if " " not in name} | set(MOVES)
+    names |= {name for case in ARRAYS.values() for name in case.covers}
+    return names | {"clip", "pow"}
+
+
+def test_every_public_function_has_points():
+    public = {*ag.__all__, *netcl.linalg.__all__}
+    public |= {name for name in netcl.__all__ if callable(getattr(netcl, name)) and not name.startswith("_")}
+    without = {name for name in public if not isinstance(getattr(netcl, name, None), netcl.DType)}
+    without -= covered() | NO_DERIVATIVE | MAKERS
+    assert without == set(), "give these points in tests/singular_points.py or tests/singular_arrays.py"
+
+
+def test_every_module_has_points():
+    modules = {getattr(nn, name) for name in nn.__all__} - {nn.Module, nn.Sequential, nn.init}
+    assert modules == set(MODULES), "say in MODULES which function each module calls"
+    assert set(MODULES.values()) <= covered()
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_a_nan_is_never_hidden(name):
+    """Where the value is NaN some gradient is not 0: a step on it shows."""
+    values, seed, y, derivatives, _ = columns(ELEMENTWISE[name])
+    hidden = (seed == 1.0) & np.isnan(y) & np.all(derivatives == 0.0, axis=0)
+    assert not hidden.any(), values[:, hidden]
+    assert (
+        name in ("where", "x ** 1") or np.isnan(values).any() or name.startswith(("clip with", "sin(x)", "log behind"))
+    )
