@@ -44,6 +44,8 @@ ELEMENTWISE = {
     "atan": _unary(netcl.atan), "sinh": _unary(netcl.sinh), "cosh": _unary(netcl.cosh), "tanh": _unary(netcl.tanh),
     "asinh": _unary(netcl.asinh), "acosh": _unary(netcl.acosh, ABOVE_ONE), "atanh": _unary(netcl.atanh, UNIT),
     "erf": _unary(netcl.erf), "sign": _unary(netcl.sign, APART), "relu": _unary(F.relu, APART),
+    "floor": _unary(netcl.floor, APART), "ceil": _unary(netcl.ceil, APART), "trunc": _unary(netcl.trunc, APART),
+    "round": _unary(netcl.round, APART),
     "sigmoid": _unary(F.sigmoid), "silu": _unary(F.silu), "gelu": _unary(F.gelu),
     "gelu tanh": _unary(lambda x: F.gelu(x, approximate="tanh")),
     "clip": _unary(lambda x: netcl.clip(x, -1.05, 0.95)), "clip below": _unary(lambda x: netcl.clip(x, min=-0.55)),
@@ -53,6 +55,8 @@ ELEMENTWISE = {
     "atan2": _binary(netcl.atan2, POSITIVE, APART), "hypot": _binary(netcl.hypot, APART, ANY),
     "logaddexp": _binary(netcl.logaddexp), "maximum": _binary(netcl.maximum), "minimum": _binary(netcl.minimum),
     "remainder": _binary(netcl.remainder, POSITIVE, ABOVE_ONE),
+    "floor_divide": _binary(netcl.floor_divide, POSITIVE, ABOVE_ONE),
+    "copysign": _binary(netcl.copysign, APART, APART), "nextafter": _binary(netcl.nextafter, APART, ABOVE_ONE),
     "scalars": _unary(lambda x: 2.0 / (1 - x * 3) + (x + 4) ** 3 - (2 - x), POSITIVE),
     "square by power": _unary(lambda x: x**2 + 2.0**x),
     "where": _binary(lambda x, y: netcl.where(x > 0.1, x * y, y)),
@@ -94,6 +98,7 @@ SHAPES = {
         lambda x: netcl.take_along_axis(x, netcl.asarray([[0, 2, 2]], device=x.device), axis=1), (2, 3)
     ),
     "embedding": _of(lambda w: F.embedding(netcl.asarray([[0, 2], [2, 1]], device=w.device), w), (3, 4)),
+    "meshgrid": _of(lambda x, y: netcl.meshgrid(x, y)[0] * netcl.meshgrid(x, y)[1], (3,), (2,)),
     "tril": _of(lambda x: netcl.tril(x) + netcl.triu(x, k=1) * 2, (3, 3)),
 }
 

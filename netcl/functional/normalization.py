@@ -1,4 +1,4 @@
-"""Normalisation over the last axes, fused: three or four launches forward, four to six back."""
+"""Normalisation over the last axes, fused: four launches forward, three to eight back."""
 
 from __future__ import annotations
 
@@ -10,42 +10,51 @@ from netcl import expression as ex
 from netcl import tape
 from netcl.errors import HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating
+from netcl.functional.deviation import first_along
 from netcl.functional.launch import A, common_backend, identity, mapped, reduced
 from netcl.functional.precision import raised
 from netcl.functional.reduction import averaged
 
-
-def _deviation(x: Any, mean: Any) -> Any:
-    return ex.square(x - mean)
+# As in deviation.py, what is averaged is taken from the first element of a row: a constant row is then exactly 0.
 
 
-def _normalised(x: Any, mean: Any, var: Any, eps: Any) -> Any:
-    return (x - mean) * ex.rsqrt(var + eps)
+def _part_of_offset(x: Any, first: Any, share: Any) -> Any:
+    return (x - first) * share
 
 
-def _normalised_scaled(x: Any, mean: Any, var: Any, eps: Any, weight: Any) -> Any:
-    return _normalised(x, mean, var, eps) * weight
+def _squared_deviation(x: Any, first: Any, center: Any) -> Any:
+    return ex.square(x - first - center)
 
 
-def _normalised_affine(x: Any, mean: Any, var: Any, eps: Any, weight: Any, bias: Any) -> Any:
-    return _normalised(x, mean, var, eps) * weight + bias
+def _normalised(x: Any, first: Any, center: Any, var: Any, eps: Any) -> Any:
+    return (x - first - center) * ex.rsqrt(var + eps)
 
 
-def _normalised_shifted(x: Any, mean: Any, var: Any, eps: Any, bias: Any) -> Any:
-    return _normalised(x, mean, var, eps) + bias
+def _normalised_scaled(x: Any, first: Any, center: Any, var: Any, eps: Any, weight: Any) -> Any:
+    return _normalised(x, first, center, var, eps) * weight
+
+
+def _normalised_affine(x: Any, first: Any, center: Any, var: Any, eps: Any, weight: Any, bias: Any) -> Any:
+    return _normalised(x, first, center, var, eps) * weight + bias
+
+
+def _normalised_shifted(x: Any, first: Any, center: Any, var: Any, eps: Any, bias: Any) -> Any:
+    return _normalised(x, first, center, var, eps) + bias
 
 
 def _product(g: Any, weight: Any) -> Any:
     return g * weight
 
 
-def _with_normalised(g: Any, x: Any, mean: Any, var: Any, eps: Any) -> Any:
-    return g * _normalised(x, mean, var, eps)
+def _with_normalised(g: Any, x: Any, first: Any, center: Any, var: Any, eps: Any) -> Any:
+    return g * _normalised(x, first, center, var, eps)
 
 
-def _input_gradient(g: Any, x: Any, mean: Any, var: Any, eps: Any, g_mean: Any, g_x_mean: Any) -> Any:
+def _input_gradient(
+    g: Any, x: Any, first: Any, center: Any, var: Any, eps: Any, g_mean: Any, g_x_mean: Any
+) -> Any:  # fmt: skip
     # Mean and variance depend on x too: what changes them all alike is taken out again.
-    return ex.rsqrt(var + eps) * (g - g_mean - _normalised(x, mean, var, eps) * g_x_mean)
+    return ex.rsqrt(var + eps) * (g - g_mean - _normalised(x, first, center, var, eps) * g_x_mean)
 
 
 def layer_norm(
@@ -102,30 +111,32 @@ def layer_norm(
     lead = tuple(range(x.ndim - len(shape)))
     n = math.prod(shape)
     compute = x.dtype.compute
-    mean = averaged(identity, x, axes=axes, n=n, dtype=compute, keepdims=True)
-    var = averaged(_deviation, x, mean, axes=axes, n=n, dtype=compute, keepdims=True)
+    first = first_along(x, axes)
+    center = reduced("sum", _part_of_offset, x, first, 1.0 / max(n, 1), axes=axes, dtype=compute, keepdims=True)
+    var = averaged(_squared_deviation, x, first, center, axes=axes, n=n, dtype=compute, keepdims=True)
+    row = (x, first, center, var, eps)
     out: A
     if weight is not None and bias is not None:
-        out = mapped(_normalised_affine, x, mean, var, eps, weight, bias, dtype=x.dtype)
+        out = mapped(_normalised_affine, *row, weight, bias, dtype=x.dtype)
     elif weight is not None:
-        out = mapped(_normalised_scaled, x, mean, var, eps, weight, dtype=x.dtype)
+        out = mapped(_normalised_scaled, *row, weight, dtype=x.dtype)
     elif bias is not None:
-        out = mapped(_normalised_shifted, x, mean, var, eps, bias, dtype=x.dtype)
+        out = mapped(_normalised_shifted, *row, bias, dtype=x.dtype)
     else:
-        out = mapped(_normalised, x, mean, var, eps, dtype=x.dtype)
+        out = mapped(_normalised, *row, dtype=x.dtype)
 
     def to_input(g: Any) -> Any:
         scaled = g if weight is None else mapped(_product, g, weight, dtype=compute)
         g_mean = averaged(identity, scaled, axes=axes, n=n, dtype=compute, keepdims=True)
-        g_x_mean = averaged(_with_normalised, scaled, x, mean, var, eps, axes=axes, n=n, dtype=compute, keepdims=True)
-        return mapped(_input_gradient, scaled, x, mean, var, eps, g_mean, g_x_mean, dtype=x.dtype)
+        g_x_mean = averaged(_with_normalised, scaled, *row, axes=axes, n=n, dtype=compute, keepdims=True)
+        return mapped(_input_gradient, scaled, *row, g_mean, g_x_mean, dtype=x.dtype)
 
     entries: list[tuple[A, tape.VJP]] = [(x, to_input)]
     if weight is not None:
         w = weight
 
         def to_weight(g: Any, into: Any) -> Any:
-            return reduced("sum", _with_normalised, g, x, mean, var, eps, axes=lead, dtype=w.dtype, out=into)
+            return reduced("sum", _with_normalised, g, *row, axes=lead, dtype=w.dtype, out=into)
 
         entries.append((w, tape.Into(to_weight)))
     if bias is not None:
