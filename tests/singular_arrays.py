@@ -15,8 +15,8 @@ EXACT = "equal elements deviate by exactly 0, whatever a mean is rounded to"
 DIFFERENCE = "the result has lost the difference that decides the shares"
 IGNORED = "a row that is ignored may hold anything"
 EMPTY_TERM = "a class impossible on both sides adds 0 · log(0) = 0"
+DROPPED = "an element that is dropped is not taken, whatever it holds"
 FIRST = "of several NaN in a window the first counts, in torch the last"
-_PER_NAN = "torch gives nothing to an ordinary operand beside a zero and a NaN"
 
 
 @dataclass(frozen=True)
@@ -232,6 +232,7 @@ LAYERS = {
     **_table(
         "dropout", lambda x: F.dropout(x, 1.0), lambda t, x: t.nn.functional.dropout(x, 1.0),
         ([1.0, 2.0], [0.0, 0.0], [0.0, 0.0]),
+        ([NAN, INF], [0.0, 0.0], [0.0, 0.0], DROPPED),
     ),
     **{
         name: ArrayCase(function, torch, operands, value, grads, covers=(name,))

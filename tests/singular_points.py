@@ -242,6 +242,10 @@ UNARY: dict[str, Elementwise] = {
         "remainder", (3.0, 0.0, 1.0), (-1.0, 2.0, 1.0), (INF, NAN, 1.0), (NAN, NAN, 1.0),
         function=lambda x: x % 3.0, torch=lambda t, x: x % 3.0,
     ),
+    "3 % x": _one(
+        "remainder", (3.0, 0.0, -1.0), (-2.0, -1.0, 2.0), (INF, 3.0, 0.0), (0.0, NAN, -INF), (0.0, NAN, 0.0, 0.0, CUT),
+        _ONE_NAN, function=lambda x: 3.0 % x, torch=lambda t, x: t.remainder(t.full_like(x, 3.0), x),
+    ),
     "astype": _one(
         "astype", (1e6, INF, 1.0), (INF, INF, 1.0), (-INF, -INF, 1.0), (NAN, NAN, 1.0), (0.0, 0.0, 1.0),
         function=lambda x: netcl.astype(x, netcl.float16), torch=lambda t, x: x.to(t.float16),

@@ -10,6 +10,7 @@ import pytest
 
 import netcl
 import netcl.autograd as ag
+import netcl.functional as F
 from netcl import nn
 from tests.singular_arrays import ARRAYS, MAKERS, MODULES, MOVES, NO_DERIVATIVE
 from tests.singular_points import ELEMENTWISE, INF, NAN
@@ -156,3 +157,28 @@ def test_a_nan_is_never_hidden(name):
     assert (
         name in ("where", "x ** 1") or np.isnan(values).any() or name.startswith(("clip with", "sin(x)", "log behind"))
     )
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y: F.cross_entropy(y, netcl.full(y.shape[0], -100)),
+        lambda y: F.cross_entropy(y, netcl.full(y.shape[0], -100), label_smoothing=0.1),
+        lambda y: F.cross_entropy(y[:0], y[:0]),
+        lambda y: F.nll_loss(F.log_softmax(y), netcl.full(y.shape[0], -100)),
+        lambda y: F.mse_loss(y[:0], netcl.zeros((0, 3))),
+        lambda y: netcl.mean(y[:0]),
+        lambda y: netcl.var(y[:0]),
+        lambda y: netcl.std(y[:0]),
+    ],
+)
+def test_a_batch_of_nothing_moves_no_weight(loss, rows, backend):
+    """Neither no rows nor rows of padding alone; the loss may be NaN."""
+    with netcl.use_backend(backend):
+        weight, bias = netcl.ones((2, 3), requires_grad=True), netcl.zeros(3, requires_grad=True)
+        with ag.Tape() as tape:
+            y = loss(F.layer_norm(netcl.ones((rows, 2)) @ weight + bias, 3))
+        tape.backward(y)
+        assert weight.grad.tolist() == [[0.0] * 3] * 2
+        assert bias.grad.tolist() == [0.0] * 3
