@@ -142,6 +142,12 @@ def test_every_public_function_has_points():
     assert without == set(), "give these points in tests/singular_points.py or tests/singular_arrays.py"
 
 
+def test_every_method_has_points():
+    methods = {name for name, value in vars(netcl.Tensor).items() if name[0] != "_" and callable(value)}
+    readers = {"item", "numpy", "tolist", "detach"}
+    assert methods - readers - {"to_device", "argmax"} <= covered(), "a method is the function of its name"
+
+
 def test_every_module_has_points():
     modules = {getattr(nn, name) for name in nn.__all__} - {nn.Module, nn.Sequential, nn.init}
     assert modules == set(MODULES), "say in MODULES which function each module calls"

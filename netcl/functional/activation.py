@@ -165,15 +165,20 @@ def _gelu_derivative(g: Any, x: Any) -> Any:
     return g * (0.5 * (1.0 + ex.erf(x * _HALF_ROOT)) + x * _DENSITY * ex.exp(-0.5 * x * x))
 
 
+def _twice_the_tanh_argument(x: Any) -> Any:
+    return 2.0 * _ROOT_2_OVER_PI * (x + _CUBIC * x * x * x)
+
+
 def _gelu_tanh(x: Any) -> Any:
-    return 0.5 * _above(x) * (1.0 + ex.tanh(_ROOT_2_OVER_PI * (x + _CUBIC * x * x * x)))
+    # (1 + tanh(u)) / 2 is sigmoid(2u), which does not cancel where tanh is rounded to nearly -1.
+    return _above(x) * _sigmoid(_twice_the_tanh_argument(x))
 
 
 def _gelu_tanh_derivative(g: Any, x: Any) -> Any:
     x = _within(x)
-    t = ex.tanh(_ROOT_2_OVER_PI * (x + _CUBIC * x * x * x))
-    slope = _ROOT_2_OVER_PI * (1.0 + 3.0 * _CUBIC * x * x)
-    return g * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope)
+    s = _sigmoid(_twice_the_tanh_argument(x))
+    slope = 2.0 * _ROOT_2_OVER_PI * (1.0 + 3.0 * _CUBIC * x * x)
+    return g * s * (1.0 + x * (1.0 - s) * slope)
 
 
 _GELU = {

@@ -226,7 +226,7 @@ pow.function, pow.domain = _power.function, _power.domain  # type: ignore[attr-d
 
 atan2 = _binary(
     "atan2", "The angle of each point (x2, x1), in radians.", "y = atan(x1 / x2), in the quadrant of the point",
-    "atan2(netcl.asarray([0.0, 1.0]), 1.0)", "[0.0, 0.7853981852531433]",
+    "atan2(netcl.asarray([0.0, -0.0]), 1.0)", "[0.0, -0.0]",
     left=lambda g, x1, x2: atan2_derivative(g, x2, x1, x2), right=lambda g, x1, x2: atan2_derivative(-g, x1, x1, x2),
     domain="real",
 )  # fmt: skip
