@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import stat
 from pathlib import Path
+from typing import Any
 
 
-def write_atomically(file: Path, content: bytes, *, mode: int = 0o666) -> None:
+def write_atomically(file: Path, content: bytes, *, mode: int = 0o666, flush: bool = True) -> None:
     """Replace ``file`` by one with this content, or leave it as it was. **Blocks** until the disk has it.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one step: no
@@ -22,6 +24,9 @@ def write_atomically(file: Path, content: bytes, *, mode: int = 0o666) -> None:
     content : bytes
     mode : int, default 0o666
         Permissions of the new file, less the process's umask; 0o600 for what is the owner's alone.
+    flush : bool, default True
+        Wait for the disk. Without it a power failure may leave a file of that name that is not whole, which does for
+        what carries a checksum and can be made again.
 
     Raises
     ------
@@ -35,14 +40,16 @@ def write_atomically(file: Path, content: bytes, *, mode: int = 0o666) -> None:
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if flush:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.replace(made, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(made)
         raise
-    _flush_folder(target.parent)
+    if flush:
+        _flush_folder(target.parent)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -87,6 +94,33 @@ def read_regular(file: Path, largest: int, *, private: bool = False) -> bytes:
     if len(content) > largest:
         raise OSError(f"{file} has more than the {largest} bytes that are read")
     return content
+
+
+def read_json(text: str | bytes) -> Any:
+    """What a JSON text says, without what Python's reader adds or lets pass.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, holds NaN or an infinity, names a key twice in one object, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the key {twice[:80]!r} twice in one object")
+    return made
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"it holds {name}, which is no JSON")
 
 
 def private_folder(folder: Path) -> Path:

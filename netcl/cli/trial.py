@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from netcl.child_process import run_module
 
 TIMEOUT = 300.0
 """Seconds after which a child counts as hanging; a driver may take a minute or two to build its first kernels."""
@@ -33,23 +33,14 @@ class Outcome:
 
 def in_child(*arguments: str) -> Outcome:
     """Run this module with ``arguments`` in a process of its own. **Blocks**, up to :data:`TIMEOUT`; never raises."""
-    command = [sys.executable or "python", "-m", "netcl.cli.trial", *arguments]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=False)
-    except subprocess.TimeoutExpired:
-        return Outcome(failure=f"did not finish within {TIMEOUT:.0f} s")
-    except OSError as error:
-        return Outcome(failure=f"no child process could be started ({error})")
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    if done.returncode == 0:
+    done = run_module("netcl.cli.trial", *arguments, timeout=TIMEOUT)
+    if not done.failure:
         # A runtime may write to the same stream; the answer comes last.
         with contextlib.suppress(ValueError, IndexError):
-            return Outcome(json.loads(done.stdout.decode(errors="replace").strip().splitlines()[-1]))
-    ending = f"ended with status {done.returncode}"
-    if done.returncode < 0:
-        with contextlib.suppress(ValueError):
-            ending = f"was ended by {signal.Signals(-done.returncode).name}"
-    return Outcome(failure=f"{ending}{': ' if said else ''}{said[-1] if said else ''}")
+            return Outcome(json.loads(done.output.strip().splitlines()[-1]))
+    said = done.errors.strip().splitlines()
+    failure = done.failure or "gave no answer"
+    return Outcome(failure=f"{failure}{': ' if said else ''}{said[-1] if said else ''}")
 
 
 def train(name: str) -> dict[str, float]:
