@@ -10,35 +10,39 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyopencl as cl
 
 from netcl.backends.base import Span
 from netcl.backends.opencl import tuning
-from netcl.backends.opencl.runtime import CACHE_VARIABLE, cache_folder
+from netcl.backends.opencl.runtime import (
+    CACHE_VARIABLE,
+    POCL_VARIABLE,
+    cache_subfolder,
+    report_cache,
+    scratch_folder,
+)
+from netcl.child_process import run_python
 from netcl.dtypes import float32
+from netcl.files import read_json, read_regular, write_atomically
 
 TIMEOUT = 60.0
 """Seconds after which a device counts as hanging."""
+
+LARGEST = 1 << 16
+"""Bytes of a kept answer that are read at most."""
 
 RETRY = 24 * 3600.0
 """Seconds after which a device that failed is tried again: its cause may have been repaired."""
 
 # The child compares pointers of nothing: it lists the devices as the parent did and takes the one at a position.
 _CHILD = """\
-import json, sys
-position, path = json.loads(sys.argv[1])
-sys.path[:] = path
 from netcl.backends.opencl.probe import try_device
-try_device(position)
+try_device(int(sys.argv[1]))
 """
 
 
@@ -61,7 +65,7 @@ def check(cl_device: cl.Device, position: int, *, fresh: bool = False) -> Health
     fresh : bool, default False
         Try it even if the answer is known.
     """
-    file = cache_folder() / "probes" / f"{_key(cl_device)}.json"
+    file = f"{_key(cl_device)}.json"
     known = None if fresh else _read(file)
     if known is None:
         known = _try_in_child(position)
@@ -91,32 +95,19 @@ def try_device(position: int) -> None:
 
 
 def _try_in_child(position: int) -> Health:
-    if not sys.executable or getattr(sys, "frozen", False):
-        return Health(True, "not tried: this Python cannot start another")
-    with tempfile.TemporaryDirectory(prefix="netcl-probe-") as folder:
-        # Empty kernel caches, for a kernel that is found there does not show that one can be built; and no table of the
-        # user's, for a mistake in it does not show that the device is broken.
-        environment = os.environ | {"POCL_CACHE_DIR": folder, CACHE_VARIABLE: folder, tuning.VARIABLE: "none"}
-        command = [sys.executable, "-c", _CHILD, json.dumps([position, [str(entry) for entry in sys.path]])]
-        try:
-            done = subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return Health(False, f"a trial kernel did not finish within {TIMEOUT:.0f} s")
-        except OSError as error:
-            return Health(True, f"not tried: no child process could be started ({error})")
-    if done.returncode == 0:
+    environment = os.environ | {tuning.VARIABLE: "none"}  # a mistake in the user's table is none of the device
+    with scratch_folder() as folder:
+        if folder is not None:
+            # Empty kernel caches, for a kernel that is found there does not show that one can be built.
+            environment |= {POCL_VARIABLE: str(folder / "pocl"), CACHE_VARIABLE: str(folder)}
+        done = run_python(_CHILD, str(position), timeout=TIMEOUT, environment=environment)
+    if not done.failure:
         return Health(True, "a trial kernel gave the right result")
-    said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-    return Health(False, f"a trial kernel {_ending(done.returncode)}{': ' if said else ''}{_telling(said)}")
-
-
-def _ending(returncode: int) -> str:
-    if returncode < 0:
-        with contextlib.suppress(ValueError):
-            return f"ended its process with {signal.Signals(-returncode).name}"
-    return "failed"
+    if not done.started:
+        return Health(True, f"not tried: {done.failure}")
+    said = [line.strip() for line in done.errors.splitlines() if line.strip()]
+    how = "failed" if done.status is not None and done.status > 0 else done.failure
+    return Health(False, f"a trial kernel {how}{': ' if said else ''}{_telling(said)}")
 
 
 def _telling(said: list[str]) -> str:
@@ -132,22 +123,21 @@ def _key(cl_device: cl.Device) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _read(file: Path) -> Health | None:
+def _read(name: str) -> Health | None:
     try:
-        entry = json.loads(file.read_text(encoding="utf-8"))
+        content = read_regular(cache_subfolder("probes") / name, LARGEST, private=True)
+        entry = read_json(content)
         health = Health(bool(entry["healthy"]), str(entry["reason"]))
-        if health.healthy or time.time() - float(entry["time"]) < RETRY:
+        if health.healthy or 0 <= time.time() - float(entry["time"]) < RETRY:
             return health
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
 
 
-def _write(file: Path, health: Health) -> None:
+def _write(name: str, health: Health) -> None:
     text = json.dumps({"healthy": health.healthy, "reason": health.reason, "time": time.time()})
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(name, file)
+    try:
+        write_atomically(cache_subfolder("probes") / name, text.encode(), mode=0o600, flush=False)
+    except OSError as error:
+        report_cache(error)
