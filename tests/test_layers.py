@@ -18,6 +18,7 @@ THIRD_PARTY = {
     "numpy": r"(?!.*/(base|errors|dtypes|expression|array|arena)\.py$).*",
     "array_api_compat": r"netcl/(backends/reference.*|lending\.py)",
     "pyopencl": r"netcl/backends/opencl/.*",
+    "platformdirs": r"netcl/backends/opencl/runtime\.py",
     "tqdm": r"netcl/data/.*",
     "mpi4py": r"netcl/distributed/.*",
     "rich": r"netcl/cli/table\.py",

@@ -24,6 +24,8 @@ ARM = {"platform_system": "Linux", "platform_machine": "aarch64", "sys_platform"
 MAC = {"platform_system": "Darwin", "platform_machine": "arm64", "sys_platform": "darwin"}
 WINDOWS = {"platform_system": "Windows", "platform_machine": "AMD64", "sys_platform": "win32"}
 
+OPENCL = {"pyopencl", "platformdirs"}
+
 
 def resolve(extra: str, platform: dict[str, str]) -> set[str]:
     """The distributions that ``netcl[extra]`` names on a platform."""
@@ -102,14 +104,14 @@ def test_core_dependencies_are_two():
 @pytest.mark.parametrize(
     ("extra", "platform", "expected"),
     [
-        ("opencl", MAC, {"pyopencl"}),
-        ("cpu", LINUX, {"pyopencl", "intel-opencl-rt", "intel-cmplr-lib-rt"}),
-        ("cpu", WINDOWS, {"pyopencl", "intel-opencl-rt", "intel-cmplr-lib-rt"}),
-        ("cpu", ARM, {"pyopencl"}),
-        ("cpu", MAC, {"pyopencl"}),
-        ("pocl", LINUX, {"pyopencl", "pocl-binary-distribution"}),
-        ("pocl", ARM, {"pyopencl"}),
-        ("pocl", WINDOWS, {"pyopencl"}),
+        ("opencl", MAC, OPENCL),
+        ("cpu", LINUX, {*OPENCL, "intel-opencl-rt", "intel-cmplr-lib-rt"}),
+        ("cpu", WINDOWS, {*OPENCL, "intel-opencl-rt", "intel-cmplr-lib-rt"}),
+        ("cpu", ARM, OPENCL),
+        ("cpu", MAC, OPENCL),
+        ("pocl", LINUX, {*OPENCL, "pocl-binary-distribution"}),
+        ("pocl", ARM, OPENCL),
+        ("pocl", WINDOWS, OPENCL),
     ],
 )
 def test_extras_ask_for_what_the_platform_has(extra, platform, expected):

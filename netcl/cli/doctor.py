@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata, resources
@@ -18,6 +17,7 @@ from typing import Any, Literal
 from netcl.cli.hardware import findings
 from netcl.cli.table import show
 from netcl.cli.trial import TOLERANCE, in_child
+from netcl.files import private_folder, write_atomically
 from netcl.version import __version__
 
 State = Literal["ok", "missing", "warning", "FAILED"]
@@ -127,17 +127,18 @@ def _cache() -> Iterator[Check]:
     from netcl.backends.opencl.runtime import cache_folder
 
     folder = cache_folder()
+    file = folder / f"doctor-{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            yield Check("cache", "ok", str(folder))
+        write_atomically(private_folder(folder) / file.name, b"netcl", mode=0o600)
+        file.unlink()
+        yield Check("cache", "ok", str(folder))
     except OSError as error:
         remedy = "name a folder of your own in NETCL_CACHE_DIR; without one each process starts from nothing"
-        yield Check("cache", "warning", f"{folder} cannot be written: {error.strerror}", remedy)
+        yield Check("cache", "warning", f"{folder} cannot be used: {error}", remedy)
 
 
 def _pyopencl() -> Iterator[Check]:
-    from netcl.backends.opencl.runtime import USER_VARIABLES, cache_folder
+    from netcl.backends.opencl.runtime import USER_VARIABLES, is_own
 
     try:
         yield Check("pyopencl", "ok", metadata.version("pyopencl"))
@@ -145,7 +146,7 @@ def _pyopencl() -> Iterator[Check]:
         yield Check("pyopencl", "missing", "not installed, so there is NumPy alone", RUNTIME)
     for name in USER_VARIABLES:
         value = os.environ.get(name)
-        if not value or Path(value).parent == cache_folder():  # the latter is netcl's own doing
+        if not value or is_own(name):
             continue
         gone = [part for part in value.split(os.pathsep) if os.path.isabs(part) and not Path(part).exists()]
         if gone:
@@ -234,7 +235,7 @@ def _data() -> Iterator[Check]:
 
     try:
         train, test = load_fashion_mnist()
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         yield Check("data", "warning", str(error), "correct or unset NETCL_DATA; the shipped subset needs nothing")
         return
     yield Check("data", "ok", f"Fashion-MNIST, {len(train):,} + {len(test):,} images from {train.source}")

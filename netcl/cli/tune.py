@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     BackendError
         If the device is not there, or none of OpenCL.
     """
-    backend = _own_backend(arguments.device)
+    from netcl.backends.opencl.runtime import require
+
+    require()
     from netcl.backends.opencl import tuner, tuning
 
     kernels = arguments.kernel or list(tuning.KNOBS)
@@ -61,6 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         if kernel not in tuning.KNOBS:
             raise TuningError(f"--kernel must name kernels with knobs: {', '.join(tuning.KNOBS)}; got {kernel!r}")
     file = arguments.output or tuning.user_file()
+    if arguments.output is None and os.environ.get(tuning.VARIABLE) and file is not None:
+        tuning.begin(file)  # a device refuses a table that is named and missing
+    backend = _own_backend(arguments.device)
     if file is None:
         raise TuningError(f"{tuning.VARIABLE}=none leaves no table to write; name one with --output, or unset it")
     tuning.read(file)

@@ -1,7 +1,8 @@
 """Built programs on disk, so that a process builds only what none before it has built.
 
 For runtimes that keep no binaries themselves. A file is named by everything that the binary depends on and begins with
-a checksum; one that is damaged, foreign or refused by the driver counts as missing and is written again.
+a checksum of that and of the content, so that no other file can take its place; one that is damaged, foreign or refused
+by the driver counts as missing and is written again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,12 +18,15 @@ from pathlib import Path
 import pyopencl as cl
 from pyopencl.characterize import has_src_build_cache
 
-from netcl.backends.opencl.runtime import cache_folder
+from netcl.backends.opencl.runtime import cache_subfolder, report_cache
+from netcl.files import read_regular, write_atomically
+
+FOLDER = "programs"
 
 LARGEST = 1 << 28
-"""Bytes of the folder from which on its oldest files are deleted."""
+"""Bytes of the folder from which on its oldest files are deleted, and more than any file has that is read."""
 
-_MAGIC = b"netcl program 1\n"
+_MAGIC = b"netcl program 2\n"
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -31,13 +35,17 @@ def load(context: cl.Context, text: str, options: Sequence[str]) -> cl.Program |
     device = context.devices[0]
     if not _kept_here(device):
         return None
-    file = _file(device, text, options)
+    key = _key(device, text, options)
     try:
-        content = file.read_bytes()
-    except OSError:
+        file = cache_subfolder(FOLDER) / _name(key)
+        content = read_regular(file, LARGEST, private=True)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        report_cache(error)
         return None
     binary = content[len(_MAGIC) + _DIGEST :]
-    if content != _sealed(binary):
+    if content != sealed(key, binary):
         return None
     try:
         program = cl.Program(context, [device], [binary])
@@ -45,7 +53,8 @@ def load(context: cl.Context, text: str, options: Sequence[str]) -> cl.Program |
     except cl.Error:
         return None
     with contextlib.suppress(OSError):
-        os.utime(file)  # what is used stays
+        now = time.time_ns()  # finer than the time that a file system gives to what is written
+        os.utime(file, ns=(now, now))  # what is used stays
     return program
 
 
@@ -60,17 +69,13 @@ def store(program: cl.Program, context: cl.Context, text: str, options: Sequence
         return
     if not binary:
         return
-    file = _file(device, text, options)
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _shrink(file.parent)
-        descriptor, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(_sealed(binary))
-            os.replace(name, file)  # so that no process ever reads half of it
-        except OSError:
-            os.unlink(name)
+    key = _key(device, text, options)
+    try:
+        folder = cache_subfolder(FOLDER)
+        _shrink(folder)
+        write_atomically(folder / _name(key), sealed(key, binary), mode=0o600, flush=False)
+    except OSError as error:
+        report_cache(error)
 
 
 def _kept_here(device: cl.Device) -> bool:
@@ -78,18 +83,22 @@ def _kept_here(device: cl.Device) -> bool:
     return not has_src_build_cache(device) and "oclgrind" not in device.platform.name.lower()
 
 
-def _sealed(binary: bytes) -> bytes:
-    return _MAGIC + hashlib.sha256(binary).digest() + binary
+def sealed(key: bytes, binary: bytes) -> bytes:
+    """What a file holds: the checksum binds the binary to what it was built from."""
+    return _MAGIC + hashlib.sha256(key + binary).digest() + binary
 
 
-def _file(device: cl.Device, text: str, options: Sequence[str]) -> Path:
+def _name(key: bytes) -> str:
+    return f"{key.hex()[:40]}.bin"
+
+
+def _key(device: cl.Device, text: str, options: Sequence[str]) -> bytes:
     platform = device.platform
     parts = [platform.vendor, platform.name, platform.version, device.vendor, device.name, device.version]
     parts += [device.driver_version, device.extensions, str(device.native_vector_width_float)]
     if device.type & cl.device_type.CPU:
         parts.append(_instruction_set())
-    key = hashlib.sha256("\0".join([*parts, *options, text]).encode()).hexdigest()
-    return cache_folder() / "programs" / f"{key[:40]}.bin"
+    return hashlib.sha256("\0".join([*parts, *options, text]).encode()).digest()
 
 
 @cache
@@ -108,11 +117,11 @@ def _shrink(folder: Path) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):  # another process has renamed or deleted it meanwhile
-                found.append((entry.stat(), entry.path))
+                found.append((entry.stat(follow_symlinks=False), entry.path))
     total = sum(status.st_size for status, _ in found)
     if total <= LARGEST:
         return
-    for status, path in sorted(found, key=lambda item: item[0].st_mtime):
+    for status, path in sorted(found, key=lambda item: item[0].st_mtime_ns):
         with contextlib.suppress(OSError):
             os.unlink(path)
         total -= status.st_size

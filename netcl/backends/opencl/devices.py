@@ -9,7 +9,7 @@ from typing import Any
 import pyopencl as cl
 
 from netcl.backends.base import Device
-from netcl.backends.opencl import probe
+from netcl.backends.opencl import probe, runtime
 from netcl.backends.opencl.core import describe
 from netcl.backends.opencl.probe import Health
 from netcl.backends.opencl.runtime import INSTALL
@@ -39,12 +39,8 @@ def preference(device: cl.Device) -> int:
 @cache
 def listing() -> tuple[cl.Device, ...]:
     """Every device, best first; a platform that the loader lists twice counts once."""
-    try:
-        platforms = {platform.int_ptr: platform for platform in cl.get_platforms()}
-    except cl.Error:  # the loader calls it an error that there is none
-        return ()
     devices: list[cl.Device] = []
-    for platform in platforms.values():
+    for platform in runtime.platforms():
         try:
             devices += platform.get_devices()
         except cl.Error:  # a platform without devices
@@ -91,15 +87,20 @@ def candidates(selector: str = "") -> list[int]:
         If there is none.
     """
     if not listing():
-        raise BackendError(f"no OpenCL platform was found; {INSTALL}")
+        raise BackendError(f"no OpenCL platform was found; {_hint()}{INSTALL}")
     found = matches(selector) if selector else [i for i, device in enumerate(listing()) if not is_simulator(device)]
     if not found:
         known = ", ".join(f"{device} ({device.name}, {device.platform})" for device in described())
         raise BackendError(
             f"no OpenCL device matches {selector or 'the default'!r}; there are {known}: give a number, cpu, gpu or "
-            f"part of a name; or {INSTALL}"
+            f"part of a name; {_hint()}or {INSTALL}"
         )
     return found
+
+
+def _hint() -> str:
+    reason = runtime.unlisted()
+    return f"{reason}; " if reason else ""
 
 
 def choose(selector: str = "") -> int:

@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +25,8 @@ from netcl.backends.base import CHUNK
 from netcl.backends.opencl import program
 from netcl.backends.opencl.runtime import cache_folder
 from netcl.errors import TuningError
+from netcl.files import private_folder, read_json, read_regular, write_atomically
+from netcl.validation import shown
 
 logger = logging.getLogger("netcl")
 
@@ -58,6 +59,9 @@ VALUES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     }
 )
 """What each knob may be."""
+
+LARGEST_FILE = 1 << 20
+"""Bytes of a table that are read at most."""
 
 LARGEST = 16 * CHUNK
 """Elements that one work-group takes at most, or a small array would occupy a part of the device only."""
@@ -187,10 +191,14 @@ def choose(target: Target, kind: str, tables: Sequence[Table]) -> dict[str, Knob
 
 def user_file() -> Path | None:
     """Where the user's table is or would be: what ``NETCL_TUNING`` names, or a file in netcl's cache folder."""
-    named = os.environ.get(VARIABLE, "").strip()
+    named = _named()
     if named.lower() == "none":
         return None
-    return Path(named).expanduser() if named else cache_folder() / SHIPPED
+    return Path(os.path.expanduser(named)) if named else cache_folder() / SHIPPED
+
+
+def _named() -> str:
+    return os.environ.get(VARIABLE, "").strip()
 
 
 def tables() -> tuple[Table, ...]:
@@ -199,10 +207,15 @@ def tables() -> tuple[Table, ...]:
     Raises
     ------
     TuningError
-        If a table is broken; the message names file, key and rule.
+        If a table is broken, or ``NETCL_TUNING`` names one that does not exist; the message names file, key and rule.
     """
     file = user_file()
     own = None if file is None else read(file)
+    if own is None and file is not None and _named():
+        raise TuningError(
+            f"{VARIABLE}={_named()} names {file}, which does not exist; correct it, let python -m netcl tune make the "
+            f"file, or set {VARIABLE}=none to go without"
+        )
     return (shipped(),) if own is None else (own, shipped())
 
 
@@ -223,14 +236,22 @@ def read(file: Path) -> Table | None:
     ------
     TuningError
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
+    text = _text(file)
+    if text is None:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TuningError(f"{file} cannot be read ({error}); {REMEDY}") from error
     logger.info("tuning: %s", file)
     return parse(text, str(file))
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return read_regular(file, LARGEST_FILE).decode()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError) and file == cache_folder() / SHIPPED:
+            return None  # a home that is closed to this process holds no table of its user
+        raise TuningError(f"{file} cannot be read ({error}); {REMEDY}") from error
 
 
 def parse(text: str, file: str) -> Table:
@@ -242,13 +263,13 @@ def parse(text: str, file: str) -> Table:
         If it is no table, or has an unknown key or a knob out of its range; the message names file, key and rule.
     """
     try:
-        root = json.loads(text)
+        root = read_json(text)
     except ValueError as error:
-        raise TuningError(f"{file} is no JSON ({error}); {REMEDY}") from error
+        raise TuningError(f"{file} is no JSON table ({error}); {REMEDY}") from error
     reader = _Reader(file)
     reader.keys(root, "the table", ("version", *KINDS), required=("version",))
-    if root["version"] != VERSION:
-        reader.refuse("version", f"must be {VERSION}, the form that this netcl reads, got {root['version']!r}")
+    if type(root["version"]) is not int or root["version"] != VERSION:
+        reader.refuse("version", f"must be {VERSION}, the form that this netcl reads, got {shown(root['version'])}")
     entries: dict[str, dict[str, dict[str, Kernels]]] = {}
     defaults: dict[str, Kernels] = {}
     for kind in KINDS:
@@ -256,7 +277,7 @@ def parse(text: str, file: str) -> Table:
         defaults[kind] = reader.kernels(section.get("default", {}), f"{kind}.default")
         entries[kind] = {
             level: {
-                name: reader.kernels(kernels, f"{kind}.{level}.{name!r}")
+                name: reader.kernels(kernels, f"{kind}.{level}.{shown(name)}")
                 for name, kernels in reader.mapping(section.get(level, {}), f"{kind}.{level}").items()
             }
             for level in LEVELS
@@ -272,23 +293,40 @@ def save(file: Path, kind: str, device: str, kernels: Kernels) -> None:
     TuningError
         If the table that is there is broken, or the file cannot be written.
     """
-    if read(file) is None:
-        root: dict[str, Any] = {"version": VERSION}
-    else:
-        root = json.loads(file.read_text(encoding="utf-8"))
+    text = _text(file)
+    root: dict[str, Any] = {"version": VERSION}
+    if text is not None:
+        parse(text, str(file))
+        root = read_json(text)
     entry = root.setdefault(kind, {}).setdefault("device", {}).setdefault(device, {})
     entry.update({kernel: dict(knobs) for kernel, knobs in kernels.items()})
-    parse(json.dumps(root), str(file))
-    made = None
+    _write(file, root)
+
+
+def begin(file: Path) -> None:
+    """Write a table without an entry where there is none yet, so that it can be named before it is filled.
+
+    Raises
+    ------
+    TuningError
+        If the file cannot be written.
+    """
+    if _text(file) is None:
+        _write(file, {"version": VERSION})
+
+
+def _write(file: Path, root: dict[str, Any]) -> None:
+    text = json.dumps(root, indent=2) + "\n"
+    parse(text, str(file))
+    mode = 0o666
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, made = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(root, indent=2) + "\n")
-        os.replace(made, file)
+        if file.parent == cache_folder():
+            private_folder(file.parent)
+            mode = 0o600
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, text.encode(), mode=mode)
     except OSError as error:
-        if made is not None:
-            Path(made).unlink(missing_ok=True)
         raise TuningError(f"{file} cannot be written ({error}); name another file in {VARIABLE}") from error
 
 
@@ -303,7 +341,7 @@ class _Reader:
 
     def mapping(self, value: Any, key: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            self.refuse(key, f"must be an object, got {value!r}")
+            self.refuse(key, f"must be an object, got {shown(value)}")
         found: dict[str, Any] = value
         return found
 
@@ -312,7 +350,7 @@ class _Reader:
         found = self.mapping(value, key)
         for name in found:
             if name not in known:
-                self.refuse(f"{key} has the key {name!r}, which", f"must be one of {', '.join(known)}")
+                self.refuse(f"{key} has the key {shown(name)}, which", f"must be one of {', '.join(known)}")
         for name in required:
             if name not in found:
                 self.refuse(key, f"must have the key {name!r}")
@@ -327,7 +365,7 @@ class _Reader:
             for name in names:
                 number, legal = knobs[name], VALUES[name]
                 if type(number) is not int or number not in legal:
-                    self.refuse(f"{where}.{name}", f"must be one of {', '.join(map(str, legal))}, got {number!r}")
+                    self.refuse(f"{where}.{name}", f"must be one of {', '.join(map(str, legal))}, got {shown(number)}")
             if broken := complaint(knobs):
                 self.refuse(f"{where}:", broken)
             found[kernel] = tuple((name, int(knobs[name])) for name in names)
