@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from netcl.backends.base import Backend, Device
 from netcl.errors import BackendError
@@ -93,7 +93,11 @@ _scoped: ContextVar[Backend | None] = ContextVar("netcl_backend", default=None)
 def _plug_ins() -> dict[str, EntryPoint]:
     from importlib import metadata  # takes a third of the time of importing numpy
 
-    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+    try:
+        return {point.name: point for point in metadata.entry_points(group=GROUP)}
+    except Exception as error:  # one damaged installation of any package is enough
+        logger.warning("plug-ins cannot be listed, for the metadata of an installed package is damaged (%s)", error)
+        return {}
 
 
 def get_backend(selection: Selection = None) -> Backend:
@@ -166,13 +170,38 @@ def _create(text: str) -> Backend:
 
 
 def _from_plug_in(point: EntryPoint, selector: str) -> Backend:
-    try:
-        factory: Factory = point.load()
-    except Exception as error:
+    """What a plug-in opens. Whatever it does instead, ending the process included, is a BackendError."""
+    named = f"the backend {point.name!r} ({point.value})"
+    factory = _of_plug_in(f"{named} cannot be imported", point.load)
+    if not callable(factory):
         raise BackendError(
-            f"the backend {point.name!r} ({point.value}) cannot be imported: {error}; repair or uninstall its package"
-        ) from error
-    return factory(selector)
+            f"{named} must be a function of a selector, and is of type {type(factory).__name__}; "
+            "repair or uninstall its package"
+        )
+    backend: Backend = _of_plug_in(f"{named} cannot be opened", lambda: factory(selector))
+    device = _of_plug_in(f"{named} cannot name its device", lambda: getattr(backend, "device", None))
+    if not isinstance(device, Device):
+        raise BackendError(
+            f"{named} must return a backend, whose device is a netcl.backends.base.Device; it returned an object of "
+            f"type {type(backend).__name__} with a device of type {type(device).__name__}; repair or uninstall its "
+            "package"
+        )
+    if device.backend != point.name:
+        raise BackendError(
+            f"{named} must return a backend of its own name, its device is {str(device)!r}; repair or uninstall its "
+            "package"
+        )
+    return backend
+
+
+def _of_plug_in(failure: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except (BackendError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit too
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise BackendError(f"{failure} ({said}); repair or uninstall its package") from error
 
 
 def _opencl_device_named(part: str) -> int | None:
@@ -343,7 +372,7 @@ def devices(*, probe: bool = False) -> list[DeviceStatus]:
     for name in sorted(_plug_ins()):
         try:
             rows.append(DeviceStatus(get_backend(name).device, True, "the plug-in opened it"))
-        except Exception as error:  # whatever a plug-in raises is a reason, not a failure of the list
+        except BackendError as error:  # a reason, not a failure of the list
             rows.append(DeviceStatus(Device(name), False, str(error)))
     try:
         current = default_backend().device
