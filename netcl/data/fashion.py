@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from netcl.data.idx import parse_idx, write_idx
+from netcl.data.idx import LARGEST, REMEDY, parse_idx, write_idx
+from netcl.files import read_regular
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -173,7 +174,7 @@ def _read(folder: Traversable, split: Split, source: str) -> ImageSet:
         file = _existing(folder, name)
         if file is None:
             raise FileNotFoundError(f"{folder} lacks {name}; install netcl again")
-        arrays.append(parse_idx(file.read_bytes(), str(file), ndim))
+        arrays.append(parse_idx(_content(file), str(file), ndim))
     images, labels = arrays
     if len(images) != len(labels):
         raise ValueError(f"{folder} has {len(images)} {split} images and {len(labels)} labels; fetch the set again")
@@ -182,6 +183,17 @@ def _read(folder: Traversable, split: Split, source: str) -> ImageSet:
             f"{folder / FILES[split][1]} holds label {labels.max()}; labels must lie in [0, {len(CLASSES)})"
         )
     return ImageSet(images, labels.astype(np.int64), source)
+
+
+def _content(file: Traversable) -> bytes:
+    if not isinstance(file, Path):  # in an archive
+        return file.read_bytes()
+    try:
+        return read_regular(file, LARGEST)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise ValueError(f"{error}; {REMEDY}") from error
 
 
 def draw_subset(full: ImageSet, per_class: int, seed: int = SUBSET_SEED) -> ImageSet:

@@ -7,6 +7,7 @@ row-major order. Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of 
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -16,6 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 UINT8 = 8
+
+REMEDY = "fetch the file again"
+
+LARGEST = 1 << 28
+"""Bytes of data that a file may hold, five times those of the largest of MNIST and its like (60,000 images)."""
+
+_STEP = 1 << 20
+"""Bytes that are decompressed at a time, so that memory grows with what is there and not with what a header says."""
 
 
 def parse_idx(raw: bytes, name: str, ndim: int) -> NDArray[np.uint8]:
@@ -37,7 +46,8 @@ def parse_idx(raw: bytes, name: str, ndim: int) -> NDArray[np.uint8]:
     Raises
     ------
     ValueError
-        If the file is truncated, damaged or not an idx file of uint8 with ``ndim`` axes. The message names it.
+        If the file is truncated, damaged or not an idx file of uint8 with ``ndim`` axes, or holds more than its header
+        says or than :data:`LARGEST` bytes. The message names it. Nothing is decompressed beyond that.
 
     Examples
     --------
@@ -45,30 +55,48 @@ def parse_idx(raw: bytes, name: str, ndim: int) -> NDArray[np.uint8]:
     >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]), "labels", 1)
     array([7, 8, 9], dtype=uint8)
     """
-    remedy = "fetch the file again"
-    if raw[:2] == b"\x1f\x8b":
-        try:
-            raw = gzip.decompress(raw)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{name} is a truncated or damaged gzip file ({error}); {remedy}") from error
-    if len(raw) < 4 or raw[:2] != b"\0\0":
+    if raw[:2] != b"\x1f\x8b":
+        return _parse(io.BytesIO(raw), name, ndim)
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+            return _parse(stream, name, ndim)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{name} is a truncated or damaged gzip file ({error}); {REMEDY}") from error
+
+
+def _parse(stream: BinaryIO | gzip.GzipFile, name: str, ndim: int) -> NDArray[np.uint8]:
+    start = stream.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0":
         raise ValueError(
-            f"{name} is not an idx file: it starts with {raw[:4].hex(' ')!r}, not with two zero bytes; {remedy}"
+            f"{name} is not an idx file: it starts with {start.hex(' ')!r}, not with two zero bytes; {REMEDY}"
         )
-    code, axes = raw[2], raw[3]
+    code, axes = start[2], start[3]
     if code != UINT8 or axes != ndim:
         raise ValueError(
             f"{name} must hold uint8 (code {UINT8}) with {ndim} axes, it holds code {code} with {axes} axes; "
             "check that images and labels are not exchanged"
         )
-    header = 4 + 4 * ndim
-    if len(raw) < header:
-        raise ValueError(f"{name} is truncated: its header has {len(raw)} bytes instead of {header}; {remedy}")
-    shape: tuple[int, ...] = struct.unpack(f">{ndim}I", raw[4:header])
-    found, expected = len(raw) - header, math.prod(shape)
-    if found != expected:
-        raise ValueError(f"{name} must hold {expected} bytes of data for its shape {shape}, it holds {found}; {remedy}")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+    extents = stream.read(4 * ndim)
+    if len(extents) < 4 * ndim:
+        raise ValueError(
+            f"{name} is truncated: its header has {4 + len(extents)} bytes instead of {4 + 4 * ndim}; {REMEDY}"
+        )
+    shape: tuple[int, ...] = struct.unpack(f">{ndim}I", extents)
+    expected = math.prod(shape)
+    if expected > LARGEST:
+        raise ValueError(f"{name} must hold at most {LARGEST} bytes, its shape {shape} has {expected}; {REMEDY}")
+    data = bytearray()
+    while len(data) <= expected:  # one more than there should be
+        part = stream.read(min(_STEP, expected + 1 - len(data)))
+        if not part:
+            break
+        data += part
+    if len(data) != expected:
+        found = f"{len(data)}" if len(data) < expected else f"{len(data)} or more"
+        raise ValueError(f"{name} must hold {expected} bytes of data for its shape {shape}, it holds {found}; {REMEDY}")
+    array = np.frombuffer(data, np.uint8).reshape(shape)
+    array.setflags(write=False)
+    return array
 
 
 def write_idx(file: BinaryIO, array: NDArray[np.uint8]) -> None:
