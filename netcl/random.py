@@ -7,8 +7,13 @@ bits (``random_bits`` of the seam).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+from netcl.errors import StateError
+from netcl.validation import integer, shown
 
 
 class Generator:
@@ -54,9 +59,26 @@ class Generator:
         """What :meth:`set_state` needs to go on from here."""
         return {"seed": self.seed, "offset": self.offset}
 
-    def set_state(self, state: dict[str, int]) -> None:
-        """Go on from a state taken with :meth:`state`."""
-        self.seed, self.offset = int(state["seed"]), int(state["offset"])
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Go on from a state taken with :meth:`state`.
+
+        Raises
+        ------
+        StateError
+            If it is none; the generator stays as it was.
+        """
+        self.seed, self.offset = _checked(state)
+
+
+def _checked(state: Any) -> tuple[int, int]:
+    """Seed and offset of a state of :class:`Generator`."""
+    if not isinstance(state, Mapping) or set(state) != {"seed", "offset"}:
+        raise StateError(f"a generator's state must have the entries 'seed' and 'offset', got {shown(state)}")
+    seed = integer("the seed in a generator's state", state["seed"], least=0, most=2**64 - 1, error=StateError)
+    offset = integer("the offset in a generator's state", state["offset"], least=0, error=StateError)
+    if offset % 4:
+        raise StateError(f"the offset in a generator's state must be a multiple of 4, got {offset}")
+    return seed, offset
 
 
 default_generator = Generator()
@@ -92,3 +114,52 @@ def host_generator() -> np.random.Generator:
     if not _host:
         _host.append(np.random.default_rng())
     return _host[0]
+
+
+def get_state() -> dict[str, Any]:
+    """What :func:`set_state` needs so that dropout, and initial weights, are drawn on from here.
+
+    Returns
+    -------
+    dict
+        Of integers and strings, which JSON holds. Generators that were passed to a layer have
+        :meth:`Generator.state`.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> state = netcl.random.get_state()
+    >>> first = netcl.functional.dropout(netcl.ones(8)).tolist()
+    >>> netcl.random.set_state(state)
+    >>> netcl.functional.dropout(netcl.ones(8)).tolist() == first
+    True
+    """
+    return {"default": default_generator.state(), "host": dict(host_generator().bit_generator.state)}
+
+
+def set_state(state: Mapping[str, Any]) -> None:
+    """Go on from a state taken with :func:`get_state`, in this process or another one.
+
+    Parameters
+    ----------
+    state : mapping
+        What :func:`get_state` returned; it may have been through JSON.
+
+    Raises
+    ------
+    StateError
+        If it is none; nothing is changed then.
+    """
+    if not isinstance(state, Mapping) or set(state) != {"default", "host"}:
+        raise StateError(f"a random state must have the entries 'default' and 'host', got {shown(state)}")
+    seed, offset = _checked(state["default"])
+    host = np.random.PCG64(0)
+    try:
+        host.state = state["host"]
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise StateError(
+            f"'host' in a random state must be the state of NumPy's PCG64 ({type(error).__name__}: {error}), got "
+            f"{shown(state['host'])}"
+        ) from None
+    default_generator.seed, default_generator.offset = seed, offset
+    _host[:] = [np.random.Generator(host)]
