@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output, `head` for one, has enough. Nothing is left to be flushed at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except NetclError as error:
+    except (NetclError, OSError) as error:  # the latter of a full disk or a file that may not be read
         print(f"netcl {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
+import io
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -20,6 +19,7 @@ import netcl
 import netcl.autograd as ag
 from netcl import nn
 from netcl.data import DataLoader, ImageSet, load_fashion_mnist
+from netcl.files import write_atomically
 from netcl.optim import AdamW, CosineAnnealingLR
 
 SHOWN = 12
@@ -149,12 +149,6 @@ def draw(path: Path, title: str, curves: Curves, test: ImageSet, predicted: NDAr
         label = said if is_right else f"{said}\n(is {test.classes[test.labels[index]]})"
         axis.set_xlabel(label, fontsize=8, color="black" if is_right else "tab:red")
         axis.set(xticks=(), yticks=())
-    handle, name = tempfile.mkstemp(suffix=path.suffix or ".png", dir=path.absolute().parent)
-    os.close(handle)
-    try:
-        figure.savefig(name, dpi=120)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, format=path.suffix[1:] or "png")
+    write_atomically(path, content.getvalue())
