@@ -18,7 +18,7 @@ _START = "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1))\n"
 
 _NOT_STARTED = "no child process could be started"
 
-_MODULE = "runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=True)"
+_MODULE = "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 
 
 @dataclass(frozen=True, slots=True)
