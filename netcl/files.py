@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(file: Path, content: bytes, *, mode: int = 0o666, flush: bool = True) -> None:
+def write_atomically(file: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Replace ``file`` by one with this content, or leave it as it was. **Blocks** until the disk has it.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one step: no
@@ -24,16 +24,30 @@ def write_atomically(file: Path, content: bytes, *, mode: int = 0o666, flush: bo
     content : bytes
     mode : int, default 0o666
         Permissions of the new file, less the process's umask; 0o600 for what is the owner's alone.
-    flush : bool, default True
-        Wait for the disk. Without it a power failure may leave a file of that name that is not whole, which does for
-        what carries a checksum and can be made again.
 
     Raises
     ------
     OSError
         If the folder cannot be written to or the disk is full. The temporary file is gone then.
     """
-    target = Path(os.path.realpath(file))
+    _replace(Path(os.path.realpath(file)), content, mode, flush=True)
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Replace ``file`` by one with this content that is its owner's alone, as caches need it.
+
+    Other processes see all of it or nothing, but it does not wait for the disk: after a power failure the file may not
+    be whole, which does for what is checked when it is read. A symbolic link is replaced, not followed.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to or the disk is full. The temporary file is gone then.
+    """
+    _replace(file, content, 0o600, flush=False)
+
+
+def _replace(target: Path, content: bytes, mode: int, *, flush: bool) -> None:
     made = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(made, flags, mode)
@@ -96,7 +110,7 @@ def read_regular(file: Path, largest: int, *, private: bool = False) -> bytes:
     return content
 
 
-def read_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """What a JSON text says, without what Python's reader adds or lets pass.
 
     Raises

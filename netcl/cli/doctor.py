@@ -17,7 +17,7 @@ from typing import Any, Literal
 from netcl.cli.hardware import findings
 from netcl.cli.table import show
 from netcl.cli.trial import TOLERANCE, in_child
-from netcl.files import private_folder, write_atomically
+from netcl.files import private_folder, write_private
 from netcl.version import __version__
 
 State = Literal["ok", "missing", "warning", "FAILED"]
@@ -129,7 +129,7 @@ def _cache() -> Iterator[Check]:
     folder = cache_folder()
     file = folder / f"doctor-{os.getpid()}"
     try:
-        write_atomically(private_folder(folder) / file.name, b"netcl", mode=0o600)
+        write_private(private_folder(folder) / file.name, b"netcl")
         file.unlink()
         yield Check("cache", "ok", str(folder))
     except OSError as error:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from netcl.backends.opencl import binaries, program
+from netcl.backends.opencl import binaries, program, runtime
 
 cl = pytest.importorskip("pyopencl")  # after netcl, which lets it see all runtimes
 
@@ -50,28 +54,121 @@ def test_what_was_built_is_used_again(opencl, folder):
     assert len(list(folder.iterdir())) == 2
 
 
-def cut(content):
-    return content[:-1]
+def files(folder):
+    return sorted(folder.iterdir())
 
 
-def swapped(content):
-    return content[:-1] + bytes([content[-1] ^ 1])
+def test_the_folder_and_what_is_in_it_are_the_owners_alone(opencl, folder):
+    before = os.umask(0)
+    try:
+        built(opencl)
+    finally:
+        os.umask(before)
+    for path, mode in ((folder.parent, 0o700), (folder, 0o700), (files(folder)[0], 0o600)):
+        assert path.stat().st_mode & 0o777 == (mode if os.name == "posix" else path.stat().st_mode & 0o777)
 
 
-def refused(content):
-    """Whole, but nothing that a driver takes."""
-    binary = b"no program"
-    return binaries._MAGIC + hashlib.sha256(binary).digest() + binary
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize("damage", [cut, swapped, refused, lambda content: b""], ids=["cut", "bit", "refused", "empty"])
+def swapped(file):
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def of_another_program(file):
+    """A file that netcl wrote and a driver takes, under the name of another."""
+    (other,) = (path for path in files(file.parent) if path != file)
+    file.write_bytes(other.read_bytes())
+
+
+def huge(file):
+    os.truncate(file, binaries.LARGEST + 1)  # sparse
+
+
+def linked(file):
+    file.rename(file.parent.parent / "elsewhere")
+    file.symlink_to(file.parent.parent / "elsewhere")
+
+
+def writable(file):
+    file.chmod(0o666)
+
+
+def a_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+DAMAGES = (cut, swapped, of_another_program, huge, lambda file: file.write_bytes(b""))
+POSIX_DAMAGES = (linked, writable, a_pipe) if os.name == "posix" else ()
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, *POSIX_DAMAGES], ids=lambda damage: damage.__name__.strip("<>"))
 def test_a_damaged_file_is_written_anew(damage, opencl, folder):
     built(opencl)
-    (file,) = folder.iterdir()
-    file.write_bytes(damage(file.read_bytes()))
+    (file,) = files(folder)
+    built(opencl, start=8)
+    damage(file)
     assert not built(opencl)
     assert built(opencl)
-    assert list(folder.iterdir()) == [file]
+    assert file in files(folder)
+    assert len(files(folder)) == 2
+    assert file.is_file()
+    assert not file.is_symlink()
+
+
+def test_what_a_driver_refuses_is_written_anew(opencl, folder, monkeypatch):
+    honest = binaries.sealed
+    monkeypatch.setattr(binaries, "sealed", lambda key, binary: honest(key, b"no program"))
+    built(opencl)
+    monkeypatch.setattr(binaries, "sealed", honest)
+    (file,) = files(folder)
+    content = file.read_bytes()
+    assert not built(opencl)
+    assert built(opencl)
+    assert file.read_bytes() != content
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_anew(opencl, folder):
+    for gone in (folder, folder.parent):
+        built(opencl)
+        shutil.rmtree(gone)
+        assert not built(opencl)
+        assert built(opencl)
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("call", ["open", "replace", "mkdir"])
+def test_a_disk_that_takes_nothing_costs_a_build_and_one_warning(call, fault, opencl, folder, monkeypatch, caplog):
+    real = getattr(os, call)
+
+    def failing(path, *arguments, **named):
+        if str(path).startswith(str(folder.parent)) and (call != "open" or arguments[0] & os.O_CREAT):
+            raise OSError(fault, os.strerror(fault))
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(runtime, "_reported", [])
+    monkeypatch.setattr(os, call, failing)
+    for _ in range(2):
+        assert not built(opencl)
+    monkeypatch.undo()
+    assert len(caplog.records) == 1
+    assert [path for path in folder.parent.rglob("*") if path.is_file()] == []
+
+
+def test_processes_that_build_at_once_leave_whole_files(opencl, folder):
+    code = (
+        "import netcl\n"
+        f"with netcl.use_backend({str(opencl.device)!r}):\n"
+        "    assert netcl.sum(netcl.ones(1000) * 2.0).item() == 2000.0\n"
+    )
+    environment = os.environ | {"NETCL_CACHE_DIR": str(folder.parent)}
+    for _ in range(2):
+        started = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(3)]
+        assert [process.wait(120) for process in started] == [0, 0, 0]
+    assert [file for file in folder.glob("*") if file.suffix != ".bin"] == []
 
 
 def test_a_folder_that_cannot_be_written_does_no_harm(opencl, folder):

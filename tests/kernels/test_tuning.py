@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -115,19 +117,90 @@ def test_a_wrong_table_is_refused_with_file_key_and_rule(root, key, rule):
     assert "NETCL_TUNING=none" in str(refusal.value)
 
 
-@pytest.mark.parametrize("broken", [b"{", b"[]", b"", b"\xff\xfe\x00", b'{"version": NaN}'])
+NESTED = b'{"version": 1, "gpu": ' + b'{"default": ' * 100_000 + b"1" + b"}" * 100_001
+BROKEN = {
+    "half": b"{",
+    "list": b"[]",
+    "empty": b"",
+    "no text": b"\xff\xfe\x00",
+    "NaN": b'{"version": NaN}',
+    "infinity": b'{"version": -Infinity}',
+    "true": b'{"version": true}',
+    "float": b'{"version": 1.0}',
+    "digits": b'{"version": ' + b"1" * 10_000 + b"}",
+    "exponent": b'{"version": 1e999}',
+    "twice": b'{"version": 1, "version": 1}',
+    "knob twice": b'{"version": 1, "gpu": {"default": {"prepare_step": {"WORK_GROUP_SIZE": 1, "WORK_GROUP_SIZE": 2}}}}',
+    "nested lists": b"[" * 100_000,
+    "nested objects": NESTED,
+    "nested value": b'{"version": ' + b"[" * 900 + b"]" * 900 + b"}",
+    "long name": b'{"version": 1, "' + b"x" * 100_000 + b'": 1}',
+    "too large": b" " * (tuning.LARGEST_FILE + 1),
+    "much too large": None,
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_file_is_refused_when_a_backend_is_opened(opencl, broken, tmp_path, monkeypatch):
     file = tmp_path / "tuning.json"
-    file.write_bytes(broken)
+    file.write_bytes(BROKEN[broken] or b"")
+    if BROKEN[broken] is None:
+        os.truncate(file, 1 << 40)
     monkeypatch.setenv("NETCL_TUNING", str(file))
-    with pytest.raises(TuningError, match=r"tuning\.json"):
+    with pytest.raises(TuningError, match=r"tuning\.json.*correct the file") as refusal:
         type(opencl)(opencl.cl_device)
+    assert len(str(refusal.value)) < 1000
     monkeypatch.setenv("NETCL_TUNING", "none")
+    type(opencl)(opencl.cl_device)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="these kinds of files are those of POSIX")
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "socket", "loop"])
+def test_what_is_no_file_is_refused_and_not_waited_for(kind, tmp_path, monkeypatch):
+    file = tmp_path / "table"
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "loop":
+        file.symlink_to(file)
+    else:
+        monkeypatch.chdir(tmp_path)  # the name of a socket is short
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind("table")
+    for call in (lambda: tuning.read(file), lambda: tuning.save(file, "cpu", "A", {})):
+        with pytest.raises(TuningError, match=r"table cannot be read \(.+\); correct the file"):
+            call()
+
+
+def test_a_table_that_is_named_and_missing_is_refused(opencl, tmp_path, monkeypatch):
+    monkeypatch.setenv("NETCL_TUNING", str(tmp_path / "missing.json"))
+    with pytest.raises(TuningError, match=r"NETCL_TUNING=.*missing\.json, which does not exist; correct it") as refusal:
+        type(opencl)(opencl.cl_device)
+    assert "NETCL_TUNING=none" in str(refusal.value)
+    monkeypatch.delenv("NETCL_TUNING")
+    monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path))
+    type(opencl)(opencl.cl_device)  # where none is named, there need be none
+
+
+def test_a_home_that_is_closed_to_this_process_holds_no_table(opencl, tmp_path, monkeypatch):
+    def closed(file, *arguments, **named):
+        raise PermissionError(f"[Errno 13] Permission denied: {str(file)!r}")
+
+    monkeypatch.setattr(tuning, "read_regular", closed)
+    monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("NETCL_TUNING", str(tmp_path / "mine.json"))
+    with pytest.raises(TuningError, match="Permission denied"):
+        type(opencl)(opencl.cl_device)
+    monkeypatch.delenv("NETCL_TUNING")
     type(opencl)(opencl.cl_device)
 
 
 def test_the_users_table_overrides_the_shipped_one(opencl, tmp_path, monkeypatch):
     monkeypatch.setenv("NETCL_TUNING", str(tmp_path / "mine.json"))
+    tuning.begin(tmp_path / "mine.json")
     assert type(opencl)(opencl.cl_device).knobs("fill") == opencl.knobs("fill")
     other = (("WIDTH", 4), ("RUN", 2), ("WORK_GROUP_SIZE", 16))
     tuning.save(tmp_path / "mine.json", opencl.kind, opencl.target.device, {"fill": other})
@@ -145,6 +218,9 @@ def test_the_users_table_is_in_the_cache_folder_unless_it_is_named(tmp_path, mon
     assert tuning.user_file() == tmp_path / "tuning.json"
     monkeypatch.setenv("NETCL_TUNING", "None")
     assert tuning.user_file() is None
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETCL_TUNING", "~/mine.json")
+    assert tuning.user_file() == tmp_path / "home/mine.json"
 
 
 def test_saving_keeps_what_is_there_and_leaves_no_other_file(tmp_path):

@@ -19,7 +19,7 @@ import pyopencl as cl
 from pyopencl.characterize import has_src_build_cache
 
 from netcl.backends.opencl.runtime import cache_subfolder, report_cache
-from netcl.files import read_regular, write_atomically
+from netcl.files import read_regular, write_private
 
 FOLDER = "programs"
 
@@ -73,7 +73,7 @@ def store(program: cl.Program, context: cl.Context, text: str, options: Sequence
     try:
         folder = cache_subfolder(FOLDER)
         _shrink(folder)
-        write_atomically(folder / _name(key), sealed(key, binary), mode=0o600, flush=False)
+        write_private(folder / _name(key), sealed(key, binary))
     except OSError as error:
         report_cache(error)
 

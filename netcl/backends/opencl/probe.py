@@ -28,7 +28,7 @@ from netcl.backends.opencl.runtime import (
 )
 from netcl.child_process import run_python
 from netcl.dtypes import float32
-from netcl.files import read_json, read_regular, write_atomically
+from netcl.files import parse_json, read_regular, write_private
 
 TIMEOUT = 60.0
 """Seconds after which a device counts as hanging."""
@@ -126,7 +126,7 @@ def _key(cl_device: cl.Device) -> str:
 def _read(name: str) -> Health | None:
     try:
         content = read_regular(cache_subfolder("probes") / name, LARGEST, private=True)
-        entry = read_json(content)
+        entry = parse_json(content)
         health = Health(bool(entry["healthy"]), str(entry["reason"]))
         if health.healthy or 0 <= time.time() - float(entry["time"]) < RETRY:
             return health
@@ -138,6 +138,6 @@ def _read(name: str) -> Health | None:
 def _write(name: str, health: Health) -> None:
     text = json.dumps({"healthy": health.healthy, "reason": health.reason, "time": time.time()})
     try:
-        write_atomically(cache_subfolder("probes") / name, text.encode(), mode=0o600, flush=False)
+        write_private(cache_subfolder("probes") / name, text.encode())
     except OSError as error:
         report_cache(error)

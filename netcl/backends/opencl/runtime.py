@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netcl.errors import BackendError
-from netcl.files import private_folder, read_regular, write_atomically
+from netcl.files import private_folder, read_regular, write_private
 
 if TYPE_CHECKING:
     import pyopencl as cl
@@ -81,9 +81,10 @@ def cache_folder() -> Path:
     # pyopencl brings it; where there is no pyopencl, nothing is kept.
     try:
         import platformdirs
-    except ImportError:
+
+        found = Path(platformdirs.user_cache_dir("netcl", appauthor=False))
+    except (ImportError, RuntimeError):  # the latter where there is no home
         return _NOWHERE
-    found = Path(platformdirs.user_cache_dir("netcl", appauthor=False))
     home = os.path.expanduser("~")
     # A home that does not exist, as system users have, is not to be made.
     if not found.is_absolute() or (found.is_relative_to(home) and not os.path.isdir(home)):
@@ -351,7 +352,7 @@ def vendors_folder(libraries: list[Path], system: Path) -> Path:
         except OSError:
             is_there = False
         if not is_there:  # each file takes its name when it is whole, so other processes may do the same
-            write_atomically(folder / name, text, mode=0o600, flush=False)
+            write_private(folder / name, text)
     return folder
 
 

@@ -25,7 +25,7 @@ from netcl.backends.base import CHUNK
 from netcl.backends.opencl import program
 from netcl.backends.opencl.runtime import cache_folder
 from netcl.errors import TuningError
-from netcl.files import private_folder, read_json, read_regular, write_atomically
+from netcl.files import private_folder, parse_json, read_regular, write_atomically
 from netcl.validation import shown
 
 logger = logging.getLogger("netcl")
@@ -263,7 +263,7 @@ def parse(text: str, file: str) -> Table:
         If it is no table, or has an unknown key or a knob out of its range; the message names file, key and rule.
     """
     try:
-        root = read_json(text)
+        root = parse_json(text)
     except ValueError as error:
         raise TuningError(f"{file} is no JSON table ({error}); {REMEDY}") from error
     reader = _Reader(file)
@@ -297,7 +297,7 @@ def save(file: Path, kind: str, device: str, kernels: Kernels) -> None:
     root: dict[str, Any] = {"version": VERSION}
     if text is not None:
         parse(text, str(file))
-        root = read_json(text)
+        root = parse_json(text)
     entry = root.setdefault(kind, {}).setdefault("device", {}).setdefault(device, {})
     entry.update({kernel: dict(knobs) for kernel, knobs in kernels.items()})
     _write(file, root)
