@@ -6,13 +6,20 @@ import gzip
 import hashlib
 import itertools
 import logging
+import math
+import os
+import struct
 import sys
+import tracemalloc
 import zipfile
+import zlib
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import netcl
 from netcl.data import ArrayDataset, DataLoader, fashion, idx, load_fashion_mnist
@@ -206,6 +213,90 @@ def test_exchanged_files_are_noticed(folder):
     images.write_bytes(content)
     with pytest.raises(ValueError, match="check that images and labels are not exchanged"):
         load_fashion_mnist("test", root=folder)
+
+
+def header(*shape: int) -> bytes:
+    return bytes([0, 0, idx.UINT8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+
+
+BOMBS = {
+    # What the header says, and how many zeros follow in fact.
+    "more than it says": ((10,), 1 << 31, "must hold 10 bytes of data for its shape"),
+    "much more than it says": ((2, 28, 28), 1 << 31, "it holds 1569 or more"),
+    "as much as it says": ((1 << 31,), 1 << 31, f"must hold at most {idx.LARGEST} bytes"),
+    "less than it says": ((idx.LARGEST,), 1 << 10, "it holds 1024;"),
+    "absurd": (((1 << 32) - 1,) * 3, 0, f"must hold at most {idx.LARGEST} bytes"),
+    "absurd and empty": (((1 << 32) - 1, (1 << 32) - 1, 1), 1 << 10, f"must hold at most {idx.LARGEST} bytes"),
+}
+
+
+def bomb(start: bytes, size: int) -> bytes:
+    """A gzip file of these bytes and so many zeros, a thousandth of their size; a large one has no end."""
+    pieces, rest = divmod(size, 1 << 24)
+    if not pieces:
+        return gzip.compress(start + bytes(rest))
+    opening, block = zlib.compressobj(9, zlib.DEFLATED, 31), zlib.compressobj(9, zlib.DEFLATED, -15)
+    piece = block.compress(bytes(1 << 24)) + block.flush(zlib.Z_FULL_FLUSH)  # stands for itself, so it can be repeated
+    return opening.compress(start) + opening.flush(zlib.Z_FULL_FLUSH) + piece * pieces
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_a_file_takes_no_more_memory_than_its_header_declares(case):
+    shape, size, complaint = BOMBS[case]
+    raw = bomb(header(*shape), size)
+    assert len(raw) < 1 << 22
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=complaint) as caught:
+            idx.parse_idx(raw, "the file", len(shape))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert str(caught.value).startswith("the file ")
+    assert "fetch the file again" in str(caught.value)
+    assert peak < 1 << 23
+
+
+SHAPES = st.lists(st.integers(0, 5), min_size=1, max_size=3)
+
+
+@given(shape=SHAPES, packed=st.booleans())
+def test_a_whole_file_gives_its_array(shape, packed):
+    data = bytes(range(math.prod(shape)))
+    content = header(*shape) + data
+    array = idx.parse_idx(gzip.compress(content) if packed else content, "the file", len(shape))
+    assert (array.shape, array.tobytes(), array.flags.writeable) == (tuple(shape), data, False)
+
+
+@given(shape=SHAPES, packed=st.booleans(), changed=st.data())
+def test_a_file_that_is_cut_or_has_something_behind_it_is_refused(shape, packed, changed):
+    content = header(*shape) + bytes(range(math.prod(shape)))
+    wrong = changed.draw(
+        st.one_of(
+            st.integers(0, len(content) - 1).map(lambda end: content[:end]),
+            st.binary(min_size=1, max_size=40).map(lambda tail: content + tail),
+        )
+    )
+    raw = gzip.compress(wrong) if packed else wrong
+    with pytest.raises(ValueError, match=r"^the file .*(fetch the file again|not exchanged)"):
+        idx.parse_idx(raw, "the file", len(shape))
+    if packed:
+        with pytest.raises(ValueError, match=r"^the file "):
+            idx.parse_idx(gzip.compress(content) + b"x", "the file", len(shape))
+
+
+@pytest.mark.parametrize("kind", ["huge", "folder"])
+def test_what_is_no_file_of_a_data_set_is_refused(folder, kind):
+    file = folder / "t10k-labels-idx1-ubyte.gz"
+    if kind == "huge":
+        os.truncate(file, 1 << 40)
+        with pytest.raises(ValueError, match=r"labels-idx1-ubyte.gz has 1099511627776 bytes, more than .* fetch"):
+            load_fashion_mnist("test", root=folder)
+    else:
+        file.unlink()
+        file.mkdir()
+        with pytest.raises(FileNotFoundError, match="lacks t10k-labels"):
+            load_fashion_mnist("test", root=folder)
 
 
 # ---- loaders

@@ -1,14 +1,17 @@
 """A package that registers backends is found, chosen, and held to the contract like netcl's own."""
 
+import re
 import subprocess
 import sys
+import textwrap
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from netcl.backends import available, get_backend
+from netcl.__main__ import main
+from netcl.backends import available, devices, get_backend
 from netcl.backends.base import Span
 from netcl.dtypes import float32
 from netcl.errors import BackendError
@@ -38,6 +41,88 @@ def test_a_plug_in_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
     (folder / "entry_points.txt").write_text("[netcl.backends]\nbroken = netcl_nowhere:open\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BackendError, match=r"'broken'.*netcl_nowhere"):
+        get_backend("broken")
+
+
+def install(folder, monkeypatch, code, points="broken = netcl_broken:open_it"):
+    """A package with a backend, as importlib.metadata finds an installed one."""
+    made = folder / "netcl_broken-1.0.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: netcl-broken\nVersion: 1.0\n")
+    (made / "entry_points.txt").write_bytes(f"[netcl.backends]\n{points}\n".encode("latin-1"))
+    (folder / "netcl_broken.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "netcl_broken", raising=False)
+
+
+OF_ITS_OWN = "from netcl.backends.base import Device\n"
+BROKEN = {
+    "import exits": ("raise SystemExit(7)", "cannot be imported (SystemExit: 7)"),
+    "import fails": ("import netcl_nowhere", "cannot be imported (ModuleNotFoundError"),
+    "import is wrong": ("def (", "cannot be imported (SyntaxError"),
+    "import ends": ("raise GeneratorExit", "cannot be imported (GeneratorExit)"),
+    "import is endless": ("def f(): f()\nf()", "cannot be imported (RecursionError"),
+    "nothing there": ("", "cannot be imported (AttributeError"),
+    "no function": ("open_it = 3", "must be a function of a selector, and is of type int"),
+    "no selector": ("def open_it(): pass", "cannot be opened (TypeError"),
+    "opening exits": ("import sys\ndef open_it(selector): sys.exit('bye')", "cannot be opened (SystemExit: bye)"),
+    "opening fails": ("def open_it(selector): raise OSError('no card')", "cannot be opened (OSError: no card)"),
+    "opening ends": ("class E(BaseException): pass\ndef open_it(selector): raise E", "cannot be opened (E)"),
+    "nothing opened": ("def open_it(selector): pass", "an object of type NoneType with a device of type NoneType"),
+    "a number": ("def open_it(selector): return 3", "an object of type int"),
+    "a class": ("class open_it:\n    def __init__(self, selector): self.device = 'gpu'", "with a device of type str"),
+    "a device that fails": (
+        "class open_it:\n    def __init__(self, selector): pass\n    @property\n    def device(self): raise SystemExit",
+        "cannot name its device (SystemExit)",
+    ),
+    "somebody else's name": (
+        OF_ITS_OWN + "class open_it:\n    def __init__(self, selector): self.device = Device('numpy')",
+        "must return a backend of its own name, its device is 'numpy'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plug_in_is_an_error_a_row_and_no_end(case, tmp_path, monkeypatch, capsys):
+    code, said = BROKEN[case]
+    install(tmp_path, monkeypatch, code)
+    for name in ("broken", "broken:gpu"):
+        with pytest.raises(BackendError, match=re.escape(said)) as refusal:
+            get_backend(name)
+        assert "'broken' (netcl_broken:open_it)" in str(refusal.value)
+        assert "repair or uninstall its package" in str(refusal.value)
+    (row,) = [row for row in devices() if row.device.backend == "broken"]
+    assert (row.healthy, said in row.reason) == (False, True)
+    assert main(["devices"]) == 0
+    assert said in capsys.readouterr().out
+    assert "broken" in available()
+    assert get_backend("numpy").device.backend == "numpy"
+
+
+def test_a_plug_ins_own_refusal_is_passed_on(tmp_path, monkeypatch):
+    install(
+        tmp_path,
+        monkeypatch,
+        "from netcl.errors import BackendError\ndef open_it(selector): raise BackendError(f'no {selector}')",
+    )
+    with pytest.raises(BackendError, match=r"^no card$"):
+        get_backend("broken:card")
+
+
+@pytest.mark.parametrize("where", ["", "def open_it(selector): "])
+def test_an_interruption_is_passed_on(where, tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch, f"{where}raise KeyboardInterrupt")
+    for call in (lambda: get_backend("broken"), devices):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+
+
+@pytest.mark.parametrize("points", ["\xff", "= nothing", "broken", "broken = :::"])
+def test_damaged_metadata_of_any_package_harms_nothing_else(points, tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch, "", points)
+    assert "numpy" in available()
+    assert any(row.device.backend == "numpy" and row.healthy for row in devices())
+    with pytest.raises(BackendError):
         get_backend("broken")
 
 
