@@ -96,15 +96,18 @@ def read_regular(file: Path, largest: int, *, private: bool = False) -> bytes:
     if private:
         flags |= getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(file, flags)
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(stream.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{file} is not a regular file")
         if status.st_size > largest:
             raise OSError(f"{file} has {status.st_size} bytes, more than the {largest} that are read")
         if private and not _is_private(status):
             raise OSError(f"{file} belongs to, or can be written by, somebody else")
-        content = stream.read(largest + 1)
+        with open(descriptor, "rb", closefd=False) as stream:
+            content = stream.read(largest + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > largest:
         raise OSError(f"{file} has more than the {largest} bytes that are read")
     return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import netcl
 from netcl.__main__ import main
 from netcl.backends import DeviceStatus, devices
 from netcl.backends.base import Device
+from netcl.cli import demo
 from netcl.cli.bench import ROOFLINE
 from netcl.cli.devices import report
 from netcl.cli.hardware import findings
@@ -182,6 +184,42 @@ def test_demo_refuses_before_it_trains(capsys):
     assert "--epochs must be at least 1, got 0" in said.err
     assert "the folder does not exist" in said.err
     assert said.out == ""
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_takes_nothing_is_told_in_a_line(fault, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "demo.png"
+    monkeypatch.setattr(demo, "fit", lambda train, test, epochs: (demo.Curves([1.0], [0.5], [0.1]), test.labels))
+    real = os.open
+
+    def failing(path, flags, *arguments, **named):
+        if str(path).startswith(str(tmp_path)) and flags & os.O_CREAT:
+            raise OSError(fault, os.strerror(fault), str(path))
+        return real(path, flags, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", failing)
+    assert main(["demo", "--backend", "numpy", "--subset", "--epochs", "1", "--output", str(picture)]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("netcl demo: ")
+    assert os.strerror(fault) in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder is closed in other ways on Windows")
+def test_doctor_says_that_a_cache_cannot_be_used(tmp_path, monkeypatch):
+    from netcl.cli.doctor import _cache
+
+    monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path / "own"))
+    (check,) = _cache()
+    assert (check.state, check.found) == ("ok", str(tmp_path / "own"))
+    assert list((tmp_path / "own").iterdir()) == []
+    for place in (os.devnull, os.path.join(os.devnull, "below")):
+        monkeypatch.setenv("NETCL_CACHE_DIR", place)
+        (check,) = _cache()
+        assert check.state == "warning"
+        assert "NETCL_CACHE_DIR" in check.remedy
+        assert "None" not in check.found
 
 
 def test_an_unknown_backend_is_refused_without_a_traceback(capsys):

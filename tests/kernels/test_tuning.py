@@ -399,6 +399,18 @@ def test_the_command_reports_and_writes_winners(opencl, small, tmp_path, monkeyp
     assert written == {entry["kernel"]: entry["winner"] for entry in report["kernels"]}
 
 
+def test_the_command_makes_the_table_that_the_variable_names(opencl, small, tmp_path, monkeypatch, capsys):
+    """A device refuses a table that is named and missing, and this is how it comes to be."""
+    file = tmp_path / "new/mine.json"
+    monkeypatch.setenv("NETCL_TUNING", str(file))
+    monkeypatch.setattr(tuner, "LEAST_NOISE", 1.0)
+    assert run("--kernel", "softmax") == 1
+    assert not file.exists()
+    assert run("--device", str(opencl.device), "--kernel", "prepare_step") == 0
+    assert f"nothing to write to {file}" in capsys.readouterr().out
+    assert tuning.read(file) == tuning.parse('{"version": 1}', str(file))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
