@@ -125,6 +125,8 @@ def write(path: Path, save: Callable[[str], object]) -> None:
     os.close(handle)
     try:
         save(name)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())  # before it takes the name, or a power failure may leave half of it under that
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
