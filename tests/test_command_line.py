@@ -128,6 +128,15 @@ def test_doctor_survives_a_runtime_that_kills_its_process(tmp_path):
     assert done.stderr == ""
 
 
+def test_doctor_passes_on_what_a_child_refuses(tmp_path):
+    done = call(
+        "doctor", "--json", NETCL_TUNING=str(tmp_path / "missing.json"), NETCL_CACHE_DIR=str(tmp_path / "cache")
+    )
+    (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "devices"]
+    assert "missing.json, which does not exist" in check["found"]
+    assert check["remedy"] == "do as the message says"
+
+
 def test_hardware_without_a_driver_is_found(tmp_path):
     for number, vendor in ((128, "0x8086"), (129, "0x1002")):
         node = tmp_path / f"dev/dri/renderD{number}"

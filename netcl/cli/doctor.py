@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from netcl.cli.hardware import findings
 from netcl.cli.table import show
 from netcl.cli.trial import TOLERANCE, in_child
-from netcl.files import private_folder, write_private
+from netcl.files import write_private
 from netcl.version import __version__
 
 State = Literal["ok", "missing", "warning", "FAILED"]
@@ -124,17 +125,18 @@ def _installation() -> Iterator[Check]:
 
 
 def _cache() -> Iterator[Check]:
-    from netcl.backends.opencl.runtime import cache_folder
+    from netcl.backends.opencl.runtime import own_folder
 
-    folder = cache_folder()
-    file = folder / f"doctor-{os.getpid()}"
+    if find_spec("pyopencl") is None:  # NumPy has nothing to keep
+        return
     try:
-        write_private(private_folder(folder) / file.name, b"netcl")
+        file = own_folder() / f"doctor-{os.getpid()}"
+        write_private(file, b"netcl")
         file.unlink()
-        yield Check("cache", "ok", str(folder))
+        yield Check("cache", "ok", str(file.parent))
     except OSError as error:
         remedy = "name a folder of your own in NETCL_CACHE_DIR; without one each process starts from nothing"
-        yield Check("cache", "warning", f"{folder} cannot be used: {error}", remedy)
+        yield Check("cache", "warning", f"it cannot be used: {error}", remedy)
 
 
 def _pyopencl() -> Iterator[Check]:
@@ -166,7 +168,9 @@ def _devices(backend: str | None) -> Iterator[Check]:
             "devices",
             "FAILED",
             f"listing them {listed.failure}",
-            "an OpenCL runtime breaks the process that loads it: uninstall it, or name another in OCL_ICD_VENDORS",
+            "an OpenCL runtime breaks the process that loads it: uninstall it, or name another in OCL_ICD_VENDORS"
+            if listed.broke
+            else "do as the message says",
         )
     platforms = [row["device"]["platform"] for row in rows]
     usable = [row["id"] for row in rows if row["healthy"]]

@@ -29,6 +29,8 @@ class Outcome:
 
     value: Any = None
     failure: str = ""
+    broke: bool = False
+    """Whether it was ended by a signal or for its time, and not by an error of Python's."""
 
 
 def in_child(*arguments: str) -> Outcome:
@@ -40,7 +42,8 @@ def in_child(*arguments: str) -> Outcome:
             return Outcome(json.loads(done.output.strip().splitlines()[-1]))
     said = done.errors.strip().splitlines()
     failure = done.failure or "gave no answer"
-    return Outcome(failure=f"{failure}{': ' if said else ''}{said[-1] if said else ''}")
+    said_last = f"{failure}{': ' if said else ''}{said[-1] if said else ''}"
+    return Outcome(failure=said_last, broke=done.started and (done.status is None or done.status < 0))
 
 
 def train(name: str) -> dict[str, float]:

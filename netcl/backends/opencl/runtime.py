@@ -100,10 +100,17 @@ def cache_subfolder(name: str) -> Path:
     OSError
         If it cannot be made, or somebody else could write to it.
     """
-    return private_folder(_own_folder() / name)
+    return private_folder(own_folder() / name)
 
 
-def _own_folder() -> Path:
+def own_folder() -> Path:
+    """:func:`cache_folder`, made if it is missing, and this user's alone.
+
+    Raises
+    ------
+    OSError
+        If there is no place for it, it cannot be made, or somebody else could write to it.
+    """
     folder = cache_folder()
     if folder == _NOWHERE:
         raise OSError("there is no home folder")
@@ -133,7 +140,7 @@ def scratch_folder() -> Iterator[Path | None]:
 
 
 def _temporary_folder() -> Path | None:
-    for place in (_own_folder, tempfile.gettempdir):
+    for place in (own_folder, tempfile.gettempdir):
         with contextlib.suppress(OSError):
             where = str(place())
             if _has_room(where):

@@ -25,7 +25,7 @@ from netcl.backends.base import CHUNK
 from netcl.backends.opencl import program
 from netcl.backends.opencl.runtime import cache_folder
 from netcl.errors import TuningError
-from netcl.files import private_folder, parse_json, read_regular, write_atomically
+from netcl.files import parse_json, private_folder, read_regular, write_atomically
 from netcl.validation import shown
 
 logger = logging.getLogger("netcl")
