@@ -1,15 +1,16 @@
-"""Sides that take turns, the ratios of their times, and tables of them."""
+"""Rows that are measured, the lines that come of them, their tables, and the options that the scripts share."""
 
 from __future__ import annotations
 
-import gc
-import math
+import argparse
+import json
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,18 +18,46 @@ from typing import Any
 
 import numpy as np
 
-SAMPLE = 20e-3
-"""Seconds that one sample takes at least; shorter work is repeated."""
+from .sides import QUICK, Build, Method, Side, SideError, Workers, first_run, in_turns, per_round
 
-SETTLE = 30e-3
-"""Seconds for which the threads of OpenMP and OpenBLAS may spin after their work is done."""
+RUNTIMES = {"intel": "opencl:intel", "pocl": "opencl:portable", "numpy": "numpy"}
+"""The backends that are compared, and how netcl is asked for them."""
 
-Run = Callable[[], Any]
+
+@dataclass(frozen=True)
+class Row:
+    """netcl on each of its backends beside other sides, all of which take turns.
+
+    Attributes
+    ----------
+    row : str
+    own : callable
+        Makes netcl's side for a backend.
+    others : mapping
+        The sides that are the same for every backend.
+    beside : mapping
+        What is compared on each OpenCL runtime with a side on that same runtime.
+    targets, numpy_targets : mapping
+        By the other side's name, the highest wanted ratio: on OpenCL, and on NumPy.
+    runtimes : sequence of str
+    """
+
+    row: str
+    own: Callable[[str], Side]
+    others: Mapping[str, Build] = field(default_factory=dict)
+    beside: Mapping[str, Callable[[str], Side]] = field(default_factory=dict)
+    targets: Mapping[str, float] = field(default_factory=dict)
+    numpy_targets: Mapping[str, float] = field(default_factory=dict)
+    runtimes: Sequence[str] = tuple(RUNTIMES)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One line of the table: netcl's time over another side's."""
+    """netcl's time over another side's; times are those of a step.
+
+    ``ratio`` is the median of the rounds' ratios, ``low`` to ``high`` the middle half of them, ``processes`` the median
+    within each pair of processes, and ``best`` the ratio of the shortest times.
+    """
 
     row: str
     runtime: str
@@ -39,6 +68,7 @@ class Ratio:
     low: float
     high: float
     best: float
+    processes: Sequence[float]
     target: float | None
 
     @property
@@ -48,7 +78,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the other table: a count or a time with its limit."""
+    """A count or a time, with its limit."""
 
     row: str
     runtime: str
@@ -62,65 +92,145 @@ class Figure:
         return "yes" if self.value <= self.target else "no"
 
 
-Line = Ratio | Figure
+@dataclass(frozen=True)
+class Start:
+    """Seconds from the start of a process to the end of its first step: with empty caches, and in a later process."""
+
+    row: str
+    runtime: str
+    first_s: float
+    later_s: float
+    met: str = ""
 
 
-def measure(sides: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Seconds per run of each side, one sample a round."""
-    repeats = {}
-    for name, run in sides.items():
-        run()
-        started = time.perf_counter()
-        run()
-        repeats[name] = max(1, math.ceil(SAMPLE / (time.perf_counter() - started)))
-    samples: dict[str, list[float]] = {name: [] for name in sides}
-    names = list(sides)
-    gc.collect()
-    gc.disable()
-    try:
-        for number in range(rounds):
-            shift = number % len(names)
-            for name in names[shift:] + names[:shift]:
-                run = sides[name]
-                # The threads of the side before still spin, and the caches hold its data.
-                time.sleep(SETTLE)
-                run()
-                started = time.perf_counter()
-                for _ in range(repeats[name]):
-                    run()
-                samples[name].append((time.perf_counter() - started) / repeats[name])
-    finally:
-        gc.enable()
-    return samples
+Line = Ratio | Figure | Start
+
+
+@dataclass
+class Measured:
+    """What a script has measured so far; a row that a side does not survive is left out, and named."""
+
+    method: Method
+    workers: Workers
+    runtimes: Mapping[str, str]
+    lines: list[Line] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    idle: float = 0.0
+
+    def take(self, name: str, measure: Callable[[], Iterable[Line]]) -> None:
+        print(f"… {name}", file=sys.stderr, flush=True)
+        try:
+            self.lines += measure()
+        except SideError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+            self.failed.append(name)
+            self.workers.close(wait=False)
+
+    def call(self, runtime: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function of a module returns in a process that holds netcl's backend alone."""
+        if self.method.fresh:
+            self.workers.close()
+        return self.workers[runtime].ask("call", function, *arguments)
+
+    def compare(self, row: Row) -> Iterable[Line]:
+        chosen = [name for name in row.runtimes if name in self.runtimes]
+        if not chosen:
+            return []
+        sides = dict(row.others)
+        for runtime in chosen:
+            sides[runtime] = partial(row.own, RUNTIMES[runtime])
+            if runtime != "numpy":
+                for name, build in row.beside.items():
+                    sides[f"{name} on {runtime}"] = partial(build, RUNTIMES[runtime])
+        turns = in_turns(sides, self.method, self.workers)
+        self.idle = max(self.idle, turns.idle)
+        lines = []
+        for name in (*row.others, *row.beside):
+            for runtime in chosen:
+                other = turns.samples.get(name) or turns.samples.get(f"{name} on {runtime}")
+                if other:
+                    targets = row.numpy_targets if runtime == "numpy" else row.targets
+                    lines.append(
+                        compared(row.row, runtime, name, turns.samples[runtime], other, targets.get(name)),
+                    )
+        return lines
+
+    def start(self, row: str, own: Callable[[str], Side], others: Mapping[str, Build]) -> Iterable[Line]:
+        sides = {name: partial(own, RUNTIMES[name]) for name in self.runtimes} | dict(others)
+        return [Start(row, name, *first_run(build, name, self.method.processes)) for name, build in sides.items()]
+
+    def write(self, path: Path, machine: Mapping[str, Any], **more: Any) -> None:
+        found = {
+            "machine": machine,
+            "method": asdict(self.method) | {"idle": self.idle},
+            **more,
+            "lines": [asdict(line) | {"met": line.met} for line in self.lines],
+        }
+        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def end(self, path: Path | None, machine: Mapping[str, Any], **more: Any) -> None:
+        """Print everything and write it; a script that had to leave out a row ends with status 1."""
+        self.workers.close()
+        print(f"\n{report(self.lines)}\n\nA side that waited took {self.idle:.1%} of a core at most.")
+        if path:
+            self.write(path, machine, **more)
+        if self.failed:
+            sys.exit(f"left out, for a side's process ended: {', '.join(self.failed)}")
 
 
 def compared(
-    row: str, runtime: str, against: str, own: Sequence[float], other: Sequence[float], target: float | None
+    row: str,
+    runtime: str,
+    against: str,
+    own: Sequence[Sequence[float]],
+    other: Sequence[Sequence[float]],
+    target: float | None,
 ) -> Ratio:
-    """The line that two sides' samples, taken in turns, make."""
-    each = sorted(a / b for a, b in zip(own, other, strict=True))
+    """The line that two sides' samples, taken in turns, make: a list for each process, of a sample for each round."""
+    each = sorted(per_round(own, other))
+    ours, theirs = ([seconds for process in side for seconds in process] for side in (own, other))
     return Ratio(
         row,
         runtime,
         against,
-        statistics.median(own) * 1e3,
-        statistics.median(other) * 1e3,
+        statistics.median(ours) * 1e3,
+        statistics.median(theirs) * 1e3,
         statistics.median(each),
         each[len(each) // 4],
         each[-1 - len(each) // 4],
-        min(own) / min(other),
+        min(ours) / min(theirs),
+        [statistics.median(per_round([a], [b])) for a, b in zip(own, other, strict=True)],
         target,
     )
 
 
-def ratios(row: str, runtime: str, sides: Mapping[str, Run], targets: Mapping[str, float], rounds: int) -> list[Line]:
-    """Measure the side ``"netcl"`` against all others."""
-    samples = measure(sides, rounds)
-    own = samples.pop("netcl")
-    return [compared(row, runtime, name, own, other, targets.get(name)) for name, other in samples.items()]
+def describe(runtime: str) -> tuple[str, str]:
+    """What stands behind a backend; or nothing, and why there is none."""
+    import netcl
+
+    try:
+        device = netcl.get_backend(runtime).device
+    except netcl.errors.BackendError as error:
+        return "", str(error)
+    return f"{device.name} ({device.platform}, {device.driver})", ""
 
 
-def environment(runtimes: Mapping[str, Any]) -> dict[str, Any]:
+def found_runtimes(chosen: str, workers: Workers) -> dict[str, str]:
+    """The chosen backend, or all, and what stands behind each; one that is missing is named and left out."""
+    found = {}
+    for name in RUNTIMES if chosen == "all" else [chosen]:
+        try:
+            device, reason = workers[name].ask("call", describe, RUNTIMES[name])
+        except SideError as error:
+            device, reason = "", str(error)
+        if device:
+            found[name] = device
+        else:
+            print(f"{name} is left out: {reason}", file=sys.stderr)
+    return found
+
+
+def environment(runtimes: Mapping[str, str]) -> dict[str, Any]:
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
         models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
@@ -131,15 +241,30 @@ def environment(runtimes: Mapping[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "torch": metadata.version("torch") if find_spec("torch") else "not installed",
-        **{
-            name: f"{backend.device.name} ({backend.device.platform}, {backend.device.driver})"
-            for name, backend in runtimes.items()
-        },
+        **{name: device for name, device in runtimes.items() if name != "numpy"},
     }
 
 
+def options(description: str) -> argparse.ArgumentParser:
+    """The options that the scripts share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="small sizes, two rounds in one process: does it run")
+    parser.add_argument("--runtime", choices=[*RUNTIMES, "all"], default="all", help="netcl's backend")
+    parser.add_argument("--rounds", type=int, help=f"samples of each side in one process (default: {Method.rounds})")
+    parser.add_argument("--processes", type=int, help=f"processes of each side in turn (default: {Method.processes})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
+    return parser
+
+
+def begin(chosen: argparse.Namespace) -> Measured:
+    method = QUICK if chosen.quick else Method()
+    asked = {name: getattr(chosen, name) for name in ("rounds", "processes") if getattr(chosen, name)}
+    workers = Workers()
+    return Measured(replace(method, **asked), workers, found_runtimes(chosen.runtime, workers))
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need be; the first two to the left, numbers to the right."""
+    """Columns as wide as they need be; numbers to the right."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [heads, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -157,15 +282,16 @@ def report(lines: Sequence[Line]) -> str:
         for x in lines
         if isinstance(x, Figure)
     ]
-    compared = [
+    ratios = [
         (
             x.row,
             x.runtime,
             x.against,
-            f"{x.netcl_ms:.2f}",
-            f"{x.other_ms:.2f}",
+            f"{x.netcl_ms:.3f}",
+            f"{x.other_ms:.3f}",
             f"{x.ratio:.3f}",
             f"{x.low:.3f} to {x.high:.3f}",
+            " ".join(f"{value:.3f}" for value in x.processes),
             f"{x.best:.3f}",
             "" if x.target is None else f"{x.target:.3f}",
             x.met,
@@ -173,10 +299,14 @@ def report(lines: Sequence[Line]) -> str:
         for x in lines
         if isinstance(x, Ratio)
     ]
-    parts = []
-    if figures:
-        parts.append(table(("counted", "runtime", "value", "unit", "at most", "met", "of"), figures))
-    if compared:
-        heads = ("time", "runtime", "against", "netcl ms", "its ms", "ratio", "middle half", "best", "at most", "met")
-        parts.append(table(heads, compared))
-    return "\n\n".join(parts)
+    starts = [(x.row, x.runtime, f"{x.first_s:.2f}", f"{x.later_s:.2f}") for x in lines if isinstance(x, Start)]
+    heads = (
+        "time of a step", "runtime", "against", "netcl ms", "its ms", "ratio", "middle half", "each process", "best",
+        "at most", "met",
+    )  # fmt: skip
+    parts = [
+        (("counted", "runtime", "value", "unit", "at most", "met", "of"), figures),
+        (heads, ratios),
+        (("first step of", "runtime", "first process s", "later process s"), starts),
+    ]
+    return "\n\n".join(table(heads, rows) for heads, rows in parts if rows)

@@ -1,36 +1,67 @@
-"""Optimizer steps, ten in a row: of netcl, of torch, and of a kernel that only moves the same bytes."""
+"""Optimizer steps as sides of a comparison: of netcl, of torch, and of a kernel that only moves the same bytes."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 import netcl
-from netcl.errors import BackendError
+from netcl import amp, optim
+from netcl.optim.optimizer import Optimizer
 
-from .ratios import Run
-
-RUNTIMES = {"intel": "opencl:intel", "pocl": "opencl:portable"}
-"""The OpenCL runtimes that are compared, and the devices that stand for them."""
-
-STEPS = 10
-"""Steps between two waits, on every side of a comparison: netcl only enqueues them, as in training."""
+from .sides import Side
 
 Arrays = Sequence[tuple[np.ndarray, np.ndarray]]
+Step = Callable[[], Any]
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "AdamW": {"lr": 1e-3, "weight_decay": 0.01},
+    "SGD": {"lr": 1e-3, "momentum": 0.9},
+    "RMSProp": {"lr": 1e-3},
+}
+"""The optimizers that are compared, and their options."""
 
 
-def opencl_runtimes(chosen: str) -> dict[str, Any]:
-    """The backend of the chosen runtime, or of ``"all"``; one that is missing is named and left out."""
-    found = {}
-    for name in RUNTIMES if chosen == "all" else [chosen]:
-        try:
-            found[name] = netcl.get_backend(RUNTIMES[name])
-        except BackendError as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
-    return found
+@dataclass(frozen=True)
+class Work:
+    """One row: an optimizer over so many tensors of so many elements.
+
+    Attributes
+    ----------
+    name : str
+    optimizer : str
+        A key of :data:`OPTIONS`.
+    count, n : int
+        So many tensors of so many elements.
+    options : mapping
+        Beside those of :data:`OPTIONS`.
+    max_norm : float, optional
+        Gradients are clipped before the step.
+    scaled : bool
+        Gradients are unscaled and looked through for infinities before that.
+    """
+
+    name: str
+    optimizer: str
+    count: int
+    n: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    max_norm: float | None = None
+    scaled: bool = False
+
+    @property
+    def row(self) -> str:
+        return f"{self.name}, {self.count:,} × {self.n:,}"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the optimizer."""
+        return {**OPTIONS[self.optimizer], **self.options}
 
 
 def values(count: int, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -50,47 +81,117 @@ def tensors(backend: Any, arrays: Arrays) -> list[Any]:
     return made
 
 
-def own_steps(backend: Any, optimizer: Any, **options: Any) -> Run:
-    def run() -> None:
-        for _ in range(STEPS):
-            optimizer.step(**options)
+def waited(backend: Any, step: Step) -> Callable[[int], None]:
+    """So many steps in a row, of which only the last is waited for."""
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            step()
         backend.synchronize()
 
     return run
 
 
-def torch_tensors(arrays: Arrays) -> list[Any]:
-    import torch
+def repeated(step: Step) -> Callable[[int], None]:
+    """So many steps that each end by themselves."""
 
-    made = []
-    for value, gradient in arrays:
-        tensor = torch.tensor(value, requires_grad=True)
-        tensor.grad = torch.tensor(gradient)
-        made.append(tensor)
-    return made
-
-
-def torch_steps(optimizer: Any, tensors: Sequence[Any], max_norm: float | None = None) -> Run:
-    import torch
-
-    def run() -> None:
-        for _ in range(STEPS):
-            if max_norm is not None:
-                torch.nn.utils.clip_grad_norm_(tensors, max_norm)
-            optimizer.step()
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            step()
 
     return run
 
 
-def traffic(backend: Any, n: int, *, read: int = 1, updated: int = 0, written: int = 0) -> Run:
+class TracedAdamW(Optimizer):
+    """AdamW whose rule the backend traces, where ``optim.AdamW`` runs the kernel written by hand."""
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        source = optim.AdamW([netcl.ones(1, backend="numpy")], **options)
+        rule = replace(source._rule, fused_adam=False)
+        super().__init__(params, source.defaults, lambda groups: rule, source._check)
+
+
+def netcl_side(runtime: str, work: Work, traced: bool = False) -> Side:
+    """netcl's optimizer on one of its backends; ``traced`` is for AdamW."""
+    backend = netcl.get_backend(runtime)
+    params = tensors(backend, values(work.count, work.n))
+    optimizer = (TracedAdamW if traced else getattr(optim, work.optimizer))(params, **work.arguments)
+    # A scale of 1: torch divides its gradients in place, again in every round.
+    scaler = amp.GradScaler(init_scale=1.0)
+    scaler.scale(netcl.ones((), device=backend.device))
+
+    def scaled() -> None:
+        scaler.step(optimizer, max_norm=work.max_norm)
+        scaler.update()
+
+    def plain() -> None:
+        optimizer.step(max_norm=work.max_norm)
+
+    return Side(waited(backend, scaled if work.scaled else plain), lambda: [param.numpy() for param in params])
+
+
+def traffic_side(runtime: str, n: int, *, read: int = 1, updated: int = 0, written: int = 0) -> Side:
     """Launches that move the bytes of so many arrays of float32, each read, read and written, or written."""
     from netcl.backends.opencl.tuner import bare_traffic
 
-    launch = bare_traffic(backend, n, read=read, updated=updated, written=written)
+    backend = netcl.get_backend(runtime)
+    return Side(waited(backend, bare_traffic(backend, n, read=read, updated=updated, written=written)))
 
-    def run() -> None:
-        for _ in range(STEPS):
-            launch()
-        backend.synchronize()
 
-    return run
+def use_torch() -> Any:
+    """torch, with as many threads as the machine has cores."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    return torch
+
+
+def torch_side(work: Work) -> Side:
+    torch = use_torch()
+    params = []
+    for value, gradient in values(work.count, work.n):
+        param = torch.tensor(value, requires_grad=True)
+        param.grad = torch.tensor(gradient)
+        params.append(param)
+    optimizer = {
+        "AdamW": lambda **options: torch.optim.AdamW(params, fused=True, **options),
+        "SGD": lambda **options: torch.optim.SGD(params, fused=True, **options),
+        "RMSProp": lambda **options: torch.optim.RMSprop(params, **options),
+    }[work.optimizer](**work.arguments)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    scaler.scale(torch.ones(()))
+
+    def clip() -> None:
+        if work.max_norm is not None:
+            torch.nn.utils.clip_grad_norm_(params, work.max_norm)
+
+    def scaled() -> None:
+        scaler.unscale_(optimizer)
+        clip()
+        scaler.step(optimizer)
+        scaler.update()
+
+    def plain() -> None:
+        clip()
+        optimizer.step()
+
+    return Side(repeated(scaled if work.scaled else plain), lambda: [param.detach().numpy() for param in params])
+
+
+def expressions_side(n: int) -> Side:
+    """AdamW as one writes it in NumPy, with the roundings of the reference backend."""
+    ((p, g),) = values(1, n)
+    beta1, beta2, one, two, lr, eps, decay = map(np.float32, (0.9, 0.999, 1 - 0.9, 1 - 0.999, 1e-3, 1e-8, 0.01))
+    logs = [float(np.float32(math.log(beta))) for beta in (0.9, 0.999)]
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    t = 0
+
+    def step() -> None:
+        nonlocal m, v, t
+        t += 1
+        c1, c2 = (np.float32(-np.expm1(t * log)) for log in logs)
+        m = beta1 * m + one * g
+        v = beta2 * v + two * (g * g)
+        p[...] = p - lr * ((m / c1) / (np.sqrt(v / c2) + eps) + decay * p)
+
+    return Side(repeated(step), lambda: [p])
