@@ -154,6 +154,41 @@ def test_max_pool_gives_equals_to_the_first():
     assert x.grad.tolist() == [[[[1.0, 0.0], [0.0, 0.0]]]]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("shape", "size", "stride", "padding"),
+    [
+        ((2, 3, 6, 8), (2, 2), (2, 2), 0),
+        ((2, 2, 7, 5), (2, 2), (2, 2), 0),  # the last row and column lie in no window
+        ((1, 2, 8, 9), (1, 2), (2, 3), 0),  # nor do what lies between windows
+        ((2, 1, 5, 4), (4, 1), (4, 1), 0),
+        ((1, 2, 6, 6), (3, 3), (3, 3), 0),
+        ((1, 2, 6, 7), (3, 2), (1, 2), 0),
+        ((2, 1, 5, 5), (2, 2), (2, 2), 1),
+        ((0, 1, 4, 4), (2, 2), (2, 2), 0),
+    ],
+)
+def test_max_pool_gradient_goes_to_the_first_largest(shape, size, stride, padding, dtype, backend):
+    """Few values, so that most windows hold equals, and some hold NaN, which counts as the largest."""
+    random = np.random.default_rng(0)
+    values = random.choice([-1.0, 0.5, 2.0, np.nan], size=shape, p=[0.35, 0.35, 0.2, 0.1])
+    x = netcl.asarray(values, dtype=dtype, device=backend.device, requires_grad=True)
+    with ag.Tape() as tape:
+        y = F.max_pool2d(x, size, stride=stride, padding=padding)
+    seed = random.integers(1, 5, y.shape).astype(np.float64)
+    tape.backward(y, seed=netcl.asarray(seed, dtype=dtype, device=backend.device))
+
+    expected = np.zeros(shape)
+    for batch, channel, i, j in np.ndindex(*y.shape):
+        inside = [
+            (i * stride[0] + u - padding, j * stride[1] + v - padding) for u in range(size[0]) for v in range(size[1])
+        ]
+        inside = [place for place in inside if 0 <= place[0] < shape[2] and 0 <= place[1] < shape[3]]
+        window = [values[batch, channel, *place] for place in inside]
+        expected[batch, channel, *inside[int(np.argmax(window))]] += seed[batch, channel, i, j]
+    np.testing.assert_array_equal(netcl.astype(x.grad, netcl.float32).numpy(), expected)
+
+
 def test_dropout_gradient_is_its_mask():
     netcl.random.manual_seed(3)
     x = netcl.ones(1000, requires_grad=True)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 from netcl import expression as ex
 from netcl import tape
 from netcl.array import Array
-from netcl.dtypes import float32, float64, promote
+from netcl.dtypes import DType, float32, float64, promote
 from netcl.errors import HyperParameterError, ShapeError
+from netcl.expression import Expression, Node
 from netcl.functional.activation import check_floating
 from netcl.functional.launch import A, common_backend, identity, mapped, mapped_into, reduced, zeros_for
 from netcl.functional.linalg import product
@@ -237,6 +239,40 @@ def _where_first(target: Any, g: Any, index: Any, place: Any) -> Any:
     return ex.where(ex.equal(index, place), target + g, target)
 
 
+_FUSED_PLACES = 4
+"""Windows of so many elements are unpooled in one launch; those of more would need more kernel arguments than fit."""
+
+
+@cache
+def _unpooling(count: int, dtype: DType, gradient: DType) -> Expression:
+    """From a maximum, its gradient and the elements of its window: the gradient of each, all for the first maximum."""
+
+    def unpool(largest: Node, g: Node, *elements: Node) -> list[Node]:
+        gradients: list[Node] = []
+        free: Node | None = None
+        for x in elements:
+            hit = ex.logical_or(ex.equal(x, largest), ex.isnan(x))
+            gradients.append(ex.where(hit if free is None else ex.logical_and(hit, free), g, 0.0))
+            missed = ex.logical_not(hit)
+            free = missed if free is None else ex.logical_and(free, missed)
+        return gradients
+
+    return ex.trace(unpool, (dtype, gradient, *[dtype] * count), stored=(dtype,) * count)
+
+
+def _unpooled(x: A, view: A, largest: Array, g: Array, windows: Windows) -> A:
+    """The gradient of images whose windows share no element and reach over no edge, in one launch."""
+    places = [(row, column) for row in range(windows.size[0]) for column in range(windows.size[1])]
+    covered = all(n == out * size for n, out, size in zip(x.shape[2:], windows.out, windows.size, strict=True))
+    total: A = x.empty_like() if covered else zeros_for(x)
+    target = _view(total, windows)
+    inputs: list[Array] = [largest, g, *[_place(view, *place) for place in places]]
+    if largest.size:
+        outputs = [_place(target, *place).view() for place in places]
+        x.backend.map(_unpooling(len(places), x.dtype, g.dtype), [array.view() for array in inputs], outputs)
+    return total
+
+
 def max_pool2d(x: A, size: Pair, *, stride: Pair | None = None, padding: Pair = 0) -> A:
     """The largest element of each window; the gradient goes to the first of equals.
 
@@ -268,14 +304,19 @@ def max_pool2d(x: A, size: Pair, *, stride: Pair | None = None, padding: Pair = 
     view = _view(_padded(x, windows, float("-inf")), windows)
     out: A = reduced("max", identity, view, axes=(2, 3), dtype=x.dtype)
 
+    n = windows.size[0] * windows.size[1]
+    apart = all(step >= extent for step, extent in zip(windows.stride, windows.size, strict=True))
+
     def vjp(g: A) -> Any:
-        order = (0, 1, 4, 5, 2, 3)
-        places = _view(_below_all(x, windows), windows)
-        last = places.restride(
-            tuple([places.shape[i] for i in order]), tuple([places.strides[i] for i in order]), places.offset
+        if apart and n <= _FUSED_PLACES and not any(windows.padding):
+            return _unpooled(x, view, out, g, windows)
+        order = (2, 3, 0, 1, 4, 5)
+        given = _view(_below_all(x, windows), windows)
+        places = given.restride(
+            tuple([given.shape[i] for i in order]), tuple([given.strides[i] for i in order]), given.offset
         )
         with tape.no_grad():
-            first = argmax(viewed(last, (*out.shape, windows.size[0] * windows.size[1])), axis=-1)
+            first = argmax(viewed(places, (n, *out.shape)), axis=0)
 
         def add(target: Array, row: int, column: int) -> None:
             mapped_into(target, _where_first, target, g, first, row * windows.size[1] + column)

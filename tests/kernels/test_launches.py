@@ -164,3 +164,12 @@ def test_training_waits_for_nothing(folded, opencl):
     assert opencl.blocking == before
     loss.item()
     assert opencl.blocking == before + 1
+
+
+def test_the_gradient_of_pooled_images_is_one_launch(opencl):
+    x = netcl.ones((2, 3, 8, 8), device=opencl.device, requires_grad=True)
+    with ag.Tape() as tape:
+        y = ag.max_pool2d(x, 2)
+    before = opencl.launches
+    tape.backward(y, seed=y)
+    assert opencl.launches == before + 1
