@@ -1,6 +1,6 @@
 """netcl beside torch, and beside kernels that only move the same bytes: ratios, measured in turns.
 
-    python benchmarks/compare.py [--quick] [--runtime intel|pocl|numpy|all] [--only NAME ...] [--json FILE]
+    python benchmarks/compare.py [--quick] [--runtime NAME ...] [--only NAME ...] [--json FILE]
 
 Each side has a process of its own, and waits in it while another is measured (benchmarks/sides.py). A round measures
 every side once; a ratio is the median of the ratios of all rounds, over several processes of each side. Beside it stand
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.counts import COUNTS, QUICK, Size  # noqa: E402
 from benchmarks.models import netcl_job, netcl_training, torch_job, torch_training  # noqa: E402
 from benchmarks.ratios import Line, Row, begin, environment, options  # noqa: E402
-from benchmarks.sides import Side  # noqa: E402
+from benchmarks.sides import Method, Side  # noqa: E402
 from benchmarks.steps import Work, expressions_side, netcl_side, torch_side, traffic_side  # noqa: E402
 
 TRAFFIC = 1 / 0.95
@@ -100,7 +100,7 @@ def starts() -> dict[str, tuple[Callable[[str], Side], dict[str, Callable[[], Si
     """What the first step of a process is measured of."""
     work = Work("clip + AdamW", "AdamW", 1, 1000, max_norm=1.0)
     found = {work.row: (own(netcl_side, work=work), {"torch": partial(torch_side, work)})}
-    for model, batch in (("MLP", 128), ("conv net", 64), ("transformer block", 16)):
+    for model, batch in (("MLP", 128), ("conv net", 64)):
         sides = own(netcl_training, name=model, batch=batch), {"torch": partial(torch_training, model, batch)}
         found[f"{model}, batch {batch}"] = sides
     return found
@@ -110,7 +110,7 @@ NAMES = [*COUNTS, *rows(QUICK), "start"]
 
 
 def main(argv: Sequence[str] | None = None) -> list[Line]:
-    parser = options(__doc__.splitlines()[0])
+    parser = options(__doc__.splitlines()[0], Method())
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", default=NAMES, help=", ".join(NAMES))
     chosen = parser.parse_args(argv)
     size = QUICK if chosen.quick else Size()

@@ -1,7 +1,7 @@
 """netcl's optimizer steps beside those of torch, optax, MLX and tinygrad: ratios, measured in turns.
 
     pip install -e ".[cpu,pocl,parity,peers]"
-    python benchmarks/peers.py [--quick] [--runtime intel|pocl|numpy|all] [--peers NAME ...] [--json FILE]
+    python benchmarks/peers.py [--quick] [--runtime NAME ...] [--peers NAME ...] [--json FILE]
 
 All run on the processor, each in a process of its own (benchmarks/sides.py), with as many threads as it has cores:
 torch with ``fused=True`` where it has that, optax under ``jax.jit`` with its buffers donated, MLX compiled or not,
@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.libraries import PEERS, can  # noqa: E402
 from benchmarks.ratios import Line, Row, begin, environment, options  # noqa: E402
+from benchmarks.sides import Method  # noqa: E402
 from benchmarks.steps import Work, netcl_side  # noqa: E402
 
 
@@ -38,7 +39,7 @@ def works(large: int, many: int) -> list[Work]:
 
 
 def main(argv: Sequence[str] | None = None) -> list[Line]:
-    parser = options(__doc__.splitlines()[0])
+    parser = options(__doc__.splitlines()[0], Method(rounds=3))
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
     chosen = parser.parse_args(argv)
     peers = [name for name in chosen.peers if find_spec(PEERS[name][0])]

@@ -54,7 +54,7 @@ def beside_torch() -> tuple[list[str], dict[str, list[float | None]]]:
 def draw(curves: dict[str, Any], path: Path = PICTURE) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    figure = Figure(figsize=(12, 5.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     accuracy_axis = left.twinx()
     for number, (backend, run) in enumerate(curves.items()):
@@ -78,12 +78,13 @@ def draw(curves: dict[str, Any], path: Path = PICTURE) -> None:
         right.bar_label(bars, [f"{value:.2f}" if value else "" for value in values], padding=3, fontsize=8)
     right.set_yticks(range(len(works)), works)
     right.invert_yaxis()
+    right.margins(x=0.1)
     right.axvline(1, color="tab:red", linestyle="--", linewidth=1)
     right.set(
         xlabel="time over torch's, two CPU cores (shorter is faster)",
         title="Beside torch, fused where it can be",
     )
-    right.legend(loc="center", bbox_to_anchor=(0.7, 0.26), title="OpenCL runtime", fontsize=9)
+    right.legend(loc="best", title="OpenCL runtime", fontsize=9)
     right.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=100, metadata={"Software": None})
 

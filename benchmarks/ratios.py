@@ -215,10 +215,10 @@ def describe(runtime: str) -> tuple[str, str]:
     return f"{device.name} ({device.platform}, {device.driver})", ""
 
 
-def found_runtimes(chosen: str, workers: Workers) -> dict[str, str]:
-    """The chosen backend, or all, and what stands behind each; one that is missing is named and left out."""
+def found_runtimes(chosen: Sequence[str], workers: Workers) -> dict[str, str]:
+    """What stands behind each of the chosen backends; one that is missing is named and left out."""
     found = {}
-    for name in RUNTIMES if chosen == "all" else [chosen]:
+    for name in chosen:
         try:
             device, reason = workers[name].ask("call", describe, RUNTIMES[name])
         except SideError as error:
@@ -245,19 +245,21 @@ def environment(runtimes: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def options(description: str) -> argparse.ArgumentParser:
-    """The options that the scripts share."""
+def options(description: str, method: Method) -> argparse.ArgumentParser:
+    """The options that the scripts share; ``method`` is what serves without them."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small sizes, two rounds in one process: does it run")
-    parser.add_argument("--runtime", choices=[*RUNTIMES, "all"], default="all", help="netcl's backend")
-    parser.add_argument("--rounds", type=int, help=f"samples of each side in one process (default: {Method.rounds})")
-    parser.add_argument("--processes", type=int, help=f"processes of each side in turn (default: {Method.processes})")
+    names = list(RUNTIMES)
+    parser.add_argument("--runtime", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--rounds", type=int, help=f"samples of each side in one process (default: {method.rounds})")
+    parser.add_argument("--processes", type=int, help=f"processes of each side in turn (default: {method.processes})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
+    parser.set_defaults(method=method)
     return parser
 
 
 def begin(chosen: argparse.Namespace) -> Measured:
-    method = QUICK if chosen.quick else Method()
+    method = QUICK if chosen.quick else chosen.method
     asked = {name: getattr(chosen, name) for name in ("rounds", "processes") if getattr(chosen, name)}
     workers = Workers()
     return Measured(replace(method, **asked), workers, found_runtimes(chosen.runtime, workers))

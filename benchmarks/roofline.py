@@ -17,6 +17,7 @@ from .steps import Work, netcl_side, repeated, torch_side, traffic_side, waited
 
 N = 100_000 if SHORT else 10_000_000
 METHOD = QUICK if SHORT else Method(rounds=7, processes=1)
+WORKERS = Workers()
 
 # State fields beside the parameters.
 FIELDS = {"SGD": 1, "AdamW": 2, "RMSProp": 1}
@@ -24,8 +25,9 @@ FIELDS = {"SGD": 1, "AdamW": 2, "RMSProp": 1}
 
 def against(own: Build, other: Build) -> float:
     """The median ratio of two sides that take turns."""
-    with Workers() as workers:
-        samples = in_turns({"own": own, "other": other}, METHOD, workers).samples
+    samples = in_turns({"own": own, "other": other}, METHOD, WORKERS).samples
+    if METHOD.fresh:
+        WORKERS.close()
     return ratio(samples["own"], samples["other"])
 
 

@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,9 @@ STEPS = 10
 
 SAMPLE = 50e-3
 """Seconds that one sample takes at least; shorter work is repeated."""
+
+LONGEST = 300.0
+"""Seconds after which a side that does not answer is ended."""
 
 QUIET = 20e-3
 """A side is idle when, for so many seconds, it takes next to no processor time."""
@@ -98,6 +102,10 @@ class Meter:
         return function(*arguments)
 
     def build(self, build: Build) -> None:
+        """Make a side, in place of the one before, whose memory is given back first."""
+        self.side = Side(lambda steps: None)
+        gc.enable()
+        gc.collect()
         self.side = build()
 
     def result(self) -> list[np.ndarray] | None:
@@ -213,10 +221,15 @@ class Worker:
             raise self._ended() from None
 
     def receive(self) -> Any:
+        # A runtime may hang, not only crash.
+        alarm = threading.Timer(LONGEST, self._process.kill)
+        alarm.start()
         try:
             return pickle.load(self._process.stdout)
         except EOFError:
             raise self._ended() from None
+        finally:
+            alarm.cancel()
 
     def ask(self, request: str, *arguments: Any) -> Any:
         self.send(request, *arguments)

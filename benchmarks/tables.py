@@ -1,4 +1,4 @@
-"""Write the tables of docs/performance.md, and a row of the README's, from what was measured.
+"""Write the tables of docs/performance.md, and two rows of the README's, from what was measured.
 
     python benchmarks/compare.py --json benchmarks/results/compare.json
     python benchmarks/peers.py --json benchmarks/results/peers.json
@@ -22,7 +22,13 @@ README = ROOT / "README.md"
 
 RUNTIMES = {"intel": "Intel", "pocl": "PoCL", "numpy": "NumPy backend"}
 PEERS = ("torch", "optax", "MLX", "tinygrad")
-README_ROW = "netcl's time over theirs"
+README_LABELS = ("netcl's time over theirs", "its time over theirs, a training step")
+README_LINKS = ("docs/performance.md#beside-other-libraries", "docs/performance.md#measured")
+TRAININGS = {
+    "MLP": "MLP step, batch 128",
+    "conv net": "conv net step, batch 64",
+    "transformer block": "transformer block step, batch 16",
+}
 
 Measured = dict[str, Any]
 """A line, or a file of them."""
@@ -57,17 +63,70 @@ def ratios(found: Measured) -> dict[tuple[str, str], dict[str, Measured]]:
 
 
 def comparison() -> str:
-    """compare.py's ratios, a row for each target; what misses it is bold."""
+    """compare.py's ratios; what misses its target is bold."""
     rows = []
     for (row, against), by_runtime in ratios(load("compare")).items():
-        for target in dict.fromkeys(line["target"] for line in by_runtime.values()):
-            cells = []
-            for runtime in RUNTIMES:
-                line = by_runtime.get(runtime)
-                shown = number(line["ratio"]) if line and line["target"] == target else ""
-                cells.append(f"**{shown}**" if shown and line and line["met"] == "no" else shown)
-            rows.append((short(row), against, *cells, number(target)))
+        cells, targets = [], {}
+        for runtime in RUNTIMES:
+            line = by_runtime.get(runtime)
+            shown = number(line["ratio"]) if line else ""
+            cells.append(f"**{shown}**" if line and line["met"] == "no" else shown)
+            if line and line["target"] is not None:
+                targets.setdefault(number(line["target"]), runtime)
+        wanted = [f"{target} ({RUNTIMES[name]})" if name == "numpy" else target for target, name in targets.items()]
+        rows.append((short(row), against, *cells, ", ".join(wanted)))
     return table(("work", "against", *RUNTIMES.values(), "target"), rows)
+
+
+def spread() -> str:
+    """How far the ratios beside torch lie apart: the middle half of the rounds, and the processes' medians."""
+    rows = [
+        (short(row), RUNTIMES[line["runtime"]], *map(number, (line["low"], line["high"])), *map(number, _ends(line)))
+        for (row, against), by_runtime in ratios(load("compare")).items()
+        if against == "torch"
+        for line in by_runtime.values()
+    ]
+    return table(("work", "netcl on", "a quarter below", "a quarter above", "lowest process", "highest process"), rows)
+
+
+def _ends(line: Measured) -> tuple[float, float]:
+    return min(line["processes"]), max(line["processes"])
+
+
+def start() -> str:
+    """Seconds until a process has taken its first step: the first process, whose caches are empty, and a later one."""
+    by_row: dict[str, dict[str, Measured]] = {}
+    for line in load("compare")["lines"]:
+        if "first_s" in line:
+            by_row.setdefault(line["row"], {})[line["runtime"]] = line
+    columns = {**RUNTIMES, "torch": "torch"}
+    rows = [
+        (short(row), label, *(f"{lines[name][key]:.1f}" if name in lines else "" for name in columns))
+        for row, lines in by_row.items()
+        for label, key in (("first", "first_s"), ("later", "later_s"))
+    ]
+    return table(("first step of", "process", *columns.values()), rows)
+
+
+def missed() -> str:
+    """The lines that miss their target, one after the other."""
+    found = []
+    for line in load("compare")["lines"]:
+        if line["met"] == "no":
+            unit = "" if "ratio" in line else f" {line['unit']}"
+            value = number(line["ratio"]) if "ratio" in line else f"{line['value']:.0f}"
+            against = f" beside {line['against']}" if "ratio" in line else f", {line['note']}"
+            found.append(f"{short(line['row'])}{against}, {RUNTIMES[line['runtime']]} ({value}{unit})")
+    return f"Missed: {'; '.join(found)}." if found else "None is."
+
+
+def method() -> str:
+    """How often each side was measured, and how idle the others were."""
+    found = load("compare")["method"]
+    return (
+        f"Each ratio is the median of {found['rounds'] * found['processes']} rounds, {found['rounds']} in each of "
+        f"{found['processes']} processes a side. A side that waited took at most {found['idle']:.1%} of a core."
+    )
 
 
 def counted() -> str:
@@ -109,25 +168,41 @@ def machine(name: str) -> str:
     return "Measured on: " + "; ".join(f"{NAMES.get(key, key)} {value}" for key, value in found) + "."
 
 
-def readme_row() -> str:
-    """The middle of the runtimes' ratios, for one tensor of ten million and for a thousand of a thousand."""
+def readme_rows() -> dict[str, str]:
+    """By their labels: of optimizer steps the middle of the OpenCL runtimes' ratios, and of training steps each."""
     found = ratios(load("peers"))
     cells = []
     for peer in PEERS:
         pair = []
         for row in ("AdamW, 1 × 10,000,000", "AdamW, 1,000 × 1,000"):
-            lines = found.get((row, peer), {}).values()
-            values = [line["ratio"] for line in lines]
+            lines = found.get((row, peer), {})
+            values = [line["ratio"] for runtime, line in lines.items() if runtime != "numpy"]
             pair.append(number(sum(values) / len(values)) if values else "-")
         cells.append(" and ".join(pair))
-    label = f"{README_ROW}, AdamW on two CPU cores: 10 M floats in one tensor, and 1 M in 1000"
-    return f"| [{label}](docs/performance.md#beside-other-libraries) | 1 and 1 | {' | '.join(cells)} |"
+    steps = f"{README_LABELS[0]}, AdamW on two CPU cores: 10 M floats in one tensor, and 1 M in 1000"
+    rows = {README_LABELS[0]: f"| [{steps}]({README_LINKS[0]}) | 1 and 1 | {' | '.join(cells)} |"}
+
+    measured = ratios(load("compare"))
+    each = []
+    for name, row in TRAININGS.items():
+        lines = measured.get((row, "torch"), {})
+        values = [number(line["ratio"]) for runtime, line in lines.items() if runtime != "numpy"]
+        each.append(f"{name} {' and '.join(values) or '-'}")
+    runtimes = " and ".join(label for name, label in RUNTIMES.items() if name != "numpy")
+    training = f"{README_LABELS[1]} on two CPU cores, {runtimes}"
+    empty = " |" * (len(PEERS) - 1)
+    rows[README_LABELS[1]] = f"| [{training}]({README_LINKS[1]}) | 1 | {'; '.join(each)}{empty} |"
+    return rows
 
 
 PARTS: dict[str, Callable[[], str]] = {
     "machine": lambda: machine("compare"),
+    "method": method,
     "comparison": comparison,
+    "spread": spread,
+    "start": start,
     "counted": counted,
+    "missed": missed,
     "peers machine": lambda: machine("peers"),
     "peers": peers,
 }
@@ -143,7 +218,12 @@ def filled(page: str) -> str:
 
 
 def filled_readme(text: str) -> str:
-    return re.sub(rf"^\| \[{README_ROW}.*$", lambda match: readme_row(), text, flags=re.MULTILINE)
+    """The README with the rows as they were measured; a row that it lacks comes after the one before it."""
+    lines = [line for line in text.splitlines() if not line.startswith(f"| [{README_LABELS[1]}")]
+    rows = readme_rows()
+    at = next(number for number, line in enumerate(lines) if line.startswith(f"| [{README_LABELS[0]}"))
+    lines[at : at + 1] = rows.values()
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

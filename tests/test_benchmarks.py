@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from benchmarks.ratios import compared
+from benchmarks.sides import QUICK, Method, Side, SideError, Workers, in_turns, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = ("jax", "matplotlib", "mlx", "mpi4py", "pyopencl", "tinygrad", "torch")
@@ -20,6 +27,78 @@ def test_importing_needs_no_optional_package(name):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture
+def workers():
+    with Workers() as found:
+        yield found
+
+
+class Scripted:
+    """In place of processes: samples from lists, and the order in which they were asked for."""
+
+    def __init__(self, samples):
+        self.samples, self.asked, self.closed = samples, [], 0
+
+    def __getitem__(self, name):
+        nothing = lambda *_: None  # noqa: E731
+        return SimpleNamespace(send=nothing, receive=nothing, ask=partial(self.answer, name))
+
+    def close(self):
+        self.closed += 1
+
+    def answer(self, name, request, *arguments):
+        if request != "sample":
+            return None
+        self.asked.append(name)
+        return self.samples[name].pop(0), 0.0
+
+
+def test_sides_take_turns_in_both_orders():
+    scripted = Scripted({"a": [1.0, 2.0, 3.0, 4.0], "b": [2.0, 2.0, 12.0, 2.0]})
+    turns = in_turns({"a": None, "b": None}, Method(rounds=2, processes=2, warm=0.0), scripted)
+    assert scripted.asked == ["a", "b", "b", "a", "b", "a", "a", "b"]
+    assert scripted.closed == 2
+    assert turns.samples == {"a": [[1.0, 2.0], [3.0, 4.0]], "b": [[2.0, 2.0], [12.0, 2.0]]}
+    # Within a round, never across: 1/2, 2/2, 3/12, 4/2.
+    assert ratio(turns.samples["a"], turns.samples["b"]) == 0.75
+    line = compared("row", "numpy", "b", turns.samples["a"], turns.samples["b"], 0.7)
+    assert (line.ratio, line.low, line.high, line.best, line.met) == (0.75, 0.5, 1.0, 0.5, "no")
+    assert line.processes == [0.75, 1.125]
+
+
+def test_a_side_is_measured_in_a_process_of_its_own(workers):
+    turns = in_turns({"a": partial(Side, abs), "b": partial(Side, abs)}, QUICK, workers)
+    assert [len(rounds) for rounds in turns.samples["a"]] == [2]
+    assert all(0 < seconds < 1 for side in turns.samples.values() for rounds in side for seconds in rounds)
+    ids = {workers[name].ask("call", os.getpid) for name in ("a", "b")}
+    assert len(ids | {os.getpid()}) == 3
+
+
+def test_a_side_imports_nothing_of_another():
+    code = (
+        "import benchmarks.sides, sys; print([name for name in ('netcl', 'pyopencl', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_side_whose_process_ends_is_named(workers):
+    with pytest.raises(SideError, match=r"^broken: its process ended with status 1"):
+        in_turns({"a": partial(Side, abs), "broken": partial(Side, os._exit)}, QUICK, workers)
+
+
+def test_sides_that_disagree_are_not_compared(workers):
+    builds = {name: partial(Side, abs, partial(list, [np.full(3, value)])) for name, value in (("a", 1.0), ("b", 1.01))}
+    with pytest.raises(AssertionError, match="b computes something else than a"):
+        in_turns(builds, QUICK, workers)
+
+
+def test_a_side_runs_no_file_of_the_working_directory(workers, tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    assert workers["a"].ask("call", abs, -2) == 2
+
+
 @pytest.mark.parametrize("name", ["page", "readme"])
 def test_tables_are_what_was_measured(name):
     from benchmarks.tables import PAGE, README, filled, filled_readme
@@ -28,6 +107,13 @@ def test_tables_are_what_was_measured(name):
     text = path.read_text(encoding="utf-8")
     assert fill(text) == text, f"run benchmarks/tables.py: {path.name} differs from benchmarks/results"
     assert fill(text.replace("0", "1")) != text.replace("0", "1")
+
+
+def test_every_table_has_its_place():
+    from benchmarks.tables import PAGE, PARTS
+
+    text = PAGE.read_text(encoding="utf-8")
+    assert [name for name in PARTS if text.count(f"<!-- measured: {name} -->") != 1] == []
 
 
 def test_the_history_that_asv_publishes():
