@@ -26,7 +26,7 @@ class Size:
 
     large: int = 10_000_000
     many: int = 1000
-    images: int = 12_800
+    images: int = 6_000
     host_steps: int = 500
     training_steps: int = 100
 

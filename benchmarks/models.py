@@ -179,11 +179,11 @@ def torch_training(name: str, batch: int) -> Side:
 
 
 def images(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """So many of the example's images, and what they show."""
+    """So many of the images that ship with netcl, as the example takes them, and what they show."""
     from examples.fashion_mnist_mlp import standardised_values
     from netcl.data import load_fashion_mnist
 
-    train, _ = load_fashion_mnist()
+    train, _ = load_fashion_mnist(subset=True)
     return standardised_values(train.images)[train.images[:count]], train.labels[:count]
 
 

@@ -108,7 +108,7 @@ Line = Ratio | Figure | Start
 
 @dataclass
 class Measured:
-    """What a script has measured so far; a row that a side does not survive is left out, and named."""
+    """What a script has measured so far; a side that does not survive its row is left out of it, and named."""
 
     method: Method
     workers: Workers
@@ -122,9 +122,12 @@ class Measured:
         try:
             self.lines += measure()
         except SideError as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
-            self.failed.append(name)
-            self.workers.close(wait=False)
+            self._fail(name, error)
+
+    def _fail(self, name: str, error: SideError) -> None:
+        print(f"{name} is measured without {error}", file=sys.stderr)
+        self.failed.append(f"{error.side} in {name}")
+        self.workers.close(wait=False)
 
     def call(self, runtime: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a function of a module returns in a process that holds netcl's backend alone."""
@@ -142,7 +145,17 @@ class Measured:
             if runtime != "numpy":
                 for name, build in row.beside.items():
                     sides[f"{name} on {runtime}"] = partial(build, RUNTIMES[runtime])
-        turns = in_turns(sides, self.method, self.workers)
+        while True:
+            try:
+                turns = in_turns(sides, self.method, self.workers)
+                break
+            except SideError as error:
+                self._fail(row.row, error)
+                for name in [name for name in sides if name == error.side or name.endswith(f" on {error.side}")]:
+                    del sides[name]
+                chosen = [name for name in chosen if name in sides]
+                if not chosen or len(sides) == 1:
+                    return []
         self.idle = max(self.idle, turns.idle)
         lines = []
         for name in (*row.others, *row.beside):
@@ -157,7 +170,11 @@ class Measured:
 
     def start(self, row: str, own: Callable[[str], Side], others: Mapping[str, Build]) -> Iterable[Line]:
         sides = {name: partial(own, RUNTIMES[name]) for name in self.runtimes} | dict(others)
-        return [Start(row, name, *first_run(build, name, self.method.processes)) for name, build in sides.items()]
+        for name, build in sides.items():
+            try:
+                yield Start(row, name, *first_run(build, name, self.method.processes))
+            except SideError as error:
+                self._fail(f"the first step of {row}", error)
 
     def write(self, path: Path, machine: Mapping[str, Any], **more: Any) -> None:
         found = {
@@ -169,13 +186,13 @@ class Measured:
         path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def end(self, path: Path | None, machine: Mapping[str, Any], **more: Any) -> None:
-        """Print everything and write it; a script that had to leave out a row ends with status 1."""
+        """Print everything and write it; a script that had to leave out a side ends with status 1."""
         self.workers.close()
         print(f"\n{report(self.lines)}\n\nA side that waited took {self.idle:.1%} of a core at most.")
         if path:
             self.write(path, machine, **more)
         if self.failed:
-            sys.exit(f"left out, for a side's process ended: {', '.join(self.failed)}")
+            sys.exit(f"a side's process ended: {', '.join(self.failed)}")
 
 
 def compared(

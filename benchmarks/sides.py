@@ -87,7 +87,11 @@ Build = Callable[[], Side]
 
 
 class SideError(RuntimeError):
-    """A side's process ended before it answered."""
+    """A side's process ended before it answered; ``side`` names it."""
+
+    def __init__(self, side: str, status: int) -> None:
+        super().__init__(f"{side}: its process ended with status {status}; what it said is above")
+        self.side = side
 
 
 class Meter:
@@ -236,7 +240,7 @@ class Worker:
         return self.receive()
 
     def _ended(self) -> SideError:
-        return SideError(f"{self.name}: its process ended with status {self._process.wait()}; what it said is above")
+        return SideError(self.name, self._process.wait())
 
 
 class Workers:
@@ -299,19 +303,18 @@ def in_turns(builds: Mapping[str, Build], method: Method, workers: Workers) -> T
             agree({name: workers[name] for name in builds})
         for name in builds:
             workers[name].ask("warm", method.warm)
-        taken, waited = dict.fromkeys(builds, 0.0), dict.fromkeys(builds, 0.0)
-        left = dict.fromkeys(builds, time.perf_counter())
+        left: dict[str, float] = {}
         for found in samples.values():
             found.append([])
         for turn in range(method.rounds):
             order = list(builds)
             for name in order if (turn + number) % 2 == 0 else order[::-1]:
-                waited[name] += time.perf_counter() - left[name]
+                waited = time.perf_counter() - left.get(name, math.inf)
                 seconds, while_idle = workers[name].ask("sample")
                 left[name] = time.perf_counter()
-                taken[name] += while_idle
                 samples[name][-1].append(seconds)
-        idle = max(idle, *(taken[name] / waited[name] for name in builds))
+                if waited > QUIET:  # not measured twice in succession, at the turn of the order
+                    idle = max(idle, while_idle / waited)
     return Turns(samples, idle)
 
 

@@ -115,7 +115,7 @@ def missed() -> str:
         if line["met"] == "no":
             unit = "" if "ratio" in line else f" {line['unit']}"
             value = number(line["ratio"]) if "ratio" in line else f"{line['value']:.0f}"
-            against = f" beside {line['against']}" if "ratio" in line else f", {line['note']}"
+            against = f" beside {line['against']}" if "ratio" in line else f", {readable(line['note'])}"
             found.append(f"{short(line['row'])}{against}, {RUNTIMES[line['runtime']]} ({value}{unit})")
     return f"Missed: {'; '.join(found)}." if found else "None is."
 
@@ -129,13 +129,17 @@ def method() -> str:
     )
 
 
+def readable(note: str) -> str:
+    return re.sub(r"; a quarter.*", "", note).replace("1 tensor(s)", "1 tensor").replace("(s)", "s")
+
+
 def counted() -> str:
     """compare.py's counts and host times, the highest where only the number of tensors and groups differs."""
     by_row: dict[tuple[str, str, str, float], dict[str, float]] = {}
     for line in load("compare")["lines"]:
         if "value" in line:
             note = re.sub(r", \d+ tensor\(s\), \d+ group\(s\)$", ", any number of tensors and groups", line["note"])
-            note = re.sub(r"; a quarter.*", "", note).replace("1 tensor(s)", "1 tensor").replace("(s)", "s")
+            note = readable(note)
             highest = by_row.setdefault((line["row"], note, line["unit"], line["target"]), {})
             highest[line["runtime"]] = max(line["value"], highest.get(line["runtime"], 0))
     rows = []
@@ -163,9 +167,11 @@ NAMES = {"cpu": "processor", "python": "Python", "numpy": "NumPy", "intel": "Int
 
 
 def machine(name: str) -> str:
-    """What it was measured on and with."""
-    found = ((key, value) for key, value in load(name)["machine"].items() if key != "load")
-    return "Measured on: " + "; ".join(f"{NAMES.get(key, key)} {value}" for key, value in found) + "."
+    """What it was measured on and with, and how busy it was when that began."""
+    found = load(name)["machine"]
+    parts = [f"{NAMES.get(key, key)} {value}" for key, value in found.items() if key != "load"]
+    load_average = ", ".join(f"{value:.1f}" for value in found["load"])
+    return f"Measured on: {'; '.join(parts)}. Load average when it began: {load_average}."
 
 
 def readme_rows() -> dict[str, str]:

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.ratios import compared
+from benchmarks.ratios import Measured, Row, compared
 from benchmarks.sides import QUICK, Method, Side, SideError, Workers, in_turns, ratio
+from benchmarks.steps import Work, netcl_side
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = ("jax", "matplotlib", "mlx", "mpi4py", "pyopencl", "tinygrad", "torch")
@@ -85,6 +86,17 @@ def test_a_side_imports_nothing_of_another():
 def test_a_side_whose_process_ends_is_named(workers):
     with pytest.raises(SideError, match=r"^broken: its process ended with status 1"):
         in_turns({"a": partial(Side, abs), "broken": partial(Side, os._exit)}, QUICK, workers)
+
+
+def test_a_row_is_measured_without_a_side_that_dies(workers):
+    own = partial(netcl_side, work=Work("AdamW", "AdamW", 1, 10))
+    row = Row("row", own, others={"fine": partial(Side, abs), "broken": partial(Side, os._exit)})
+    measured = Measured(QUICK, workers, {"numpy": ""})
+    measured.take("row", partial(measured.compare, row))
+    assert [(line.runtime, line.against) for line in measured.lines] == [("numpy", "fine")]
+    assert measured.failed == ["broken in row"]
+    with pytest.raises(SystemExit, match="broken in row"):
+        measured.end(None, {})
 
 
 def test_sides_that_disagree_are_not_compared(workers):
