@@ -1,0 +1,35 @@
+"""The kinds of case by name, and what a token stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KINDS = ("steps", "arrays", "gradients")
+SHARES = ("steps", "arrays", "steps", "arrays", "gradients")
+"""In which order the kinds take turns."""
+
+
+def draw(token: str) -> Any:
+    """The case of a token, ``kind:seed:number``."""
+    from tests.fuzz import arrays, gradients, steps
+
+    kind, seed, number = token.split(":")
+    module: Any = {"steps": steps, "arrays": arrays, "gradients": gradients}[kind]
+    return module.draw(int(seed), int(number))
+
+
+def run(case: Any, backend: str) -> None:
+    """Run a case of any kind; raises what is wrong."""
+    name = type(case).__name__
+    if name == "Steps":
+        from tests.fuzz import stepping
+
+        stepping.run(case, backend)
+    elif name == "Program":
+        from tests.fuzz import arrays
+
+        arrays.run(case, backend)
+    else:
+        from tests.fuzz import gradients
+
+        gradients.run(case, backend)

@@ -1,0 +1,63 @@
+"""The oracle of the schedules: the specification's closed forms, and the plateau's counting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class Schedule:
+    """Sets ``lr`` in each of ``groups``, those that were there at the start; the plateau in all of them."""
+
+    def __init__(self, options: Mapping[str, Any], groups: Sequence[dict[str, Any]]) -> None:
+        self.options = options
+        self.groups = groups
+        self.base = [group["lr"] for group in groups]
+        self.count = 0
+        self.best = math.inf if options.get("mode", "min") == "min" else -math.inf
+        self.bad = self.cooling = 0
+        self._apply()
+
+    def step(self, metric: float) -> None:
+        """One call of the schedule's ``step``."""
+        self.count += 1
+        if self.options["name"] == "plateau":
+            self._measure(metric)
+        else:
+            self._apply()
+
+    def _apply(self) -> None:
+        if self.options["name"] == "plateau":
+            return
+        for group, base in zip(self.groups, self.base, strict=False):
+            group["lr"] = self._rate(base)
+
+    def _rate(self, base: float) -> float:
+        o, e = self.options, self.count
+        if o["name"] == "cosine":
+            return o["eta_min"] + (base - o["eta_min"]) * (1 + math.cos(math.pi * e / o["T_max"])) / 2
+        warmup, total = o["warmup_steps"], o["total_steps"]
+        if e < warmup:
+            return base * (o["warmup_start"] + (1 - o["warmup_start"]) * e / warmup)
+        if e >= total:
+            return o["eta_min"]
+        return o["eta_min"] + (base - o["eta_min"]) * (1 + math.cos(math.pi * (e - warmup) / (total - warmup))) / 2
+
+    def _measure(self, metric: float) -> None:
+        o = self.options
+        sign = 1 if o["mode"] == "min" else -1
+        margin = 1e-4 * (abs(self.best) if o["threshold_mode"] == "rel" else 1.0)
+        improved = metric != self.best if math.isinf(self.best) else sign * (self.best - metric) > margin
+        if improved and not math.isnan(metric):
+            self.best, self.bad = metric, 0
+        else:
+            self.bad += 1
+        if self.cooling:
+            self.cooling, self.bad = self.cooling - 1, 0
+        if self.bad > o["patience"]:
+            for group in self.groups:
+                lower = max(group["lr"] * o["factor"], o["min_lr"])
+                if group["lr"] - lower > 1e-8:
+                    group["lr"] = lower
+            self.cooling, self.bad = o["cooldown"], 0
