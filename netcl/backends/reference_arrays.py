@@ -40,7 +40,7 @@ class ArrayCalls(Core):
                 value = function(value, axis=axes) if axes else value
             else:
                 value = function(value, axis=axes, dtype=self._accumulator(op, expression, axes, inputs, out))
-        self.store(out, value)
+            self.store(out, value)
 
     def _accumulator(
         self, op: str, expression: Expression, axes: tuple[int, ...], inputs: Sequence[View], out: View

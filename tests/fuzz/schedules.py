@@ -6,6 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from netcl.optim import CosineAnnealingLR, Optimizer, ReduceLROnPlateau, WarmupCosine
+
+KINDS = {"cosine": CosineAnnealingLR, "warmup": WarmupCosine, "plateau": ReduceLROnPlateau}
+
+
+def made(options: Mapping[str, Any], optimizer: Optimizer) -> Any:
+    """netcl's schedule with these options."""
+    return KINDS[options["name"]](optimizer, **{name: value for name, value in options.items() if name != "name"})
+
 
 class Schedule:
     """Sets ``lr`` in each of ``groups``, those that were there at the start; the plateau in all of them."""

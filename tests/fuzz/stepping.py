@@ -13,22 +13,13 @@ import netcl
 import netcl.autograd as ag
 from netcl.amp import GradScaler
 from netcl.errors import HyperParameterError, NetclError
-from netcl.optim import (
-    CosineAnnealingLR,
-    ReduceLROnPlateau,
-    WarmupCosine,
-    clip_grad_norm,
-    clip_grad_norm_device,
-    clip_grad_value,
-)
-from tests.fuzz import optimizers, rules
+from netcl.optim import clip_grad_norm, clip_grad_norm_device, clip_grad_value
+from tests.fuzz import optimizers, rules, schedules
 from tests.fuzz.bounds import FORMATS, Bounded, compute_format, worst
 from tests.fuzz.case import Disagreement, Values, stored
 from tests.fuzz.optimizers import DEFAULTS, FIELDS, LossScale, Parameter
 from tests.fuzz.schedules import Schedule
 from tests.fuzz.steps import Group, Steps
-
-SCHEDULES = {"cosine": CosineAnnealingLR, "warmup": WarmupCosine, "plateau": ReduceLROnPlateau}
 
 
 def run(case: Steps, backend: str) -> None:
@@ -128,10 +119,7 @@ class _Run:
         return bool(hyper.get("nesterov")) and (momentum <= 0 or hyper.get("dampening", 0.0) != 0.0)
 
     def _new_schedule(self, optimizer: Any) -> Any:
-        if self.case.schedule is None:
-            return None
-        options = {name: value for name, value in self.case.schedule.items() if name != "name"}
-        return SCHEDULES[self.case.schedule["name"]](optimizer, **options)
+        return None if self.case.schedule is None else schedules.made(self.case.schedule, optimizer)
 
     # -- the actions -----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import multiprocessing
+import os
 import signal
 import tempfile
 import traceback
@@ -45,6 +46,7 @@ def attempt(run: Run, *arguments: Any) -> Failure | None:
 def _serve(connection: Connection, run: Run, log: str) -> None:
     with open(log, "w") as file:
         faulthandler.enable(file)
+        connection.send(None)
         while (arguments := connection.recv()) is not None:
             connection.send(attempt(run, *arguments))
 
@@ -63,7 +65,8 @@ class Worker:
     """
 
     def __init__(self, run: Run, seconds: float = 120.0, batch: int = 1000) -> None:
-        self._run, self._seconds, self._batch = run, seconds, batch
+        self.seconds = seconds
+        self._run, self._batch = run, batch
         self._context = multiprocessing.get_context("spawn")
         self._process: Any = None
         self._log = tempfile.NamedTemporaryFile("r", prefix="fuzz-", suffix=".log")  # noqa: SIM115 - closed in close()
@@ -76,7 +79,7 @@ class Worker:
         self._count += 1
         with suppress(EOFError, OSError):
             self._connection.send(arguments)
-            if not self._connection.poll(self._seconds):
+            if not self._connection.poll(self.seconds):
                 return self._hung()
             answer: Failure | None = self._connection.recv()
             if self._count >= self._batch:
@@ -94,17 +97,17 @@ class Worker:
         self._process.start()
         theirs.close()
         self._count = 0
+        with suppress(EOFError):
+            self._connection.recv()  # that it is there; imports do not count as the case's time
 
     def _hung(self) -> Failure:
-        import os
-
         os.kill(self._process.pid, signal.SIGABRT)  # faulthandler writes where it was
         self._process.join(10)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
         self._process = None
-        return Failure("hung", f"no answer within {self._seconds:g} s; {self._trace()}")
+        return Failure("hung", f"no answer within {self.seconds:g} s; {self._trace()}")
 
     def _trace(self) -> str:
         self._log.seek(0)
