@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +19,10 @@ from netcl.optim import checks, clip
 from tests.fuzz import __main__ as command
 from tests.fuzz import kinds, rules
 from tests.fuzz.bounds import FORMATS, Bounded, worst
-from tests.fuzz.case import Disagreement, Values, source, stored
+from tests.fuzz.case import Values, source, stored
 from tests.fuzz.shrink import shrink
 from tests.fuzz.worker import Failure, Worker, attempt
+from tests.misbehaving import misbehave
 
 ROOT = Path(__file__).parent.parent
 
@@ -134,7 +133,8 @@ def _in_float32(tree, leaves):
         "add": lambda: a + rest[0], "subtract": lambda: a - rest[0], "multiply": lambda: a * rest[0],
         "over": lambda: a / (abs(rest[0]) + half), "root": lambda: np.sqrt(abs(a)), "decay": lambda: np.exp(-abs(a)),
         "where": lambda: np.where(a > rest[0], rest[1], rest[2]), "tanh": lambda: np.tanh(a), "abs": lambda: abs(a),
-        "maximum": lambda: np.maximum(a, rest[0]), "minimum": lambda: np.minimum(a, rest[0]), "sign": lambda: np.sign(a),
+        "maximum": lambda: np.maximum(a, rest[0]), "minimum": lambda: np.minimum(a, rest[0]),
+        "sign": lambda: np.sign(a),
     }[name]()  # fmt: skip
 
 
@@ -177,18 +177,6 @@ def test_rounding_to_bfloat16_is_to_the_nearest(x):
 # -- crashes, hangs and the command line -------------------------------------------------------------------------------
 
 
-def misbehave(what):
-    """What a worker is given to run."""
-    if what == "die":
-        os.abort()
-    if what == "hang":
-        time.sleep(60)
-    if what == "disagree":
-        raise Disagreement("number", "5 where 4 was expected")
-    if what == "raise":
-        raise ZeroDivisionError("somewhere")
-
-
 def test_a_worker_outlives_what_it_runs():
     worker = Worker(misbehave, seconds=60.0, batch=2)
     try:
@@ -197,13 +185,13 @@ def test_a_worker_outlives_what_it_runs():
         assert worker.run("raise").category == "ZeroDivisionError"
         died = worker.run("die")
         assert died.category == "died with SIGABRT"
-        assert "test_fuzz.py" in died.message
+        assert "misbehaving.py" in died.message
         assert worker.run("nothing") is None
         worker.seconds = 0.5
         hung = worker.run("hang")
         worker.seconds = 60.0
         assert hung.category == "hung"
-        assert "test_fuzz.py" in hung.message
+        assert "misbehaving.py" in hung.message
         assert worker.run("nothing") is None
     finally:
         worker.close()
