@@ -17,12 +17,12 @@ def made(options: Mapping[str, Any], optimizer: Optimizer) -> Any:
 
 
 class Schedule:
-    """Sets ``lr`` in each of ``groups``, those that were there at the start; the plateau in all of them."""
+    """Sets ``lr`` in each of ``groups``; one that joins later starts from the rate that it has at the next step."""
 
     def __init__(self, options: Mapping[str, Any], groups: Sequence[dict[str, Any]]) -> None:
         self.options = options
         self.groups = groups
-        self.base = [group["lr"] for group in groups]
+        self.base: list[float] = []
         self.count = 0
         self.best = math.inf if options.get("mode", "min") == "min" else -math.inf
         self.bad = self.cooling = 0
@@ -39,7 +39,8 @@ class Schedule:
     def _apply(self) -> None:
         if self.options["name"] == "plateau":
             return
-        for group, base in zip(self.groups, self.base, strict=False):
+        self.base += [group["lr"] for group in self.groups[len(self.base) :]]
+        for group, base in zip(self.groups, self.base, strict=True):
             group["lr"] = self._rate(base)
 
     def _rate(self, base: float) -> float:

@@ -142,6 +142,8 @@ class _Run:
         if self.case.memory == "plain":
             self.gradients = {i: Bounded(x, self.oracle[i].format) for i, x in drawn.items()}
             return
+        if options["how"] != "assign":  # what is added to is changed in place, as in torch
+            self._held_is_in_use()
         if options["how"] == "assign":
             for i, p in enumerate(self.parameters):
                 p.grad = (
