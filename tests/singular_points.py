@@ -192,7 +192,7 @@ UNARY: dict[str, Elementwise] = {
         function=lambda x: netcl.clip(x, max=0.0), torch=lambda t, x: t.clamp(x, max=0.0),
     ),
     "clip with its ends exchanged": _one(
-        "clip", (-2.0, -1.0, 0.0), (0.0, -1.0, 0.0), (2.0, -1.0, 0.0),
+        "clip", (-2.0, -1.0, 0.0), (0.0, -1.0, 0.0), (2.0, -1.0, 0.0), (NAN, NAN, 1.0, 1.0, SHOWN),
         function=lambda x: netcl.clip(x, 1.0, -1.0), torch=lambda t, x: t.clamp(x, 1.0, -1.0),
     ),
     "x ** 0": _one(
@@ -328,11 +328,12 @@ BINARY: dict[str, Elementwise] = {
     ),
     "log behind where": _two(
         "where", (0.0, 5.0, 5.0, 0.0, 1.0, 1.0, CUT), (-1.0, 5.0, 5.0, 0.0, 1.0, 1.0, CUT), (1.0, 5.0, 0.0, 1.0, 0.0),
-        function=lambda x1, x2: netcl.where(x1 > 0.0, netcl.log(x1), x2),
+        (NAN, 5.0, 5.0, NAN, 1.0), function=lambda x1, x2: netcl.where(x1 > 0.0, netcl.log(x1), x2),
         torch=lambda t, x1, x2: t.where(x1 > 0.0, t.log(x1), x2),
     ),
     "sin(x) / x": _two(
         "where", (0.0, 1.0, 1.0, 0.0, 1.0, 1.0, CUT), (1.0, 1.0, 0.8414709848078965, -0.3011686789397568, 0.0),
+        (NAN, 1.0, NAN, NAN, 0.0),
         function=lambda x1, x2: netcl.where(x1 == 0.0, x2, netcl.sin(x1) / x1),
         torch=lambda t, x1, x2: t.where(x1 == 0.0, x2, t.sin(x1) / x1),
     ),
