@@ -47,6 +47,10 @@ class DTypeError(NetclError, TypeError):
     """A data type does not fit the operation or the device."""
 
 
+class RangeError(DTypeError, OverflowError):
+    """A number lies beyond what a data type holds."""
+
+
 class HyperParameterError(NetclError, ValueError):
     """A hyper-parameter is out of range or contradicts another."""
 

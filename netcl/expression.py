@@ -20,7 +20,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TypeAlias
 
-from netcl.dtypes import DType, bool_, complex64, float32, float64, int64, promote, promote_scalar
+from netcl.dtypes import DType, bfloat16, bool_, complex64, float32, float64, int64, promote, promote_scalar
 from netcl.errors import TraceError
 
 Number: TypeAlias = bool | int | float | complex
@@ -46,7 +46,8 @@ OPERATORS: MappingProxyType[str, tuple[int, str]] = MappingProxyType(
         "logical_and": (2, "bool"), "logical_or": (2, "bool"), "logical_xor": (2, "bool"), "logical_not": (1, "bool"),
         "bitwise_and": (2, "same"), "bitwise_or": (2, "same"), "bitwise_xor": (2, "same"),
         "bitwise_invert": (1, "same"), "bitwise_left_shift": (2, "same"), "bitwise_right_shift": (2, "same"),
-        "where": (3, "where"), "cast": (1, "cast"), "round_float16": (1, "float"), "round_bfloat16": (1, "float"),
+        "where": (3, "where"), "cast": (1, "cast"), "narrow": (1, "cast"),
+        "round_float16": (1, "float"), "round_bfloat16": (1, "float"),
     }
 )  # fmt: skip
 """Every operator a backend implements, with its arity and how its result dtype follows."""
@@ -238,6 +239,17 @@ def cast(x: Node, dtype: DType) -> Node:
     return Node("cast", (x,), dtype)
 
 
+def narrow(x: Node) -> Node:
+    """``x`` as float32 rounded to odd: rounded once more, to a 16-bit float, it is as if it had been rounded once."""
+    return Node("narrow", (x,), float32)
+
+
+def _stored_as(x: Node, dtype: DType) -> Node:
+    """``x`` in the compute dtype of ``dtype``, so that the store's rounding is the only one that shows."""
+    has_digits_to_lose = x.dtype is float64 or (dtype is bfloat16 and x.dtype.kind in "iu" and x.dtype.itemsize >= 4)
+    return narrow(x) if has_digits_to_lose and dtype.compute is not dtype else cast(x, dtype)
+
+
 def apply(op: str, *operands: Operand) -> Node:
     """The node that applies operator ``op``, with its operands promoted to a common dtype."""
     arity, rule = OPERATORS[op]
@@ -371,8 +383,13 @@ def build(
     scalars: Sequence[DType] = (),
     stored: Sequence[DType] | None = None,
     name: str = "map",
+    *,
+    summed: bool = False,
 ) -> Expression:
-    """The :class:`Expression` with these output nodes. See :func:`trace` for the parameters."""
+    """The :class:`Expression` with these output nodes. See :func:`trace` for the parameters.
+
+    ``summed`` says that a reduction adds the outputs up before they are stored.
+    """
     nodes: list[Node] = []
     for output in outputs:
         if not isinstance(output, Node):
@@ -381,7 +398,8 @@ def build(
             output = constant(output, inputs[0].compute if inputs else _default_dtype(output))
         nodes.append(output)
     kept = tuple(stored) if stored is not None else tuple(node.dtype for node in nodes)
-    nodes = [cast(node, dtype) for node, dtype in zip(nodes, kept, strict=True)]
+    converted = cast if summed else _stored_as
+    nodes = [converted(node, dtype) for node, dtype in zip(nodes, kept, strict=True)]
     numbers: dict[int, int] = {}
     head = ";".join(",".join(map(str, dtypes)) for dtypes in (inputs, scalars, kept))
     key = f"{head}|{','.join(_text(node, numbers) for node in nodes)}"

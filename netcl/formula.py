@@ -86,7 +86,7 @@ def _text(node: Node, args: Sequence[tuple[str, int]], names: Mapping[tuple[str,
     given = ", ".join(text for text, _ in args)
     if node.op == "cast":
         return f"cast({given}, {node.dtype})", ATOM
-    if node.op == "abs" or callable(getattr(expression, node.op, None)):
+    if node.op in ("abs", "narrow") or callable(getattr(expression, node.op, None)):
         return f"{node.op}({given})", ATOM
     return f"apply({node.op!r}, {given})", ATOM
 

@@ -17,7 +17,8 @@ import numpy as np
 from netcl.array import contiguous_strides
 from netcl.backends.reference_special import erf
 from netcl.dtypes import BY_NAME, DType, bfloat16, bool_, float16, float64, uint16, uint32, uint64
-from netcl.errors import DTypeError
+from netcl.errors import DeviceMemoryError, DTypeError
+from netcl.rounding import bfloat16_bits, odd_float32
 
 Shape = tuple[int, ...]
 Function = Callable[..., Any]
@@ -112,6 +113,8 @@ class Namespace:
             if operand.kind == "c" and dtype.kind != "c":
                 return lambda x: xp.astype(xp.real(x), target)
             return lambda x: xp.astype(x, target)
+        if op == "narrow":
+            return lambda x: xp.asarray(odd_float32(self.to_host(x)))
         if op.startswith("round_"):
             short = self.native(BY_NAME[op.removeprefix("round_")])
             return lambda x: xp.astype(xp.astype(x, short), x.dtype)
@@ -157,7 +160,10 @@ class NumpyNamespace(Namespace):
         return True
 
     def empty(self, n: int, dtype: DType) -> Any:
-        return np.empty(n, _numpy_dtype(dtype))
+        try:
+            return np.empty(n, _numpy_dtype(dtype))
+        except (MemoryError, ValueError) as error:
+            raise DeviceMemoryError(f"numpy cannot hold {n * dtype.itemsize} bytes: {error}; ask for less") from error
 
     def scalar(self, value: Any, dtype: DType) -> Any:
         return _numpy_dtype(dtype).type(_python_number(value, dtype))
@@ -205,13 +211,13 @@ class NumpyNamespace(Namespace):
             return lambda x, out: self.xp.sign(x)
         special: dict[str, Function] = {
             "where": _where, "rsqrt": _rsqrt, "round": np.rint, "erf": _erf,
-            "round_float16": _round_float16, "round_bfloat16": _round_bfloat16,
+            "narrow": _narrow, "round_float16": _round_float16, "round_bfloat16": _round_bfloat16,
         }  # fmt: skip
         function: Function = special.get(op) or getattr(np, op, None) or getattr(self.xp, op)
         return function
 
     def is_elementwise(self, op: str) -> bool:
-        return op not in ("cast", "erf", "round_float16", "round_bfloat16")
+        return op not in ("cast", "narrow", "erf", "round_float16", "round_bfloat16")
 
     def reduction(self, op: str) -> Function:
         return _REDUCTIONS[op]
@@ -302,11 +308,11 @@ def _from_bfloat16(x: Any, out: Any) -> Any:
 
 
 def _to_bfloat16(out: Any, value: Any) -> None:
-    bits = np.asarray(value, dtype=np.float32).view(np.uint32)
-    # Round to nearest even; a NaN must not round up to infinity, so it is cut and made quiet.
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-    np.copyto(out, np.where(nan, (bits >> np.uint32(16)) | np.uint32(0x40), rounded), casting="unsafe")
+    np.copyto(out, bfloat16_bits(np.asarray(value)), casting="unsafe")
+
+
+def _narrow(x: Any, out: Any) -> Any:
+    return _cast_to(np.dtype(np.float32))(odd_float32(np.asarray(x)), out)
 
 
 def _round_float16(x: Any, out: Any) -> Any:

@@ -16,6 +16,7 @@ from netcl.dtypes import DType
 from netcl.errors import ShapeError
 from netcl.expression import Expression, Node, build, sqrt, square, trace
 from netcl.expression import maximum as larger
+from netcl.rounding import nearest
 
 UPDATE_BLOCK = 32768
 """Elements updated at a time: parameters, gradient, state and scratch of so many stay in the cache."""
@@ -82,7 +83,8 @@ class UpdateCalls(Core):
 
     def fill(self, x: Span, a: Scalar) -> None:
         with np.errstate(all="ignore"):
-            self.store(_flat(x), self.namespace.scalar(a, x.dtype.compute))
+            number = nearest(float(a), x.dtype) if x.dtype.kind == "f" else a  # type: ignore[arg-type]
+            self.store(_flat(x), self.namespace.scalar(number, x.dtype.compute))
 
     def scale(self, a: Scalar | Span, x: Span) -> None:
         factor = self.number(a) if isinstance(a, Span) else a

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from netcl.dtypes import DType, as_dtype, bfloat16, float16
 from netcl.errors import DTypeError
+from netcl.rounding import odd_float32
 
 HostArray: TypeAlias = NDArray[Any]
 
@@ -88,7 +89,7 @@ def _narrow(values: HostArray, dtype: DType, out: HostArray) -> None:
     """Round to nearest even into ``out``; what is too large becomes infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         if dtype is bfloat16:
-            bits = values.astype(np.float32, copy=False).view(np.uint32)
+            bits = (odd_float32(values) if values.dtype == np.float64 else values).view(np.uint32)
             rounded = bits >> 16
             rounded &= 1
             rounded += 0x7FFF

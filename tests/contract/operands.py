@@ -45,9 +45,11 @@ def encode(values, dtype) -> np.ndarray:
     if dtype is not dtypes.bfloat16:
         with np.errstate(all="ignore"):
             return values.astype(storage(dtype))
-    bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+    wide = values.astype(np.float64)
+    with np.errstate(all="ignore"):
+        exponent = np.maximum(np.frexp(wide)[1] - 8, -133)
+        rounded = np.ldexp(np.rint(np.ldexp(wide, -exponent)), exponent).astype(np.float32)
+    return np.where(np.isnan(values), 0x7FC0, rounded.view(np.uint32) >> 16).astype(np.uint16)
 
 
 def decode(stored, dtype) -> np.ndarray:

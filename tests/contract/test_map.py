@@ -11,7 +11,7 @@ from operands import ALL, FLOATS, INTEGERS, Operand, assert_close, decode, encod
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends.base import View
-from netcl.dtypes import float32
+from netcl.dtypes import float32, float64, int32, int64, uint32, uint64
 from netcl.expression import OPERATORS
 
 NUMPY = {
@@ -101,7 +101,7 @@ def test_the_groups_hold_every_operator():
     grouped = {op for _, ops in FLOAT_GROUPS.values() for op in ops} | {
         op for ops in INTEGER_GROUPS.values() for op in ops
     }
-    alone = {"cast", "nextafter", "round_float16", "round_bfloat16"}
+    alone = {"cast", "narrow", "nextafter", "round_float16", "round_bfloat16"}
     assert grouped | {*BOOLEAN, *alone} == set(OPERATORS)
 
 
@@ -378,3 +378,26 @@ def test_a_window_of_a_larger_array(backend):
     out = zeros(backend, (3, 4), float32)
     backend.map(ex.trace(lambda v: v, (float32,)), [window], [out.view])
     np.testing.assert_array_equal(out.values, x.given[2:5, 7:0:-2])
+
+
+@pytest.mark.parametrize("source", [float64, int32, int64, uint32, uint64], ids=str)
+def test_narrow_rounds_to_odd(backend, source):
+    """To one of the two neighbours in float32, and to the odd one unless the number is a float32 itself."""
+    need(backend, source)
+    rng = np.random.default_rng(5)
+    if source is float64:
+        near = rng.integers(2**23, 2**24, 300) + rng.choice([0.0, 2.0**-20, 0.5, 0.75], 300)
+        near = np.ldexp(near, rng.integers(-60, 60, 300))
+        given = np.concatenate([near, -near, [0.0, -0.0, 1e300, -1e300, np.inf, -np.inf, 3.5e38]])
+    else:
+        limits = np.iinfo(source.name)
+        given = rng.integers(limits.min, limits.max, 300, dtype=source.name, endpoint=True)
+        given[:4] = [limits.min, limits.max, 0, 2**24 + 1]
+    x = Operand(backend, given, source)
+    found = apply(backend, ex.narrow, x).stored
+    with np.errstate(all="ignore"):
+        near = given.astype(np.float32)
+    exact = [float(f) == g for f, g in zip(found, given.tolist(), strict=True)]
+    odd = found.view(np.uint32) & 1
+    assert all(e or o for e, o in zip(exact, odd, strict=True))
+    assert (np.abs(found.view(np.int32).astype(np.int64) - near.view(np.int32)) <= 1).all()

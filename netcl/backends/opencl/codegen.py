@@ -189,6 +189,8 @@ class Writer:
         source = node.args[0].dtype
         if node.op == "cast":
             return self.cast(args[0], source, node.dtype)
+        if node.op == "narrow":
+            return operators.narrow(self, args[0], source)
         if node.op == "where":
             return self.where(args, node.dtype)
         if source is bool_:

@@ -17,14 +17,13 @@ from netcl.backends.opencl.storage import HOST, SCALAR, TAG
 from netcl.backends.opencl.tuning import Knobs
 from netcl.dtypes import DType, bfloat16, float64, promote
 from netcl.errors import DTypeError, ShapeError
+from netcl.rounding import nearest
 
 WORDS = {1: ("uchar", np.uint8), 2: ("ushort", np.uint16), 4: ("uint", np.uint32), 8: ("ulong", np.uint64)}
 """The unsigned integer of each element width, in OpenCL C and NumPy."""
 
 FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 """Half a unit above the largest float32: from here on a number rounds to infinity."""
-
-FLOAT16_OVERFLOW = 65520.0
 
 
 def number(a: Scalar, dtype: DType) -> int | float:
@@ -56,14 +55,11 @@ def _fits(a: int, dtype: DType) -> bool:
 
 def word(a: Scalar, dtype: DType) -> int:
     """The bits of the element of ``dtype`` nearest to ``a``, as an unsigned integer of its width."""
-    value = number(a, dtype)
+    value = nearest(number(a, dtype), dtype) if dtype.kind == "f" else number(a, dtype)
     if dtype.kind != "f":
         return int(value) & ((1 << 8 * dtype.itemsize) - 1)
     if dtype is bfloat16:
-        bits = _bits(value, "f")
-        return bits >> 16 | 0x40 if value != value else (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
-    if dtype.itemsize == 2 and abs(value) >= FLOAT16_OVERFLOW:
-        value = math.copysign(math.inf, value)
+        return _bits(value, "f") >> 16
     return _bits(value, HOST[dtype].char)
 
 

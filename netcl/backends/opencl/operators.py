@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from netcl.backends.opencl.literals import c_type
-from netcl.dtypes import DType
+from netcl.dtypes import DType, float32, uint32, uint64
 from netcl.errors import DTypeError
 
 if TYPE_CHECKING:
@@ -114,6 +114,31 @@ def _float_logaddexp(w: Writer, args: list[str], dtype: DType) -> str:
     # Equal operands may both be infinite, where their difference is NaN.
     same = w.mask(dtype.itemsize, f"{x} == {y}")
     return w.select(same, w.value(dtype, f"{x} + {w.number(math.log(2.0), dtype)}"), smooth, dtype)
+
+
+def narrow(w: Writer, x: str, source: DType) -> str:
+    """A float64 or an integer as float32, rounded to odd: towards zero, the last bit set if anything was cut off."""
+    if source.kind == "f":
+        near = w.value(float32, f"convert_{c_type(float32, w.width)}({x})")
+        back = w.value(source, f"convert_{c_type(source, w.width)}({near})")
+        bits = w.value(uint32, f"as_{c_type(uint32, w.width)}({near})")
+        beyond = w.mask(source.itemsize, f"fabs({back}) > fabs({x})")
+        bits = w.select(beyond, w.value(uint32, f"{bits} - {w.number(1, uint32)}"), bits, uint32)
+        inexact = w.mask(source.itemsize, f"{back} != {x}")
+    else:
+        unsigned = {4: uint32, 8: uint64}[source.itemsize]
+        size = w.value(unsigned, f"abs({x})") if source.kind == "i" else x
+        surplus = f"sub_sat({w.number(8 * source.itemsize - 24, unsigned)}, clz({size}))"
+        one = w.number(1, unsigned)
+        low = w.value(unsigned, f"({one} << {surplus}) - {one}")
+        cut = w.value(float32, f"convert_{c_type(float32, w.width)}({size} & ~{low})")
+        if source.kind == "i":
+            sign = w.mask(source.itemsize, f"{x} < {w.number(0, source)}")
+            cut = w.select(sign, w.value(float32, f"-{cut}"), cut, float32)
+        bits = w.value(uint32, f"as_{c_type(uint32, w.width)}({cut})")
+        inexact = w.mask(source.itemsize, f"({size} & {low}) != {w.number(0, unsigned)}")
+    odd = w.select(inexact, w.value(uint32, f"{bits} | {w.number(1, uint32)}"), bits, uint32)
+    return w.value(float32, f"as_{c_type(float32, w.width)}({odd})")
 
 
 def _round_to(tag: str) -> Operator:
