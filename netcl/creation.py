@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,33 +12,38 @@ from numpy.typing import NDArray
 from netcl.array import Storage
 from netcl.backends import get_backend
 from netcl.backends.base import Backend
-from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_
-from netcl.errors import BackendError, DTypeError, ShapeError
+from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, int64, uint64
+from netcl.errors import ArgumentError, BackendError, DeviceMemoryError, DTypeError, ShapeError
 from netcl.functional import host
 from netcl.functional.casting import astype, check_supported
 from netcl.functional.elementwise import where
-from netcl.functional.launch import scalar_value
+from netcl.functional.launch import INTEGER_RANGE, check_arrays, out_of_range, stored_value
 from netcl.functional.shape import broadcast_to, clone, reshape
 from netcl.tensor import Tensor
+from netcl.validation import extent, extents, flag, integer, number, one_of, real, shown
 
 Shape = int | Sequence[int]
 
 
-def _backend_for(device: object, backend: str | None) -> Backend:
+def _backend_for(device: object, backend: object) -> Backend:
     """The backend that ``device=`` and ``backend=`` name; the default one for neither."""
     if device is None:
-        return get_backend(backend)
+        return get_backend(backend)  # type: ignore[arg-type]
     found = get_backend(device)  # type: ignore[arg-type]
-    if backend is not None and found.device.backend != backend.partition(":")[0]:
-        raise BackendError(f"backend={backend!r} and device={str(device)!r} name different backends; give one of them")
+    if backend is not None and found.device.backend != get_backend(backend).device.backend:  # type: ignore[arg-type]
+        raise BackendError(
+            f"backend={shown(backend)} and device={str(device)!r} name different backends; give one of them"
+        )
     return found
 
 
-def _extents(shape: Shape) -> tuple[int, ...]:
-    extents = (shape,) if isinstance(shape, int) else tuple(int(extent) for extent in shape)
-    if any(extent < 0 for extent in extents):
-        raise ShapeError(f"extents must not be negative, got {extents}")
-    return extents
+def _made_on_host(function: Callable[..., Any], *arguments: Any, **named: Any) -> NDArray[Any]:
+    """What NumPy makes; refused as on a device if it does not fit into memory."""
+    try:
+        values: NDArray[Any] = function(*arguments, **named)
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise DeviceMemoryError(f"an array of these extents does not fit into the host's memory: {error}") from error
+    return values
 
 
 def _finished(x: Tensor, requires_grad: bool) -> Tensor:
@@ -49,10 +54,11 @@ def _finished(x: Tensor, requires_grad: bool) -> Tensor:
 
 def _new(shape: Shape, dtype: DType, backend: Backend, requires_grad: bool) -> Tensor:
     check_supported(backend, dtype)
-    extents = _extents(shape)
+    requires_grad = flag("requires_grad", requires_grad)
+    own = extents("shape", shape)
     if requires_grad and dtype.kind != "f":
         raise DTypeError(f"only floating Tensors can require a gradient, got {dtype}; pass dtype=netcl.float32")
-    return _finished(Tensor(Storage.empty(backend, math.prod(extents), dtype), extents), requires_grad)
+    return _finished(Tensor(Storage.empty(backend, math.prod(own), dtype), own), requires_grad)
 
 
 def asarray(
@@ -92,7 +98,9 @@ def asarray(
         If the dtype has no counterpart or the device cannot compute in it.
     BackendError
         If there is no such device.
-    ValueError
+    RangeError
+        If an integer dtype cannot hold an element of ``obj``. A Tensor is converted as by :func:`astype`.
+    ArgumentError
         If ``copy=False`` and a copy is needed.
 
     Examples
@@ -102,13 +110,17 @@ def asarray(
     Tensor([[1., 2.]], dtype=float32, device='numpy')
     """
     target = None if dtype is None else as_dtype(dtype)
+    requires_grad = flag("requires_grad", requires_grad)
+    copy = None if copy is None else flag("copy", copy)
     if isinstance(obj, Tensor):
         place = obj.backend if device is None and backend is None else _backend_for(device, backend)
         return _from_tensor(obj, target or obj.dtype, place, copy, requires_grad)
     if copy is False:
-        raise ValueError(f"a {type(obj).__name__} cannot become a Tensor without a copy; pass copy=None or copy=True")
+        raise ArgumentError(
+            f"a {type(obj).__name__} cannot become a Tensor without a copy; pass copy=None or copy=True"
+        )
     place = _backend_for(device, backend)
-    if type(obj).__module__.partition(".")[0] == "torch":
+    if type(obj).__module__.partition(".")[0] == "torch" and hasattr(obj, "detach"):
         obj = obj.detach().cpu()
         if str(obj.dtype) == "torch.bfloat16":
             obj, target = obj.float(), target or bfloat16
@@ -116,9 +128,11 @@ def asarray(
     values, own = host.read_values(obj)
     if requires_grad and (target or own).kind != "f":
         raise DTypeError(f"only floating Tensors can require a gradient, got {target or own}; pass dtype=netcl.float32")
-    if values is obj or (isinstance(obj, np.ndarray) and np.shares_memory(values, obj)):
-        values = values.copy()  # the caller may change it before the device has read it
-    return _finished(host.from_host(Tensor, values, place, target or own), requires_grad)
+    made = host.stored(values, target or own)
+    if made is values and not isinstance(obj, bool | int | float | complex | list | tuple | range):
+        made = made.copy()  # the caller may change it before the device has read it
+    check_supported(place, target or own)
+    return _finished(host.from_stored(Tensor, made, place, target or own), requires_grad)
 
 
 def _from_tensor(x: Tensor, dtype: DType, backend: Backend, copy: bool | None, requires_grad: bool) -> Tensor:
@@ -127,7 +141,7 @@ def _from_tensor(x: Tensor, dtype: DType, backend: Backend, copy: bool | None, r
             return _finished(x.detach(), True)
         return x
     if copy is False:
-        raise ValueError(
+        raise ArgumentError(
             f"a Tensor of {x.dtype} on {x.device} cannot become {dtype} on {backend.device} without a copy; "
             "pass copy=None"
         )
@@ -143,7 +157,7 @@ def from_dlpack(x: Any, /, *, device: object = None, copy: bool | None = None) -
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If ``copy=False``: netcl copies what it imports.
 
     Examples
@@ -245,8 +259,10 @@ def full(
     >>> netcl.full(2, 7).dtype
     netcl.int64
     """
-    kind = as_dtype(type(fill_value)) if dtype is None else as_dtype(dtype)
-    value = scalar_value(fill_value, kind)
+    value = number("fill_value", fill_value)
+    own: Any = getattr(fill_value, "dtype", type(value)) if dtype is None else dtype
+    kind = as_dtype(own)
+    value = stored_value(value, kind)
     return _filled(empty(shape, dtype=kind, device=device, backend=backend, requires_grad=requires_grad), value)
 
 
@@ -259,6 +275,11 @@ def empty_like(x: Tensor, /, *, dtype: DType | str | None = None, device: object
     >>> netcl.empty_like(netcl.zeros((2, 3), dtype=netcl.int8)).dtype
     netcl.int8
     """
+    return _like("empty_like", x, dtype, device)
+
+
+def _like(name: str, x: Tensor, dtype: DType | str | None, device: object) -> Tensor:
+    check_arrays(name, x)
     backend = x.backend if device is None else _backend_for(device, None)
     return _new(x.shape, x.dtype if dtype is None else as_dtype(dtype), backend, False)
 
@@ -272,7 +293,7 @@ def zeros_like(x: Tensor, /, *, dtype: DType | str | None = None, device: object
     >>> netcl.zeros_like(netcl.ones(2)).tolist()
     [0.0, 0.0]
     """
-    return _filled(empty_like(x, dtype=dtype, device=device), 0)
+    return _filled(_like("zeros_like", x, dtype, device), 0)
 
 
 def ones_like(x: Tensor, /, *, dtype: DType | str | None = None, device: object = None) -> Tensor:
@@ -284,7 +305,7 @@ def ones_like(x: Tensor, /, *, dtype: DType | str | None = None, device: object 
     >>> netcl.ones_like(netcl.zeros(2)).tolist()
     [1.0, 1.0]
     """
-    return _filled(empty_like(x, dtype=dtype, device=device), 1)
+    return _filled(_like("ones_like", x, dtype, device), 1)
 
 
 def full_like(
@@ -303,14 +324,9 @@ def full_like(
     >>> netcl.full_like(netcl.zeros(2), 3).tolist()
     [3.0, 3.0]
     """
-    out = empty_like(x, dtype=dtype, device=device)
-    return _filled(out, scalar_value(fill_value, out.dtype))
-
-
-def _uploaded(
-    values: NDArray[Any], dtype: DType, device: object, backend: str | None, requires_grad: bool = False
-) -> Tensor:
-    return _finished(host.from_host(Tensor, values, _backend_for(device, backend), dtype), requires_grad)
+    check_arrays("full_like", x)
+    value = stored_value(number("fill_value", fill_value), x.dtype if dtype is None else as_dtype(dtype))
+    return _filled(_like("full_like", x, dtype, device), value)
 
 
 def arange(
@@ -338,8 +354,10 @@ def arange(
 
     Raises
     ------
-    ValueError
-        If ``step`` is 0.
+    ArgumentError
+        If ``step`` is 0, or a number is not finite.
+    RangeError
+        If the dtype cannot hold an element.
 
     Examples
     --------
@@ -348,14 +366,47 @@ def arange(
     [1, 3, 5]
     """
     first, last = (0, start) if stop is None else (start, stop)
+    first, last, step = _bound("start", first), _bound("stop", last), _bound("step", step)
     if step == 0:
-        raise ValueError("the step of arange must not be 0")
-    whole = all(isinstance(number, int) for number in (first, last, step))
+        raise ArgumentError("the step of arange must not be 0")
+    whole = isinstance(first, int) and isinstance(last, int) and isinstance(step, int)
     kind = as_dtype(dtype) if dtype is not None else DEFAULT_INT if whole else DEFAULT_FLOAT
-    count = max(math.ceil((last - first) / step), 0) if not whole else len(range(int(first), int(last), int(step)))
-    places = np.arange(count)
-    values = first + places * step if whole else np.float64(first) + places * np.float64(step)
-    return _uploaded(values, kind, device, backend)
+    place = _backend_for(device, backend)
+    if whole:
+        count = max(-((first - last) // step), 0)
+    else:
+        ratio = (float(last) - float(first)) / float(step)
+        if not math.isfinite(ratio):
+            raise ArgumentError(f"arange from {first} to {last} in steps of {step} has no number of elements")
+        count = max(math.ceil(ratio), 0)
+    (count,) = extents("the size of arange", (count,))
+    places = _made_on_host(np.arange, count)
+    if not whole:
+        values: NDArray[Any] = np.float64(first) + places * np.float64(step)
+    else:
+        values = _whole_numbers(int(first), int(step), places)
+    return host.from_host(Tensor, values, place, kind)
+
+
+def _bound(name: str, value: Any) -> int | float:
+    found = number(name, value)
+    real(name, found)
+    return found  # type: ignore[return-value]
+
+
+def _whole_numbers(first: int, step: int, places: NDArray[np.int64]) -> NDArray[Any]:
+    """first + step · places as int64 or uint64, whichever holds all of them."""
+    ends = (first, first + step * max(len(places) - 1, 0))
+    for dtype in (int64, uint64):
+        low, high = INTEGER_RANGE[dtype.name]
+        if low <= min(ends) and max(ends) <= high:
+            unsigned = np.uint64(first % 2**64) + places.astype(np.uint64) * np.uint64(step % 2**64)
+            return unsigned.view(dtype.name)  # modulo 2**64, where what cannot be held meanwhile does no harm
+    # int64 is what was meant, unless only uint64 reaches that far.
+    low, high = INTEGER_RANGE["int64"]
+    if min(ends) < low or max(ends) < 2**64:
+        raise out_of_range(min(ends) if min(ends) < low else max(ends), int64)
+    raise out_of_range(max(ends), uint64)
 
 
 def linspace(
@@ -387,8 +438,12 @@ def linspace(
     >>> netcl.linspace(0.0, 1.0, 5).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    values = np.linspace(start, stop, num, endpoint=endpoint)
-    return _uploaded(values, DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device, backend)
+    kind = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+    place = _backend_for(device, backend)
+    first, last = float(_bound("start", start)), float(_bound("stop", stop))
+    count = extent("num", num)
+    values = _made_on_host(np.linspace, first, last, count, endpoint=flag("endpoint", endpoint))
+    return host.from_host(Tensor, values, place, kind)
 
 
 def eye(
@@ -420,15 +475,22 @@ def eye(
     >>> netcl.eye(2).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    values = np.eye(n_rows, n_cols, k=k)
-    return _uploaded(values, DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device, backend)
+    kind = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+    place = _backend_for(device, backend)
+    rows = extent("n_rows", n_rows)
+    columns = rows if n_cols is None else extent("n_cols", n_cols)
+    extents("the shape of eye", (rows, columns))
+    diagonal = max(-rows, min(integer("k", k), columns))
+    return host.from_host(Tensor, _made_on_host(np.eye, rows, columns, k=diagonal), place, kind)
 
 
 def _triangle(x: Tensor, k: int, lower: bool) -> Tensor:
+    check_arrays("tril" if lower else "triu", x)
     if x.ndim < 2:
         raise ShapeError(f"a triangle needs at least two axes, got shape {x.shape}")
     rows, columns = x.shape[-2:]
-    kept = np.tri(rows, columns, k=k if lower else k - 1, dtype=bool)
+    diagonal = max(-rows - 1, min(integer("k", k), columns + 1))
+    kept = _made_on_host(np.tri, rows, columns, k=diagonal if lower else diagonal - 1, dtype=bool)
     mask = host.from_host(Tensor, kept if lower else ~kept, x.backend, bool_)
     return where(mask, x, False if x.dtype is bool_ else 0)  # type: ignore[no-any-return]
 
@@ -469,7 +531,7 @@ def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         For any other ``indexing``.
 
     Examples
@@ -478,8 +540,8 @@ def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
     >>> [x.shape for x in netcl.meshgrid(netcl.arange(2), netcl.arange(3))]
     [(3, 2), (3, 2)]
     """
-    if indexing not in ("xy", "ij"):
-        raise ValueError(f"indexing must be 'xy' or 'ij', got {indexing!r}")
+    one_of("indexing", indexing, ("xy", "ij"))
+    check_arrays("meshgrid", *arrays)
     order = list(range(len(arrays)))
     if indexing == "xy" and len(arrays) > 1:
         order[0], order[1] = 1, 0

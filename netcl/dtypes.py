@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from netcl.errors import DTypeError
+from netcl.validation import shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +96,9 @@ def as_dtype(dtype: object) -> DType:
 
     Parameters
     ----------
-    dtype : DType, str, or anything with a ``name`` (a NumPy dtype) or ``__name__`` (``numpy.float32``, ``float``)
+    dtype : DType, str, or type
+        A netcl dtype or its name; ``bool``, ``int``, ``float`` or ``complex``; or the dtype of another library, such as
+        ``numpy.float32``, ``numpy.dtype("float32")`` or ``torch.float32``, in the byte order of this machine.
 
     Raises
     ------
@@ -112,13 +115,29 @@ def as_dtype(dtype: object) -> DType:
         return dtype
     if isinstance(dtype, type) and dtype in (bool, int, float, complex):  # NumPy's dtypes equal these too
         return {bool: bool_, int: DEFAULT_INT, float: DEFAULT_FLOAT, complex: DEFAULT_COMPLEX}[dtype]
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", None)
-    if name is None:  # torch's dtypes have neither
-        name = str(dtype).rpartition(".")[2]
-    found = BY_NAME.get(str(name).removesuffix("_"))
+    found = BY_NAME.get(_name_of(dtype))
     if found is None:
-        raise DTypeError(f"unknown dtype {dtype!r}; netcl has {', '.join(BY_NAME)}")
+        raise DTypeError(f"unknown dtype {shown(dtype)}; netcl has {', '.join(BY_NAME)}")
+    if getattr(dtype, "isnative", True) is False:
+        raise DTypeError(
+            f"{dtype!r} has the byte order of another machine; pass {found.name!r}, asarray() converts the elements"
+        )
     return found
+
+
+def _name_of(dtype: object) -> str:
+    if isinstance(dtype, str):
+        return dtype
+    library = type(dtype).__module__.partition(".")[0]
+    if library == "torch":  # whose dtypes have no name
+        return str(dtype).rpartition(".")[2]
+    if isinstance(dtype, type) and dtype.__module__ == "numpy":
+        try:
+            return str(dtype().dtype.name)  # numpy.longlong is int64
+        except (AttributeError, TypeError):
+            return dtype.__name__
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None)
+    return name if isinstance(name, str) else ""
 
 
 def _promote_integers(a: DType, b: DType) -> DType:

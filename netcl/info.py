@@ -27,6 +27,7 @@ from netcl.dtypes import (
     promote_scalar,
 )
 from netcl.errors import DTypeError
+from netcl.validation import one_of
 
 _KINDS = {
     "bool": "b",
@@ -59,7 +60,11 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
     netcl.float16
     """
     numbers = [item for item in arrays_and_dtypes if isinstance(item, bool | int | float | complex)]
-    known = [item.dtype if isinstance(item, Array) else item for item in arrays_and_dtypes if item not in numbers]
+    known = [
+        item.dtype if isinstance(item, Array) else item
+        for item in arrays_and_dtypes
+        if not isinstance(item, bool | int | float | complex)
+    ]
     if not known:
         raise DTypeError("result_type needs at least one array or dtype, got Python numbers only")
     result = as_dtype(known[0])
@@ -180,8 +185,7 @@ def isdtype(dtype: DType, kind: DType | str | tuple[DType | str, ...]) -> bool:
     if isinstance(kind, tuple):
         return any(isdtype(dtype, each) for each in kind)
     if isinstance(kind, str):
-        if kind not in _KINDS:
-            raise DTypeError(f"unknown kind {kind!r}; the kinds are {', '.join(_KINDS)}")
+        one_of("kind", kind, _KINDS, error=DTypeError)
         return as_dtype(dtype).kind in _KINDS[kind]
     return as_dtype(dtype) is as_dtype(kind)
 
@@ -211,6 +215,7 @@ class NamespaceInfo:
 
     def default_dtypes(self, *, device: Any = None) -> dict[str, DType]:
         """What Python numbers become, the same on every device."""
+        get_backend(device)
         return {
             "real floating": DEFAULT_FLOAT,
             "complex floating": DEFAULT_COMPLEX,

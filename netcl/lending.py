@@ -30,6 +30,13 @@ def host_memory(x: Any, label: str) -> tuple[np.ndarray[Any, Any], DType]:
     if hasattr(x, "detach"):
         x = x.detach()
     if isinstance(x, np.ndarray):
+        if isinstance(x, np.ma.MaskedArray):
+            raise DTypeError(f"{label} is a masked array, whose mask would be lost; pass x.filled(value)")
+        if not x.dtype.isnative:
+            raise DTypeError(
+                f"{label} has dtype {x.dtype.str!r}, the byte order of another machine, and cannot be worked on in "
+                "place; pass x.astype(x.dtype.newbyteorder('='))"
+            )
         if x.dtype.name not in BY_NAME:
             raise DTypeError(f"{label} has dtype {x.dtype}; convert it with astype() to one of {', '.join(BY_NAME)}")
         return x, as_dtype(x.dtype)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from netcl import validation
 from netcl.errors import StateError
 from netcl.validation import integer, shown
 
@@ -26,8 +27,8 @@ class Generator:
 
     Raises
     ------
-    ValueError
-        If the seed is out of range.
+    ArgumentError
+        If the seed is no integer or out of range.
 
     Examples
     --------
@@ -45,12 +46,11 @@ class Generator:
 
     def manual_seed(self, seed: int) -> None:
         """Start the stream of ``seed`` from its beginning."""
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"a seed must lie in [0, 2**64), got {seed}")
-        self.seed, self.offset = int(seed), 0
+        self.seed, self.offset = validation.seed("seed", seed), 0
 
     def take(self, words: int) -> int:
         """The offset of the next ``words`` 32-bit words, which are from now on used up."""
+        words = integer("words", words, least=0)
         start = self.offset
         self.offset += -(-words // 4) * 4  # whole counters, so that no two draws share one
         return start
@@ -74,7 +74,7 @@ def _checked(state: Any) -> tuple[int, int]:
     """Seed and offset of a state of :class:`Generator`."""
     if not isinstance(state, Mapping) or set(state) != {"seed", "offset"}:
         raise StateError(f"a generator's state must have the entries 'seed' and 'offset', got {shown(state)}")
-    seed = integer("the seed in a generator's state", state["seed"], least=0, most=2**64 - 1, error=StateError)
+    seed = validation.seed("the seed in a generator's state", state["seed"], error=StateError)
     offset = integer("the offset in a generator's state", state["offset"], least=0, error=StateError)
     if offset % 4:
         raise StateError(f"the offset in a generator's state must be a multiple of 4, got {offset}")
@@ -106,7 +106,7 @@ def manual_seed(seed: int) -> None:
     True
     """
     default_generator.manual_seed(seed)
-    _host[:] = [np.random.default_rng(seed)]
+    _host[:] = [np.random.default_rng(default_generator.seed)]
 
 
 def host_generator() -> np.random.Generator:

@@ -18,6 +18,7 @@ from netcl.array import Array, GradientWatcher, Storage
 from netcl.dtypes import DType
 from netcl.errors import DeviceMismatchError, ShapeError, TapeError
 from netcl.expression import Expression, conversion, trace
+from netcl.validation import flag, shown
 
 VJP: TypeAlias = Callable[[Any], Any]
 """Takes the gradient of the output, returns the gradient of one operand: a vector-Jacobian product."""
@@ -128,7 +129,7 @@ class Tape:
     """
 
     def __init__(self, *, retain: bool = False) -> None:
-        self.retain = retain
+        self.retain = flag("retain", retain)
         self._outer: list[Tape | None] = []
         self._count = 0
 
@@ -205,7 +206,7 @@ class Tape:
 
     def _checked(self, output: Any) -> Node:
         if not isinstance(output, Array):
-            raise TapeError(f"backward takes a Tensor, got {type(output).__name__}")
+            raise TapeError(f"backward takes a Tensor, got {shown(output)}; pass the loss as it was computed")
         node: Node | None = output.node
         if node is None or node.tape is not self:
             raise TapeError(
@@ -252,13 +253,15 @@ def _seed(output: Array, seed: Any) -> Array:
         return ones
     if not isinstance(seed, Array) or seed.shape != output.shape:
         raise ShapeError(f"the seed must be a Tensor of the output's shape {output.shape}, got {_describe(seed)}")
+    if seed.dtype.kind != "f":
+        raise TapeError(f"the seed must be floating, got {seed.dtype}; convert it with astype(netcl.{output.dtype})")
     if seed.device != output.device:
         raise DeviceMismatchError(f"the seed is on {seed.device} and the output on {output.device}; move it with to()")
     return seed
 
 
 def _describe(x: Any) -> str:
-    return f"a Tensor of shape {x.shape}" if isinstance(x, Array) else type(x).__name__
+    return f"a Tensor of shape {x.shape}" if isinstance(x, Array) else shown(x)
 
 
 @cache

@@ -9,15 +9,24 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from netcl import validation
 from netcl.array import Array, Storage
 from netcl.backends import get_backend
 from netcl.backends.base import Device
 from netcl.dtypes import DType, as_dtype, bfloat16
-from netcl.errors import DTypeError, ShapeError
+from netcl.errors import ArgumentError, DTypeError, ShapeError
 from netcl.functional import casting, elementwise, host, linalg, reduction, shape, subscript
 from netcl.functional.launch import identity, mapped
 
+_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
 _CPU, _OPENCL, _EXTENSION = 1, 4, 12  # DLPack's device types
+
+
+def _two_integers(name: str, value: Any) -> tuple[int, int]:
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise ArgumentError(f"{name} must be a pair of integers, got {validation.shown(value)}")
+    first, second = (validation.integer(name, each, least=0, most=2**31 - 1) for each in value)
+    return first, second
 
 
 def _operand(value: Any) -> Any:
@@ -100,11 +109,12 @@ class Tensor(Array):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        value = validation.flag("requires_grad", value)
         if value and self.storage.dtype.kind != "f":
             raise DTypeError(
                 f"only floating Tensors can require a gradient, got {self.dtype}; convert it with astype(netcl.float32)"
             )
-        _requires_grad.__set__(self, bool(value))
+        _requires_grad.__set__(self, value)
 
     @property
     def T(self) -> Self:
@@ -220,7 +230,7 @@ class Tensor(Array):
     def to_device(self, device: Any, /, *, stream: Any = None) -> Self:
         """The standard's name of :meth:`to`; streams are not supported."""
         if stream is not None:
-            raise ValueError(f"netcl has one queue per device: stream must be None, got {stream!r}")
+            raise ArgumentError(f"netcl has one queue per device: stream must be None, got {validation.shown(stream)}")
         return self.to(device)
 
     def astype(self, dtype: DType | str, /, *, copy: bool = True) -> Self:
@@ -245,8 +255,11 @@ class Tensor(Array):
     # Other libraries
 
     def __array_namespace__(self, *, api_version: str | None = None) -> ModuleType:
-        if api_version not in (None, "2021.12", "2022.12", "2023.12", "2024.12", "2025.12"):
-            raise ValueError(f"netcl follows version 2025.12 of the Array API standard, not {api_version!r}")
+        if api_version is not None and not (isinstance(api_version, str) and api_version in _VERSIONS):
+            raise ArgumentError(
+                "netcl follows version 2025.12 of the Array API standard, got api_version="
+                f"{validation.shown(api_version)}"
+            )
         import netcl
 
         return netcl
@@ -265,7 +278,10 @@ class Tensor(Array):
         copy: bool | None = None,
     ) -> Any:
         """A DLPack capsule of a copy in host memory. **Blocks**."""
-        target = dl_device or self.__dlpack_device__()
+        copy = None if copy is None else validation.flag("copy", copy)
+        target = self.__dlpack_device__() if dl_device is None else _two_integers("dl_device", dl_device)
+        if max_version is not None:
+            max_version = _two_integers("max_version", max_version)
         if target[0] != _CPU:
             raise BufferError(
                 f"{self.device} exports through host memory: ask for dl_device=(1, 0), as "
@@ -274,7 +290,7 @@ class Tensor(Array):
         if copy is False:
             raise BufferError("netcl exports a copy in host memory; pass copy=None or copy=True")
         if stream is not None:
-            raise ValueError(f"host memory has no streams: stream must be None, got {stream!r}")
+            raise ArgumentError(f"host memory has no streams: stream must be None, got {validation.shown(stream)}")
         if self.dtype is bfloat16:
             raise BufferError("NumPy cannot export bfloat16; convert with astype(netcl.float32) first")
         values = host.to_numpy(self)
@@ -304,7 +320,10 @@ class Tensor(Array):
         return elementwise.bitwise_invert(self)  # type: ignore[no-any-return]
 
     def __matmul__(self, other: Any) -> Any:
-        return linalg.matmul(self, other) if isinstance(other, Array) else NotImplemented
+        return NotImplemented if _operand(other) is None else linalg.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return NotImplemented if _operand(other) is None else linalg.matmul(other, self)
 
     __add__, __radd__ = _binary(elementwise.add)
     __sub__, __rsub__ = _binary(elementwise.subtract)
@@ -338,7 +357,7 @@ class Tensor(Array):
     __irshift__ = _in_place(elementwise.bitwise_right_shift)
 
     def __imatmul__(self, other: Any) -> Self:
-        if not isinstance(other, Array):
+        if _operand(other) is None:
             return NotImplemented
         subscript.write_matmul(self, other)
         return self
@@ -381,7 +400,7 @@ _requires_grad: Any = Array.__dict__["requires_grad"]
 
 
 def _restored(cls: type[Tensor], values: NDArray[Any], dtype: str, device: str, requires_grad: bool) -> Tensor:
-    out = host.from_host(cls, values, get_backend(device), as_dtype(dtype))
+    out = host.from_stored(cls, values, get_backend(device), as_dtype(dtype))
     out.requires_grad = requires_grad
     return out
 

@@ -21,12 +21,16 @@ _LONGEST = 80
 
 def shown(value: Any) -> str:
     """``repr(value)``, cut where it is long: what a message says of an argument. Reads no array's elements."""
-    if hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "shape", ()) != ():
-        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    kind = type(value).__name__
+    shape = getattr(value, "shape", ())
+    if isinstance(shape, tuple) and hasattr(value, "dtype") and (shape or type(value).__module__ != "numpy"):
+        return f"a {kind} of shape {shape}"
+    if isinstance(value, list | tuple | dict | set | str | bytes) and len(value) > _LONGEST:
+        return f"a {kind} of length {len(value)}"
     try:
         text = repr(value)
     except Exception:  # an argument whose repr fails is refused like any other
-        text = f"a {type(value).__name__}"
+        text = f"a {kind}"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
@@ -79,6 +83,17 @@ def _interval(least: float, most: float, above: float, below: float, finite: boo
     return f", {' and '.join(words)}" if words else ""
 
 
+def number(name: str, value: Any, *, error: type[NetclError] = ArgumentError) -> bool | int | float | complex:
+    """``value`` as a Python number, if it is one of Python or of NumPy."""
+    if isinstance(value, bool | int | float | complex) and type(value).__module__ != "numpy":
+        return value
+    if getattr(value, "shape", None) == () and type(value).__module__ == "numpy":
+        found = value.item()
+        if isinstance(found, bool | int | float | complex):
+            return found
+    raise error(f"{name} must be a number, got {shown(value)}")
+
+
 def integer(
     name: str,
     value: Any,
@@ -112,6 +127,11 @@ def integer(
     return number
 
 
+def seed(name: str, value: Any, *, error: type[NetclError] = ArgumentError) -> int:
+    """``value`` as a seed or a counter of random bits: an integer in [0, 2**64)."""
+    return integer(name, value, least=0, most=2**64 - 1, error=error)
+
+
 def flag(name: str, value: Any, *, error: type[NetclError] = ArgumentError) -> bool:
     """``value`` as a bool, if it is True or False (NumPy's too)."""
     if isinstance(value, bool):
@@ -134,17 +154,50 @@ def extent(name: str, value: Any, *, least: int = 0) -> int:
     return integer(name, value, least=least, most=LARGEST_EXTENT, error=ShapeError)
 
 
+def extents(name: str, value: Any, *, free: bool = False) -> tuple[int, ...]:
+    """``value`` as a shape: an extent or a sequence of them, whose product an index can reach.
+
+    With ``free``, one of them may be -1.
+    """
+    least = -1 if free else 0
+    if type(value) is int:
+        value = (value,)
+    elif not isinstance(value, tuple | list):
+        value = _listed(name, value)
+    found = tuple(
+        [extent(name, each, least=least) if type(each) is not int or each < least else each for each in value]
+    )
+    if free and found.count(-1) > 1:
+        raise ShapeError(f"{name} must leave at most one extent open with -1, got {found}")
+    if math.prod(found) > LARGEST_EXTENT:
+        raise ShapeError(f"{name} must have at most {LARGEST_EXTENT} elements, got {shown(found)}")
+    return found
+
+
+def _listed(name: str, value: Any) -> Sequence[Any]:
+    """What a shape or axes may be besides a tuple or a list: one integer, a range, a NumPy array of integers."""
+    if isinstance(value, range):
+        return value
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", 0) == 1 and value.dtype.kind in "iu":
+        listed: list[int] = value.tolist()
+        return listed
+    return (integer(name, value, error=ShapeError),)
+
+
 def axis(name: str, value: Any, ndim: int) -> int:
     """``value`` as an axis of an array with ``ndim`` axes, counted from the start; negative ones count from the end."""
-    number = integer(name, value)
-    if not -ndim <= number < ndim:
-        raise AxisError(f"{name} must lie in [{-ndim}, {ndim}) for an array of {ndim} axes, got {number}")
-    return number % ndim
+    found = value if type(value) is int else integer(name, value)
+    if not -ndim <= found < ndim:
+        rule = (
+            f"lie in [{-ndim}, {ndim}) for an array of {ndim} axes" if ndim else "be left out for an array without axes"
+        )
+        raise AxisError(f"{name} must {rule}, got {shown(found)}")
+    return found % ndim
 
 
 def axes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """``value``, an axis or several different ones, as a tuple in the order given."""
-    given: Sequence[Any] = value if isinstance(value, tuple | list) else (value,)
+    given: Sequence[Any] = value if isinstance(value, tuple | list | range) else (value,)
     found = tuple(axis(name, each, ndim) for each in given)
     if len(set(found)) != len(found):
         raise AxisError(f"{name} must name each axis once, got {shown(value)} for an array of {ndim} axes")

@@ -389,9 +389,9 @@ def test_image_sets_are_batched():
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda: DataLoader(np.zeros(3), 0), "batch_size must be at least 1, got 0"),
-        (lambda: DataLoader(np.zeros(3), seed=-1), "seed must not be negative, got -1"),
-        (lambda: DataLoader(np.zeros(3)).set_epoch(-1), "epoch must not be negative, got -1"),
+        (lambda: DataLoader(np.zeros(3), 0), "batch_size must be an integer of at least 1, got 0"),
+        (lambda: DataLoader(np.zeros(3), seed=-1), "seed must be an integer of at least 0 .* got -1"),
+        (lambda: DataLoader(np.zeros(3)).set_epoch(-1), "epoch must be an integer of at least 0 .* got -1"),
         (lambda: DataLoader((np.zeros(3), np.zeros(4))), r"same first extent, got shapes \[\(3,\), \(4,\)\]"),
         (lambda: DataLoader(()), "at least one array"),
         (lambda: ArrayDataset(np.float32(1)), "at least one array"),
@@ -403,7 +403,7 @@ def test_loader_refusals(make, complaint):
 
 
 def test_loader_refuses_what_is_no_data():
-    with pytest.raises(TypeError, match="__len__ and __getitem__, got int"):
+    with pytest.raises(TypeError, match="__len__ and __getitem__, got 3"):
         DataLoader(3)
 
 

@@ -310,7 +310,7 @@ def test_backward_of_what_was_not_recorded():
     for output in (outside, constant, x):
         with pytest.raises(TapeError, match="not recorded on this tape"):
             tape.backward(output)
-    with pytest.raises(TapeError, match="takes a Tensor, got float"):
+    with pytest.raises(TapeError, match="takes a Tensor, got"):
         tape.backward(1.0)
 
 

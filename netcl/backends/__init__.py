@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from netcl.backends.base import Backend, Device
 from netcl.errors import BackendError
+from netcl.validation import flag, shown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -131,11 +132,11 @@ def get_backend(selection: Selection = None) -> Backend:
     if isinstance(selection, Device):
         selection = str(selection)
     if not isinstance(selection, str):
-        if isinstance(getattr(selection, "device", None), Device):
+        if isinstance(getattr(selection, "device", None), Device) and hasattr(selection, "alloc"):
             return selection
         raise BackendError(
-            f"a backend is chosen by a string, a Device or a Backend, got {type(selection).__name__}; "
-            'pass for example "numpy" or "opencl:gpu"'
+            f"a backend is chosen by a string, a Device or a Backend, got {type(selection).__name__} "
+            f'{shown(selection)}; pass for example "numpy" or "opencl:gpu"'
         )
     known = _backends.get(selection)
     return _find(selection) if known is None else known
@@ -367,6 +368,7 @@ def devices(*, probe: bool = False) -> list[DeviceStatus]:
     >>> [row.healthy for row in netcl.devices() if row.device.backend == "numpy"]
     [True]
     """
+    probe = flag("probe", probe)
     rows = [DeviceStatus(get_backend("numpy").device, True, "always works")]
     rows += _opencl_rows(try_simulators=probe, probe=probe)
     for name in sorted(_plug_ins()):

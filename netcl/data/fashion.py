@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netcl.data.idx import LARGEST, REMEDY, parse_idx, write_idx
+from netcl.errors import ArgumentError
 from netcl.files import read_regular
+from netcl.validation import flag, shown
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -117,8 +119,11 @@ def load_fashion_mnist(
     H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
     Algorithms", 2017, https://arxiv.org/abs/1708.07747
     """
-    if split not in (None, "train", "test"):
-        raise ValueError(f"split must be 'train', 'test' or None for both, got {split!r}")
+    if split is not None and not (isinstance(split, str) and split in ("train", "test")):
+        raise ArgumentError(f"split must be 'train', 'test' or None for both, got {shown(split)}")
+    if root is not None and not isinstance(root, str | os.PathLike):
+        raise ArgumentError(f"root must be a path, got {shown(root)}")
+    subset = flag("subset", subset)
     if subset and root is not None:
         raise ValueError(
             f"root={os.fspath(root)!r} names the full set and subset=True the shipped one; give one of them"

@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netcl.backends import Selection, get_backend
-from netcl.functional.host import from_host, host_dtype
+from netcl.errors import ArgumentError
+from netcl.functional.host import from_host, host_dtype, read_values
 from netcl.tensor import Tensor
+from netcl.validation import extent, flag, integer, shown
+from netcl.validation import seed as as_seed
 
 Batch: TypeAlias = tuple[Tensor, ...]
 Progress: TypeAlias = Callable[..., Iterable[Batch]]
@@ -49,9 +52,19 @@ def shuffled(samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
     >>> sorted(shuffled(4, seed=0, epoch=1).tolist())
     [0, 1, 2, 3]
     """
-    order = np.arange(samples)
+    seed, epoch = as_seed("seed", seed), as_seed("epoch", epoch)
+    order = in_order(samples)
     np.random.Generator(np.random.PCG64([seed, epoch])).shuffle(order)
     return order
+
+
+def in_order(samples: int) -> NDArray[np.int64]:
+    """The numbers of so many samples."""
+    count = extent("samples", samples)
+    try:
+        return np.arange(count, dtype=np.int64)
+    except (MemoryError, ValueError):
+        raise ArgumentError(f"samples must be as many as the host can number, got {count}") from None
 
 
 class ArrayDataset:
@@ -59,8 +72,10 @@ class ArrayDataset:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If there is no array, one has no axes, or the lengths differ.
+    DTypeError
+        If one holds something else than numbers.
 
     Examples
     --------
@@ -71,10 +86,10 @@ class ArrayDataset:
     """
 
     def __init__(self, *arrays: Any) -> None:
-        self.arrays: tuple[NDArray[Any], ...] = tuple(np.asarray(array) for array in arrays)
+        self.arrays: tuple[NDArray[Any], ...] = tuple(_on_host(array) for array in arrays)
         shapes = [array.shape for array in self.arrays]
         if not shapes or () in shapes or len({shape[0] for shape in shapes}) != 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"a data set needs at least one array, all with the same first extent, got shapes {shapes}"
             )
 
@@ -82,7 +97,14 @@ class ArrayDataset:
         return len(self.arrays[0])
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        return tuple(array[index] for array in self.arrays)
+        place = integer("index", index)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"index {place} is out of range for a data set of {len(self)} samples")
+        return tuple(array[place] for array in self.arrays)
+
+
+def _on_host(array: Any) -> NDArray[Any]:
+    return array.numpy() if isinstance(array, Tensor) else read_values(array)[0]
 
 
 class DataLoader:
@@ -114,9 +136,9 @@ class DataLoader:
 
     Raises
     ------
-    ValueError
-        If arrays differ in length, ``batch_size`` is less than 1, ``seed`` is negative, or both ``shuffle`` and
-        ``sampler`` are given.
+    ArgumentError
+        If arrays differ in length, ``batch_size`` is less than 1, ``seed`` is negative, both ``shuffle`` and
+        ``sampler`` are given, or an argument is of another kind.
     ModuleNotFoundError
         If ``progress=True`` and tqdm is not installed.
 
@@ -146,14 +168,18 @@ class DataLoader:
         device: Selection = None,
         progress: bool | Progress = False,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if seed < 0:
-            raise ValueError(f"seed must not be negative, got {seed}")
+        batch_size, seed = integer("batch_size", batch_size, least=1), as_seed("seed", seed)
+        shuffle, drop_last = flag("shuffle", shuffle), flag("drop_last", drop_last)
+        if sampler is not None and not isinstance(sampler, Sampler):
+            raise ArgumentError(f"a sampler has order(epoch) and a length, got {shown(sampler)}")
         if sampler is not None and shuffle:
-            raise ValueError(
+            raise ArgumentError(
                 "a sampler decides on the order itself; pass shuffle=True to the sampler, not to the loader"
             )
+        if device is not None:
+            get_backend(device)
+        if not callable(progress):
+            progress = flag("progress", progress)
         self.dataset = _as_dataset(data)
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -170,9 +196,7 @@ class DataLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration be epoch ``epoch``, to repeat an order or to resume a run."""
-        if epoch < 0:
-            raise ValueError(f"epoch must not be negative, got {epoch}")
-        self.epoch = epoch
+        self.epoch = as_seed("epoch", epoch)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, self.epoch = self.epoch, self.epoch + 1
@@ -191,7 +215,7 @@ class DataLoader:
         if self.sampler is not None:
             return self.sampler.order(epoch)
         samples = len(self.dataset)
-        return shuffled(samples, self.seed, epoch) if self.shuffle else np.arange(samples)
+        return shuffled(samples, self.seed, epoch) if self.shuffle else in_order(samples)
 
 
 def _as_dataset(data: Any) -> Dataset:
@@ -200,12 +224,12 @@ def _as_dataset(data: Any) -> Dataset:
         return ArrayDataset(*arrays)
     if isinstance(data, tuple | list):
         return ArrayDataset(*data)
-    if isinstance(data, np.ndarray):
+    if isinstance(data, np.ndarray | Tensor):
         return ArrayDataset(data)
-    if isinstance(data, Dataset):
+    if isinstance(data, Dataset) and not isinstance(data, str | bytes | dict | type):
         return data
-    raise TypeError(
-        f"a DataLoader takes arrays of one length or an object with __len__ and __getitem__, got {type(data).__name__}"
+    raise ArgumentError(
+        f"a DataLoader takes arrays of one length or an object with __len__ and __getitem__, got {shown(data)}"
     )
 
 

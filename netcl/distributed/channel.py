@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netcl.errors import DistributedError
+from netcl.validation import shown
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -159,7 +160,11 @@ class Channel:
 
     def exchange(self, value: Any, what: str) -> list[Any]:
         """The ``value`` of every rank, in the order of ranks. **Blocks**. Any picklable objects."""
-        payload = np.frombuffer(pickle.dumps(value), np.uint8)
+        try:
+            pickled = pickle.dumps(value)
+        except Exception as error:  # whatever an object raises when it is pickled
+            raise DistributedError(f"{what} sends what can be pickled, and {shown(value)} cannot: {error}") from error
+        payload = np.frombuffer(pickled, np.uint8)
         sends = [(rank, self.send(payload, rank, _OBJECTS)) for rank in self.peers]
         found = {self.rank: value}
         wait = Wait(self, what)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from netcl.distributed.world import current_world
 from netcl.errors import DistributedError
 from netcl.tensor import Tensor
+from netcl.validation import one_of, real
 
 _OPERATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "sum": math.fsum,
@@ -39,9 +40,12 @@ def reduce_metric(value: float | Tensor, op: str = "mean") -> float:
     >>> distributed.reduce_metric(0.5), distributed.reduce_metric(12, "sum")
     (0.5, 12.0)
     """
-    if op not in _OPERATIONS:
-        raise DistributedError(f"op must be one of {', '.join(_OPERATIONS)}, got {op!r}")
-    values = current_world().channel.exchange(float(value), "reduce_metric()")
+    one_of("op", op, _OPERATIONS, error=DistributedError)
+    if isinstance(value, Tensor):
+        value = value.item()
+    # NaN is a metric too: one rank's makes the result NaN.
+    own = math.nan if isinstance(value, float) and math.isnan(value) else real("value", value, finite=False)
+    values = current_world().channel.exchange(own, "reduce_metric()")
     if any(math.isnan(x) for x in values):
         return math.nan
     # Sums of infinities of both signs are not a number, and fsum would raise.

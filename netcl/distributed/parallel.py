@@ -13,12 +13,13 @@ from netcl.distributed.buckets import BUCKET_BYTES, Layout, Place
 from netcl.distributed.channel import Channel
 from netcl.distributed.synchronizer import Synchronizer, check_alike, describe
 from netcl.distributed.world import current_world
-from netcl.dtypes import DType
-from netcl.errors import DistributedError, DTypeError
+from netcl.dtypes import DType, as_dtype, bfloat16, float16
+from netcl.errors import ArgumentError, DistributedError, DTypeError
 from netcl.nn import Module
 from netcl.optim.optimizer import Optimizer
 from netcl.optim.partition import Partition
 from netcl.tensor import Tensor
+from netcl.validation import integer, shown
 
 
 class DataParallel:
@@ -74,6 +75,11 @@ class DataParallel:
         bucket_bytes: int = BUCKET_BYTES,
         transport: DType | str | None = None,
     ) -> None:
+        if not isinstance(model, Module):
+            raise ArgumentError(f"model must be a Module, got {shown(model)}")
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentError(f"optimizer must be one of netcl.optim, got {shown(optimizer)}")
+        bucket_bytes, transport = check_transfer(bucket_bytes, transport)
         self.model = model
         self.optimizer = optimizer
         broadcast_parameters(model)
@@ -97,6 +103,28 @@ class DataParallel:
         ...     pass  # backward of all but the last part of a batch
         """
         return nullcontext() if self._watcher is None else self._watcher.paused()
+
+
+def check_transfer(bucket_bytes: int, transport: DType | str | None) -> tuple[int, DType | None]:
+    """How much is reduced at once, and the 16-bit dtype that it is sent in, if any."""
+    size = integer("bucket_bytes", bucket_bytes, least=1)
+    if transport is None:
+        return size, None
+    sent = as_dtype(transport)
+    if sent not in (float16, bfloat16):
+        raise DistributedError(f"transport must be float16, bfloat16 or None, got {sent}")
+    return size, sent
+
+
+def listed_parameters(name: str, parameters: Iterable[Any]) -> list[Any]:
+    """The Tensors of an iterable."""
+    if hasattr(parameters, "shape") or not isinstance(parameters, Iterable):
+        raise ArgumentError(f"{name} takes Tensors in an iterable, got {shown(parameters)}")
+    found = list(parameters)
+    for p in found:
+        if not isinstance(p, Array):
+            raise DTypeError(f"{name} takes Tensors, got {shown(p)}; pass model.parameters()")
+    return found
 
 
 class _Watcher:
@@ -198,7 +226,7 @@ def broadcast_parameters(model: Module | Iterable[Array]) -> None:
         names = {id(tensor): name for name, tensor in named}
         tensors: list[Array] = [tensor for _, tensor in named]
     else:
-        names, tensors = {}, list(model)
+        names, tensors = {}, listed_parameters("broadcast_parameters", model)
     world = current_world()
     check_alike(world.channel, [describe(x, names) for x in tensors])
     spans = [x.span() for x in tensors]
@@ -245,10 +273,7 @@ def all_reduce_gradients(target: Optimizer | Iterable[Tensor]) -> None:
     if isinstance(target, Optimizer):
         _reduce_optimizer(target)
         return
-    parameters = list(target)
-    for p in parameters:
-        if not isinstance(p, Array):
-            raise DTypeError(f"all_reduce_gradients takes an optimizer or Tensors, got {type(p).__name__}")
+    parameters = listed_parameters("all_reduce_gradients", target)
     world = current_world()
     if world.size == 1:
         return

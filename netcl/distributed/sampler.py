@@ -7,8 +7,10 @@ from collections.abc import Sized
 import numpy as np
 from numpy.typing import NDArray
 
-from netcl.data import shuffled
+from netcl.data.loader import in_order, shuffled
 from netcl.distributed.world import rank, world_size
+from netcl.validation import extent, flag, one_of
+from netcl.validation import seed as as_seed
 
 _REMAINDERS = ("repeat", "drop", "keep")
 
@@ -34,8 +36,10 @@ class DistributedSampler:
 
     Raises
     ------
-    ValueError
-        If there is no sample, the seed is negative, or ``remainder`` is something else.
+    ShapeError
+        If there is no sample, or ``data`` has no length and is none.
+    ArgumentError
+        If the seed is negative, or ``remainder`` is something else.
 
     Examples
     --------
@@ -49,16 +53,12 @@ class DistributedSampler:
     """
 
     def __init__(self, data: Sized | int, *, shuffle: bool = False, seed: int = 0, remainder: str = "repeat") -> None:
-        self.samples = data if isinstance(data, int) else len(data)
-        if self.samples < 1:
-            raise ValueError(f"a data set to be dealt needs at least one sample, got {self.samples}")
-        if seed < 0:
-            raise ValueError(f"seed must not be negative, got {seed}")
-        if remainder not in _REMAINDERS:
-            raise ValueError(f"remainder must be one of {', '.join(_REMAINDERS)}, got {remainder!r}")
-        self.shuffle = shuffle
-        self.seed = seed
-        self.remainder = remainder
+        if isinstance(data, Sized) and not isinstance(data, str | bytes | dict) and getattr(data, "shape", None) != ():
+            data = len(data)
+        self.samples = extent("the number of samples", data, least=1)
+        self.shuffle = flag("shuffle", shuffle)
+        self.seed = as_seed("seed", seed)
+        self.remainder = one_of("remainder", remainder, _REMAINDERS)
         self._rank, self._ranks = rank(), world_size()
 
     def __len__(self) -> int:
@@ -69,7 +69,8 @@ class DistributedSampler:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The indices of this rank's samples in an epoch, in order."""
-        order = shuffled(self.samples, self.seed, epoch) if self.shuffle else np.arange(self.samples)
+        epoch = as_seed("epoch", epoch)
+        order = shuffled(self.samples, self.seed, epoch) if self.shuffle else in_order(self.samples)
         # Resizing repeats from the start as often as it takes.
         dealt: NDArray[np.int64] = order if self.remainder == "keep" else np.resize(order, len(self) * self._ranks)
         return dealt[self._rank :: self._ranks]

@@ -12,14 +12,15 @@ from netcl.array import Array, Storage
 from netcl.backends.base import CHUNK, Span, View
 from netcl.distributed.buckets import BUCKET_BYTES, even_shares
 from netcl.distributed.channel import Channel
-from netcl.distributed.parallel import broadcast_parameters, chunked, flat_layout
+from netcl.distributed.parallel import broadcast_parameters, check_transfer, chunked, flat_layout, listed_parameters
 from netcl.distributed.synchronizer import Synchronizer
 from netcl.distributed.world import current_world
 from netcl.dtypes import DType
-from netcl.errors import DistributedError
+from netcl.errors import ArgumentError, DistributedError
 from netcl.expression import Expression, conversion, trace
 from netcl.optim import checks, clip_grad_norm_device
 from netcl.tensor import Tensor
+from netcl.validation import shown
 
 _UNIT = 16
 """Shares start at multiples of so many elements, so that kernels read them aligned."""
@@ -184,7 +185,8 @@ def shard(
     >>> [view.shape for view in shards]
     [(3072,)]
     """
-    given = list(parameters)
+    bucket_bytes, transport = check_transfer(bucket_bytes, transport)
+    given = listed_parameters("shard", parameters)
     if not given:
         raise DistributedError("shard() got no parameters; pass model.parameters() of a model that has some")
     broadcast_parameters(given)
@@ -193,6 +195,11 @@ def shard(
         groups.setdefault((str(p.device), p.dtype.name), []).append(p)
     channel = current_world().channel
     return Shards([_Flat(group, channel.another(), bucket_bytes, transport) for group in groups.values()])
+
+
+def _check_shards(shards: object) -> None:
+    if not isinstance(shards, Shards):
+        raise ArgumentError(f"shards must be what shard() returned, got {shown(shards)}")
 
 
 def gather(shards: Shards) -> None:
@@ -209,6 +216,7 @@ def gather(shards: Shards) -> None:
     >>> from netcl import distributed
     >>> distributed.gather(distributed.shard([netcl.ones(3, requires_grad=True)]))
     """
+    _check_shards(shards)
     shards.gather()
 
 
@@ -242,6 +250,7 @@ def clip_grad_norm(shards: Shards, max_norm: float) -> float:
     >>> distributed.clip_grad_norm(shards, max_norm=1.0)
     32.0
     """
+    _check_shards(shards)
     limit = checks.positive("max_norm", max_norm)
     with_gradients = [view for view in shards if view.grad is not None]
     norms = [float(view.backend.download(clip_grad_norm_device([view], math.inf).span())[0]) for view in with_gradients]

@@ -14,7 +14,8 @@ from netcl.backends import Selection, set_backend
 from netcl.backends.base import Device
 from netcl.distributed.channel import Channel, Departures
 from netcl.distributed.placement import place
-from netcl.errors import BackendError, DistributedError, NetclError
+from netcl.errors import ArgumentError, BackendError, DistributedError, NetclError
+from netcl.validation import real, shown
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -122,8 +123,7 @@ def init(device: Selection = None, *, timeout: float = TIMEOUT) -> Device:
     ('numpy', 0, 1)
     """
     global _world
-    if not timeout > 0:
-        raise DistributedError(f"timeout must be greater than 0 seconds, got {timeout!r}")
+    timeout = real("timeout", timeout, above=0.0, error=DistributedError)
     world = _world = _join(timeout) if _world is None else _world
     world.channel.timeout = timeout
     backend, problem = None, ""
@@ -242,6 +242,9 @@ def rank_zero_only(function: Callable[P, T]) -> Callable[P, T | None]:
     >>> report(0.5)
     loss 0.50
     """
+
+    if not callable(function):
+        raise ArgumentError(f"rank_zero_only decorates a function, got {shown(function)}")
 
     @wraps(function)
     def only_there(*args: P.args, **kwargs: P.kwargs) -> T | None:

@@ -9,10 +9,11 @@ from netcl import expression as ex
 from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import bool_, uint32
-from netcl.errors import DTypeError, HyperParameterError
+from netcl.errors import ArgumentError, DTypeError, HyperParameterError
 from netcl.functional.launch import (
     A,
     Derivative,
+    check_arrays,
     contiguous,
     mapped,
     pull,
@@ -22,12 +23,12 @@ from netcl.functional.launch import (
 from netcl.functional.precision import raised
 from netcl.functional.shape import normalize_axis, viewed
 from netcl.random import Generator, default_generator
+from netcl.validation import flag, one_of, real, shown
 
 
 def check_floating(x: Any, name: str) -> None:
     """Refuse what is not an array of a real floating dtype."""
-    if not isinstance(x, Array):
-        raise DTypeError(f"{name} takes a Tensor, got {type(x).__name__}; use netcl.asarray(x)")
+    check_arrays(name, x)
     if x.dtype.kind != "f":
         raise DTypeError(f"{name} takes a floating dtype, got {x.dtype}; convert it with astype(netcl.float32)")
 
@@ -60,6 +61,9 @@ def relu(x: A, /) -> A:
     >>> netcl.functional.relu(netcl.asarray([-1.0, 2.0])).tolist()
     [0.0, 2.0]
     """
+    check_arrays("relu", x)
+    if x.dtype.kind == "c":
+        raise DTypeError(f"relu takes a real dtype, got {x.dtype}; apply it to the real part")
     out: A = mapped(_relu, x)
     record_elementwise(out, (x,), _RELU, "relu")
     return out
@@ -187,6 +191,11 @@ _GELU = {
 }
 
 
+def check_approximate(approximate: Any) -> str:
+    """``approximate``, if it is one of the forms of :func:`gelu`."""
+    return one_of("approximate", approximate, _GELU, error=HyperParameterError)
+
+
 def gelu(x: A, /, *, approximate: str = "none") -> A:
     """The Gaussian error linear unit (Hendrycks and Gimpel, 2016).
 
@@ -212,9 +221,7 @@ def gelu(x: A, /, *, approximate: str = "none") -> A:
     [0.0, 10.0]
     """
     check_floating(x, "gelu")
-    if approximate not in _GELU:
-        raise HyperParameterError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
-    forward, derivative = _GELU[approximate]
+    forward, derivative = _GELU[check_approximate(approximate)]
     out: A = mapped(forward, x)
     record_elementwise(out, (x,), derivative, "gelu")
     return out
@@ -228,8 +235,6 @@ def _along_last(x: A, axis: int) -> tuple[A, tuple[int, ...]]:
 
 
 def _softmax(x: A, axis: int, log: bool) -> A:
-    check_floating(x, "log_softmax" if log else "softmax")
-    axis = normalize_axis(axis, x.ndim)
     out = x.empty_like()
     if out.size == 0:
         return out
@@ -276,9 +281,10 @@ def softmax(x: A, /, *, axis: int = -1) -> A:
     >>> netcl.functional.softmax(netcl.asarray([1000.0, 1000.0])).tolist()
     [0.5, 0.5]
     """
-    x = raised(x)
-    out = _softmax(x, axis, log=False)
+    check_floating(x, "softmax")
     place = normalize_axis(axis, x.ndim)
+    x = raised(x)
+    out = _softmax(x, place, log=False)
 
     def vjp(g: Any) -> Any:
         total = reduced("sum", _product, g, out, axes=(place,), dtype=x.dtype.compute, keepdims=True)
@@ -319,9 +325,10 @@ def log_softmax(x: A, /, *, axis: int = -1) -> A:
     >>> netcl.functional.log_softmax(netcl.asarray([0.0, -1000.0])).tolist()
     [0.0, -1000.0]
     """
-    x = raised(x)
-    out = _softmax(x, axis, log=True)
+    check_floating(x, "log_softmax")
     place = normalize_axis(axis, x.ndim)
+    x = raised(x)
+    out = _softmax(x, place, log=True)
 
     def vjp(g: Any) -> Any:
         total = reduced("sum", _widened_sum, g, axes=(place,), dtype=x.dtype.compute, keepdims=True)
@@ -337,6 +344,17 @@ def _keep(bits: Any, threshold: Any) -> Any:
 
 def _masked(x: Any, mask: Any, scale: Any) -> Any:
     return ex.where(mask, x * scale, 0.0)
+
+
+def check_probability(p: Any) -> float:
+    """``p``, if it is a probability."""
+    return real("p", p, least=0.0, most=1.0, error=HyperParameterError)
+
+
+def check_generator(generator: Any) -> None:
+    """Refuse what dropout cannot draw from."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise ArgumentError(f"generator must be a netcl.random.Generator or None, got {shown(generator)}")
 
 
 def dropout(x: A, /, p: float = 0.5, *, training: bool = True, generator: Generator | None = None) -> A:
@@ -369,11 +387,11 @@ def dropout(x: A, /, p: float = 0.5, *, training: bool = True, generator: Genera
     [1.0, 1.0, 1.0]
     """
     check_floating(x, "dropout")
-    if not 0.0 <= p <= 1.0:
-        raise HyperParameterError(f"p must lie in [0, 1], got {p}")
+    p, training = check_probability(p), flag("training", training)
+    check_generator(generator)
     if not training or p == 0.0:
         return x
-    source = generator or default_generator
+    source = default_generator if generator is None else generator
     bits = x.empty_like(dtype=uint32)
     offset = source.take(x.size)
     if x.size:

@@ -6,9 +6,11 @@ from typing import Any
 
 from netcl import tape
 from netcl.array import Array
+from netcl.backends.base import Device
 from netcl.dtypes import DType, as_dtype
 from netcl.errors import DTypeError
-from netcl.functional.launch import A, Operand, identity, mapped, mapped_into, pull, scalar_value
+from netcl.functional.launch import A, Operand, check_arrays, identity, mapped, mapped_into, pull, stored_value
+from netcl.validation import flag, shown
 
 
 def astype(x: A, dtype: DType | str, /, *, copy: bool = True, device: object = None) -> A:
@@ -34,18 +36,25 @@ def astype(x: A, dtype: DType | str, /, *, copy: bool = True, device: object = N
     >>> netcl.astype(netcl.asarray([1.7, -1.7]), netcl.int32).tolist()
     [1, -1]
     """
+    check_arrays("astype", x)
     target = as_dtype(dtype)
-    if device is not None and device != x.device and str(device) != str(x.device):
-        raise DTypeError(f"astype does not move arrays from {x.device} to {device}; use to(device) first")
+    copy = flag("copy", copy)
+    if device is not None and not (isinstance(device, str | Device) and str(device) == str(x.device)):
+        raise DTypeError(f"astype does not move arrays from {x.device} to {shown(device)}; use to(device) first")
     if target is x.dtype and not copy:
         return x
     check_supported(x.backend, target)
-    if x.dtype.kind == "c" and target.kind in "fiu":
-        raise DTypeError(f"{x.dtype} does not convert to {target}; take real(x) or abs(x) first")
+    check_castable(x.dtype, target)
     out: A = mapped(identity, x, dtype=target)
     if target.kind in "fc":
         tape.record(out, (x, tape.Into(lambda g, into: pull(x, identity, g, out=into))), name="astype")
     return out
+
+
+def check_castable(source: DType, target: DType) -> None:
+    """Refuse to drop imaginary parts."""
+    if source.kind == "c" and target.kind in "fiu":
+        raise DTypeError(f"{source} does not convert to {target}; take the real part or abs(x) first")
 
 
 def check_supported(backend: Any, dtype: DType) -> None:
@@ -61,12 +70,15 @@ def check_supported(backend: Any, dtype: DType) -> None:
 def assign(out: Array, value: Operand) -> None:
     """Write ``value``, cast and broadcast, over the elements of ``out``. Not recorded."""
     if isinstance(value, Array):
+        check_castable(value.dtype, out.dtype)
         mapped_into(out, identity, value)
-    elif out.is_contiguous:
+        return
+    number = stored_value(value, out.dtype)
+    if out.is_contiguous:
         if out.size:
-            out.backend.fill(out.span(), scalar_value(value, out.dtype))
+            out.backend.fill(out.span(), number)
     else:
-        mapped_into(out, _second, out, value)
+        mapped_into(out, _second, out, number)
 
 
 def _second(x: Any, value: Any) -> Any:

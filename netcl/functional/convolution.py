@@ -23,6 +23,7 @@ from netcl.functional.linalg import product
 from netcl.functional.precision import lowered, lowered_dtype
 from netcl.functional.reduction import argmax, averaged
 from netcl.functional.shape import interior, padded, viewed
+from netcl.validation import integer, shown
 
 Pair: TypeAlias = int | tuple[int, int]
 
@@ -37,15 +38,20 @@ class Windows(NamedTuple):
     out: tuple[int, int]
 
 
-def _pair(value: Pair, name: str, least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or min(pair) < least:
-        raise HyperParameterError(f"{name} must be an integer or two of them, at least {least}, got {value!r}")
-    return pair
+def pair_of(name: str, value: Any, least: int = 1) -> tuple[int, int]:
+    """``value``, one integer or two, for height and width."""
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2:
+        raise HyperParameterError(f"{name} must be an integer or two of them, at least {least}, got {shown(value)}")
+    height, width = (integer(name, each, least=least, most=_MOST, error=HyperParameterError) for each in pair)
+    return height, width
+
+
+_MOST = 2**31 - 1
 
 
 def _windows(x: Array, size: tuple[int, int], stride: Pair, padding: Pair, dilation: Pair, name: str) -> Windows:
-    strides, pads, steps = _pair(stride, "stride", 1), _pair(padding, "padding", 0), _pair(dilation, "dilation", 1)
+    strides, pads, steps = pair_of("stride", stride), pair_of("padding", padding, 0), pair_of("dilation", dilation)
     extents = []
     for axis in range(2):
         room = x.shape[axis + 2] + 2 * pads[axis] - steps[axis] * (size[axis] - 1) - 1
@@ -173,6 +179,8 @@ def conv2d(
             f"got {weight.shape}"
         )
     channels_out, channels_in, *size = weight.shape
+    if bias is not None:
+        check_floating(bias, "conv2d")
     if bias is not None and bias.shape != (channels_out,):
         raise ShapeError(f"the bias of conv2d must have shape {(channels_out,)}, got {bias.shape}")
     common_backend([array for array in (x, weight, bias) if array is not None])
@@ -228,11 +236,16 @@ def conv2d(
 
 def _pool_windows(x: Any, size: Pair, stride: Pair | None, padding: Pair, name: str) -> Windows:
     _check_images(x, name)
-    sizes = _pair(size, "size", 1)
+    sizes = pair_of("size", size)
     windows = _windows(x, sizes, sizes if stride is None else stride, padding, 1, name)
-    if any(2 * pad > extent for pad, extent in zip(windows.padding, sizes, strict=True)):
-        raise HyperParameterError(f"{name}: padding must be at most half the window {sizes}, got {windows.padding}")
+    check_pool_padding(name, sizes, windows.padding)
     return windows
+
+
+def check_pool_padding(name: str, sizes: tuple[int, int], padding: tuple[int, int]) -> None:
+    """Refuse windows that could lie outside the image altogether."""
+    if any(2 * pad > extent for pad, extent in zip(padding, sizes, strict=True)):
+        raise HyperParameterError(f"{name}: padding must be at most half the window {sizes}, got {padding}")
 
 
 def _where_first(target: Any, g: Any, index: Any, place: Any) -> Any:

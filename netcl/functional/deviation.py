@@ -14,8 +14,9 @@ from netcl import tape
 from netcl.dtypes import DType
 from netcl.functional.launch import A, identity, mapped, reduced, zeros_for
 from netcl.functional.precision import raised
-from netcl.functional.reduction import Axes, averaged, count_over, mean_dtype, restored
-from netcl.functional.shape import normalize_axes, viewed
+from netcl.functional.reduction import Axes, averaged, checked_axes, count_over, mean_dtype, restored
+from netcl.functional.shape import viewed
+from netcl.validation import real
 
 
 def first_along(x: A, axes: tuple[int, ...]) -> A:
@@ -66,8 +67,9 @@ def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool =
     >>> netcl.var(netcl.asarray([1.0, 2.0, 3.0]), correction=1).item()
     1.0
     """
+    axes = checked_axes("var", x, axis, keepdims)
+    correction = real("correction", correction)
     x = raised(x)
-    axes = normalize_axes(axis, x.ndim)
     dtype = mean_dtype(x, "var")
     n = count_over(x, axes)
     operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
@@ -112,8 +114,9 @@ def std(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool =
     >>> netcl.std(netcl.asarray([1.0, 3.0])).item()
     1.0
     """
+    axes = checked_axes("std", x, axis, keepdims)
+    correction = real("correction", correction)
     x = raised(x)
-    axes = normalize_axes(axis, x.ndim)
     dtype = mean_dtype(x, "std")
     n = count_over(x, axes)
     operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)

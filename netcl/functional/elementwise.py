@@ -21,6 +21,7 @@ from netcl.functional.launch import (
     Derivative,
     Function,
     Operand,
+    check_arrays,
     identity,
     mapped,
     pull,
@@ -45,6 +46,8 @@ from netcl.functional.singular import (
     sqrt_derivative,
     winner_takes,
 )
+from netcl.rounding import nearest
+from netcl.validation import shown
 
 Unary: TypeAlias = Callable[[A], A]
 Binary: TypeAlias = Callable[..., Any]
@@ -117,7 +120,16 @@ def _check_kind(name: str, x: object, domain: str) -> None:
                 f"{name} takes {domain} operands, got an array of {x.storage.dtype}; convert it with astype() first"
             )
     elif not isinstance(x, bool | int | float | complex):
-        raise DTypeError(f"{name} takes Tensors and Python numbers, got {type(x).__name__}; use netcl.asarray(x)")
+        raise DTypeError(f"{name} takes Tensors and Python numbers, got {shown(x)}; use netcl.asarray(x)")
+    elif isinstance(x, complex) and domain in ("real", "integer"):
+        raise DTypeError(f"{name} takes {domain} operands, got {x!r}; take its real part")
+
+
+def _as_stored(x: Any, other: Any) -> Any:
+    """A number that may become an element beside 16-bit floats, rounded once."""
+    if isinstance(x, float) and isinstance(other, Array) and other.storage.dtype.itemsize == 2:
+        return nearest(x, other.storage.dtype)
+    return x
 
 
 def check_operands(operation: Any, *operands: object) -> None:
@@ -137,6 +149,7 @@ def _unary(
 
     def operation(x: A, /) -> A:
         if not isinstance(x, Array) or x.storage.dtype.kind not in kinds:
+            check_arrays(name, x)
             _check_kind(name, x, domain)
         out: A = mapped(function if x.storage.dtype.kind in "fc" else on_integers, x)
         if derivatives is not None:
@@ -156,11 +169,14 @@ def _binary(
     derivatives = tuple(None if d is None else Derivative(d) for d in (left, right))
     kinds = _KINDS[domain]
     differentiable = left is not None
+    chooses = name in ("maximum", "minimum")
 
     def operation(x1: Any, x2: Any, /) -> Any:
         for x in (x1, x2):
             if not isinstance(x, Array) or x.storage.dtype.kind not in kinds:
                 _check_kind(name, x, domain)
+        if chooses:
+            x1, x2 = _as_stored(x1, x2), _as_stored(x2, x1)
         out = mapped(function, x1, x2)
         if differentiable:
             record_elementwise(out, (x1, x2), derivatives, name)
@@ -445,8 +461,9 @@ def where(condition: Array, x1: Operand, x2: Operand, /) -> Any:
     [0.0, 2.0]
     """
     if not isinstance(condition, Array) or condition.dtype.kind != "b":
-        got = condition.dtype if isinstance(condition, Array) else type(condition).__name__
+        got = condition.dtype if isinstance(condition, Array) else shown(condition)
         raise DTypeError(f"where takes a condition of bool, got {got}; compare it with 0 first")
+    x1, x2 = _as_stored(x1, x2), _as_stored(x2, x1)
     out = mapped(ex.where, condition, x1, x2)
     record_elementwise(out, (condition, x1, x2), _WHERE, "where")
     return out
@@ -485,7 +502,10 @@ def clip(x: A, /, min: Operand | None = None, max: Operand | None = None) -> A:
     >>> netcl.clip(netcl.asarray([-3.0, 0.5, 3.0]), -1.0, 1.0).tolist()
     [-1.0, 0.5, 1.0]
     """
-    _check_kind("clip", x, "real")
+    check_arrays("clip", x)
+    for operand in (x, min, max):
+        if operand is not None:
+            _check_kind("clip", operand, "real")
     ends = [end for end in (min, max) if end is not None]
     if not ends:
         return positive(x)  # type: ignore[no-any-return]
@@ -493,6 +513,7 @@ def clip(x: A, /, min: Operand | None = None, max: Operand | None = None) -> A:
         needed = promote(x.dtype, end.dtype) if isinstance(end, Array) else promote_scalar(x.dtype, end)
         if needed is not x.dtype:
             raise DTypeError(f"clip keeps the dtype of x, {x.dtype}, but an end needs {needed}; cast x with astype()")
+    ends = [_as_stored(end, x) for end in ends]
     forward, derivative = _CLIP[min is not None, max is not None]
     out: A = mapped(forward, x, *ends, dtype=x.dtype)
     tape.record(out, (x, lambda g: pull(x, derivative, g, x, *ends)), name="clip")

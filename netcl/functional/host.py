@@ -1,4 +1,4 @@
-"""The doors between host memory and arrays. Reading blocks; writing does not."""
+"""The ways between host memory and arrays. Reading blocks; writing does not."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from netcl import tape
 from netcl.array import Array, Storage
 from netcl.backends.base import Backend
-from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, complex64, float32
-from netcl.errors import DTypeError, ShapeError
+from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, complex64, uint64
+from netcl.errors import DTypeError, NetclError, RangeError, ShapeError
 from netcl.functional.casting import check_supported
-from netcl.functional.launch import contiguous, identity, mapped
+from netcl.functional.launch import INTEGER_RANGE, contiguous, out_of_range
+from netcl.rounding import bfloat16_bits
 
 A = TypeVar("A", bound=Array)
 
@@ -45,17 +46,58 @@ def storage_dtype(dtype: DType) -> np.dtype[Any]:
 def from_host(cls: type[A], host: NDArray[Any], backend: Backend, dtype: DType) -> A:
     """A new array with the elements of ``host``, which must not be changed afterwards. Does not block.
 
-    Converts on the host, except to bfloat16, which the device rounds.
+    Converts on the host, rounding once. See :func:`stored` for what is refused.
     """
     check_supported(backend, dtype)
-    if dtype is bfloat16 and host.dtype != np.uint16:
-        wide = from_host(cls, host, backend, float32)
-        return mapped(identity, wide, dtype=bfloat16)  # type: ignore[no-any-return]
-    host = np.ascontiguousarray(host, dtype=storage_dtype(dtype)).reshape(host.shape)
+    return from_stored(cls, stored(host, dtype), backend, dtype)
+
+
+def from_stored(cls: type[A], host: NDArray[Any], backend: Backend, dtype: DType) -> A:
+    """A new array of elements as :func:`to_host` gives them, which must not be changed afterwards. Does not block."""
     storage = Storage.empty(backend, math.prod(host.shape), dtype)
     if host.size:
         backend.upload(host, storage.span())
     return cls(storage, host.shape)
+
+
+def stored(host: NDArray[Any], dtype: DType) -> NDArray[Any]:
+    """The elements of a NumPy array as ``dtype`` stores them, in row-major order; ``host`` itself if it is that.
+
+    Raises
+    ------
+    RangeError
+        If an integer dtype cannot hold an element.
+    DTypeError
+        If it is integer and an element is a fraction or no number, or real and the elements are complex.
+    """
+    if host.dtype.kind == "c" and dtype.kind in "fiu":
+        raise DTypeError(f"{host.dtype} does not convert to {dtype}; take the real part or the absolute value first")
+    if dtype is bfloat16:
+        bits: NDArray[Any] = np.ascontiguousarray(bfloat16_bits(host)).reshape(host.shape)
+        return bits
+    if dtype.kind in "iu" and host.dtype.kind in "iuf" and host.size:
+        _check_range(host, dtype)
+    with np.errstate(all="ignore"):
+        return np.ascontiguousarray(host, dtype=storage_dtype(dtype)).reshape(host.shape)
+
+
+def _check_range(host: NDArray[Any], dtype: DType) -> None:
+    if host.dtype.kind != "f" and np.can_cast(host.dtype, storage_dtype(dtype)):
+        return
+    low, high = INTEGER_RANGE[dtype.name]
+    if host.dtype.kind == "f":
+        # high itself may be no float64, but what lies above it, a power of two, is one.
+        fits = (host >= float(low)) & (host < float(high + 1))
+        whole = host == np.trunc(host)
+        if not (fits & whole).all():
+            first = host[~(fits & whole)][0].item()
+            if math.isfinite(first) and first != int(first):
+                raise DTypeError(f"{first!r} is no value of {dtype}; round it first, or cast with astype()")
+            raise out_of_range(first, dtype)
+    else:
+        least, most = int(host.min()), int(host.max())
+        if least < low or most > high:
+            raise out_of_range(least if least < low else most, dtype)
 
 
 def moved(x: A, backend: Backend) -> A:
@@ -81,42 +123,79 @@ def host_dtype(host: NDArray[Any]) -> DType:
 def _counterpart(dtype: np.dtype[Any]) -> DType:
     if dtype.kind not in "biufc":
         raise DTypeError(f"a NumPy array of dtype {dtype} has no counterpart; convert it to a number dtype first")
-    return as_dtype(dtype)
+    return as_dtype(dtype.newbyteorder("="))
+
+
+_DEEPEST = 64
+"""How many axes NumPy can have, and so how deep a nested sequence may be."""
 
 
 def read_values(obj: Any) -> tuple[NDArray[Any], DType]:
-    """``obj`` as a NumPy array, and the dtype it would have by itself."""
+    """``obj`` as a NumPy array in this machine's byte order, and the dtype it would have by itself.
+
+    The array may share memory with ``obj``, unless that is a number or a sequence.
+    """
     if isinstance(obj, np.ndarray | np.generic):
-        values = np.asarray(obj)
-        if values.dtype.name == "bfloat16":
-            return values.astype(np.float32), bfloat16
-        return values, host_dtype(values)
+        return _read_array(obj)
     if not isinstance(obj, bool | int | float | complex | list | tuple | range):
-        if hasattr(obj, "__dlpack__"):
-            values = np.from_dlpack(obj)
-            return values, host_dtype(values)
-        if hasattr(obj, "__array__") or hasattr(obj, "__array_interface__") or _has_buffer(obj):
-            return read_values(np.asarray(obj))
-        raise DTypeError(
-            f"a {type(obj).__name__} holds no numbers that netcl can read; pass a number, a nested list, a NumPy "
-            "array, a Tensor, or an object with __dlpack__"
-        )
+        return _read_array(_exported(obj))
     leaf = _first_leaf(obj)
     if isinstance(leaf, Array):
         obj, leaf = _read_tensors(obj), None
     try:
         values = np.asarray(obj)
-    except (ValueError, OverflowError) as error:
+        if values.dtype.kind == "O":
+            obj = _read_tensors(obj)
+            values = np.asarray(obj)
+    except NetclError:
+        raise
+    except (ValueError, OverflowError, TypeError, RecursionError) as error:
         raise ShapeError(f"this nested sequence is no array: {error}; all rows need the same length") from error
+    if values.dtype.kind == "O" and isinstance(leaf, int):
+        raise RangeError("this sequence holds integers that neither int64 nor uint64 can hold; pass floats")
     if values.dtype.kind not in "biufc":
         raise DTypeError(f"this sequence holds more than numbers (NumPy reads it as {values.dtype}); convert it first")
     if isinstance(leaf, np.generic | np.ndarray):
-        return values, host_dtype(values)
-    own = {"b": bool_, "i": DEFAULT_INT, "u": host_dtype(values), "f": DEFAULT_FLOAT, "c": complex64}
+        return _read_array(values)
+    large = values.dtype.kind == "f" and isinstance(leaf, int) and (np.abs(values) >= 2.0**63).any()
+    if large and all(isinstance(each, int) for each in np.asarray(obj, object).ravel()):
+        raise RangeError("this sequence holds negative integers and such as only uint64 can hold; pass floats")
+    own = {"b": bool_, "i": DEFAULT_INT, "u": uint64, "f": DEFAULT_FLOAT, "c": complex64}
     return values, DEFAULT_FLOAT if values.size == 0 else own[values.dtype.kind]
 
 
+def _read_array(obj: Any) -> tuple[NDArray[Any], DType]:
+    if isinstance(obj, np.ma.MaskedArray):
+        raise DTypeError("a masked array would lose its mask; pass x.filled(value), and the mask apart")
+    values = np.asarray(obj)
+    if values.dtype.name == "bfloat16":
+        return values.astype(np.float32), bfloat16
+    own = host_dtype(values)
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("=")), own
+
+
+def _exported(obj: Any) -> Any:
+    """What another library's object offers as a NumPy array."""
+    try:
+        if hasattr(obj, "__dlpack__"):
+            return np.from_dlpack(obj)
+        if hasattr(obj, "__array__") or hasattr(obj, "__array_interface__") or _has_buffer(obj):
+            return np.asarray(obj)
+    except NetclError:
+        raise
+    except Exception as error:  # whatever another library raises is a reason, and not netcl's own error
+        raise DTypeError(
+            f"a {type(obj).__name__} cannot be read on the host ({error}); move or convert it to a NumPy array first"
+        ) from error
+    raise DTypeError(
+        f"a {type(obj).__name__} holds no numbers that netcl can read; pass a number, a nested list, a NumPy "
+        "array, a Tensor, or an object with __dlpack__"
+    )
+
+
 def _has_buffer(obj: Any) -> bool:
+    if isinstance(obj, bytes):  # NumPy reads it as a string
+        return False
     try:
         memoryview(obj)
     except TypeError:
@@ -125,14 +204,16 @@ def _has_buffer(obj: Any) -> bool:
 
 
 def _first_leaf(obj: Any) -> Any:
-    while isinstance(obj, list | tuple):
-        if not obj:
-            return None
+    for _ in range(_DEEPEST + 1):
+        if not isinstance(obj, list | tuple) or not obj:
+            return None if isinstance(obj, list | tuple) else obj
         obj = obj[0]
-    return obj
+    raise ShapeError(f"this sequence is nested more than {_DEEPEST} deep, or holds itself; an array has fewer axes")
 
 
-def _read_tensors(obj: Any) -> Any:
+def _read_tensors(obj: Any, depth: int = 0) -> Any:
+    if depth > _DEEPEST:
+        raise ShapeError(f"this sequence is nested more than {_DEEPEST} deep, or holds itself; an array has fewer axes")
     if isinstance(obj, list | tuple):
-        return [_read_tensors(part) for part in obj]
+        return [_read_tensors(part, depth + 1) for part in obj]
     return to_numpy(obj).tolist() if isinstance(obj, Array) else obj

@@ -11,14 +11,15 @@ from netcl.array import Array, broadcast_shapes
 from netcl.backends.base import View
 from netcl.dtypes import int32, int64
 from netcl.errors import DTypeError, ShapeError
-from netcl.functional.launch import A, common_backend, contiguous, identity, mapped, zeros_for
+from netcl.functional.launch import A, check_arrays, common_backend, contiguous, identity, mapped, zeros_for
 from netcl.functional.shape import broadcast_to, normalize_axis, reshape, viewed
+from netcl.validation import shown
 
 
 def as_indices(indices: Any, name: str) -> Any:
     """``indices`` as an int32 or int64 array."""
     if not isinstance(indices, Array):
-        raise DTypeError(f"{name} takes indices as a Tensor of integers, got {type(indices).__name__}; use asarray()")
+        raise DTypeError(f"{name} takes indices as a Tensor of integers, got {shown(indices)}; use netcl.asarray()")
     if indices.dtype.kind not in "iu":
         raise DTypeError(f"{name} takes integer indices, got {indices.dtype}; convert them with astype(netcl.int64)")
     if indices.dtype in (int32, int64):
@@ -81,6 +82,7 @@ def take(x: A, indices: Array, /, *, axis: int | None = None) -> A:
     >>> netcl.take(netcl.asarray([1.0, 2.0, 3.0]), netcl.asarray([2, -3])).tolist()
     [3.0, 1.0]
     """
+    check_arrays("take", x)
     if axis is None:
         if x.ndim != 1:
             raise ShapeError(f"take needs an axis for an array of shape {x.shape}; pass axis=")
@@ -132,6 +134,7 @@ def take_along_axis(x: A, indices: Array, /, *, axis: int = -1) -> A:
     >>> netcl.take_along_axis(x, netcl.asarray([[1], [0]]), axis=1).tolist()
     [[2.0], [3.0]]
     """
+    check_arrays("take_along_axis", x)
     axis = normalize_axis(axis, x.ndim)
     chosen = as_indices(indices, "take_along_axis")
     common_backend((x, chosen))
@@ -184,8 +187,9 @@ def embedding(indices: Array, weight: A, /) -> A:
     >>> netcl.functional.embedding(netcl.asarray([1, 1]), table).tolist()
     [[3.0, 4.0], [3.0, 4.0]]
     """
-    if not isinstance(weight, Array) or weight.ndim != 2:
-        raise ShapeError(f"embedding takes a table of shape (rows, features), got {getattr(weight, 'shape', weight)}")
+    check_arrays("embedding", weight)
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding takes a table of shape (rows, features), got {weight.shape}")
     return take(weight, indices, axis=0)
 
 

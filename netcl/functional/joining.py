@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from netcl import tape
+from netcl import tape, validation
 from netcl.array import Array
 from netcl.dtypes import promote
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.casting import assign
-from netcl.functional.launch import A, common_backend, identity, pull, zeros_for
+from netcl.functional.launch import A, check_arrays, common_backend, identity, listed_arrays, pull, zeros_for
 from netcl.functional.shape import broadcast_to, expand_dims, normalize_axis, reshape, squeeze
 
 
@@ -42,7 +42,7 @@ def concat(arrays: Sequence[A], /, *, axis: int | None = 0) -> A:
     >>> netcl.concat([netcl.asarray([1, 2]), netcl.asarray([3])]).tolist()
     [1, 2, 3]
     """
-    parts = list(arrays)
+    parts = listed_arrays("concat", arrays)
     if not parts:
         raise ShapeError("concat needs at least one array, got none")
     if axis is None:
@@ -96,7 +96,11 @@ def stack(arrays: Sequence[A], /, *, axis: int = 0) -> A:
     >>> netcl.stack([netcl.asarray([1, 2]), netcl.asarray([3, 4])], axis=1).tolist()
     [[1, 3], [2, 4]]
     """
-    return concat([expand_dims(x, normalize_axis(axis, x.ndim + 1)) for x in arrays], axis=axis)
+    parts = listed_arrays("stack", arrays)
+    shapes = {x.shape for x in parts}
+    if len(shapes) != 1:
+        raise ShapeError(f"stack takes one or more arrays of one shape, got shapes {sorted(shapes)}")
+    return concat([expand_dims(x, normalize_axis(axis, x.ndim + 1)) for x in parts], axis=axis)
 
 
 def unstack(x: A, /, *, axis: int = 0) -> tuple[A, ...]:
@@ -108,6 +112,7 @@ def unstack(x: A, /, *, axis: int = 0) -> tuple[A, ...]:
     >>> [part.tolist() for part in netcl.unstack(netcl.asarray([[1, 2], [3, 4]]), axis=1)]
     [[1, 3], [2, 4]]
     """
+    check_arrays("unstack", x)
     axis = normalize_axis(axis, x.ndim)
     return tuple([squeeze(part, axis) for part in split(x, 1, axis=axis)]) if x.shape[axis] else ()
 
@@ -133,15 +138,15 @@ def split(x: A, size: int | Sequence[int], /, *, axis: int = 0) -> tuple[A, ...]
     >>> [part.tolist() for part in netcl.functional.split(netcl.arange(5), 2)]
     [[0, 1], [2, 3], [4]]
     """
+    check_arrays("split", x)
     axis = normalize_axis(axis, x.ndim)
     extent = x.shape[axis]
-    if isinstance(size, int):
-        if size < 1:
-            raise ShapeError(f"the size of a part must be at least 1, got {size}")
+    if not isinstance(size, tuple | list):
+        size = validation.extent("the size of a part", size, least=1)
         sizes = [min(size, extent - start) for start in range(0, extent, size)]
     else:
-        sizes = list(size)
-        if sum(sizes) != extent or any(part < 0 for part in sizes):
+        sizes = [validation.extent("the size of a part", part) for part in size]
+        if sum(sizes) != extent:
             raise ShapeError(f"parts of {sizes} do not add up to the {extent} elements of axis {axis}")
     parts = []
     start = 0
@@ -189,12 +194,15 @@ def roll(x: A, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | Non
     >>> netcl.roll(netcl.asarray([1, 2, 3]), 1).tolist()
     [3, 1, 2]
     """
+    check_arrays("roll", x)
+    several = isinstance(shift, tuple | list)
+    moves = [validation.integer("shift", each) for each in (shift if isinstance(shift, tuple | list) else (shift,))]
     if axis is None:
-        if not isinstance(shift, int):
-            raise ShapeError(f"roll of the flattened array takes one shift, got {tuple(shift)}; name the axes")
+        if several:
+            raise ShapeError(f"roll of the flattened array takes one shift, got {moves}; name the axes")
         return reshape(roll(reshape(x, (-1,)), shift, axis=0), x.shape)
-    axes = [axis] if isinstance(axis, int) else list(axis)
-    shifts = [shift] * len(axes) if isinstance(shift, int) else list(shift)
+    axes: list[Any] = list(axis) if isinstance(axis, tuple | list) else [axis]
+    shifts = moves if several else moves * len(axes)
     if len(axes) != len(shifts):
         raise ShapeError(f"roll takes one shift for each axis, got {len(shifts)} shifts and {len(axes)} axes")
     out = x
@@ -221,10 +229,12 @@ def tile(x: A, repetitions: Sequence[int], /) -> A:
     >>> netcl.tile(netcl.asarray([1, 2]), (2,)).tolist()
     [1, 2, 1, 2]
     """
-    times = tuple(repetitions)
+    check_arrays("tile", x)
+    times = validation.extents("repetitions", repetitions)
     rank = max(len(times), x.ndim)
     times = (1,) * (rank - len(times)) + times
     shape = (1,) * (rank - x.ndim) + x.shape
+    validation.extents("the shape of the result", [a * b for a, b in zip(times, shape, strict=True)])
     spread = reshape(x, tuple(extent for n in shape for extent in (1, n)))
     spread = broadcast_to(spread, tuple(extent for pair in zip(times, shape, strict=True) for extent in pair))
     return reshape(spread, tuple(a * b for a, b in zip(times, shape, strict=True)))
@@ -252,11 +262,12 @@ def repeat(x: A, repeats: int, /, *, axis: int | None = None) -> A:
     >>> netcl.repeat(netcl.asarray([1, 2]), 2).tolist()
     [1, 1, 2, 2]
     """
-    if not isinstance(repeats, int):
-        raise DTypeError(f"repeat takes one Python int for all elements, got {type(repeats).__name__}; use take")
+    check_arrays("repeat", x)
+    repeats = validation.integer("repeats", repeats, least=0, most=validation.LARGEST_EXTENT, error=DTypeError)
     if axis is None:
         return repeat(reshape(x, (-1,)), repeats, axis=0)
     axis = normalize_axis(axis, x.ndim)
     spread = expand_dims(x, axis + 1)
+    validation.extents("the shape of the result", (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :]))
     wide = broadcast_to(spread, (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :]))
     return reshape(wide, (*x.shape[:axis], x.shape[axis] * repeats, *x.shape[axis + 1 :]))

@@ -6,7 +6,8 @@ kernel serves every value. Expressions are kept per function and operand dtypes,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import Any, TypeAlias, TypeGuard, TypeVar
 
@@ -17,14 +18,16 @@ from netcl import tape
 from netcl.array import Array, broadcast_shapes, contiguous_strides
 from netcl.backends.base import Backend, Scalar, View
 from netcl.dtypes import DType, promote, promote_scalar
-from netcl.errors import DeviceMismatchError, DTypeError, ShapeError
+from netcl.errors import DeviceMismatchError, DTypeError, RangeError, ShapeError
 from netcl.expression import Expression, Node
+from netcl.rounding import float_of, nearest
+from netcl.validation import shown
 
 A = TypeVar("A", bound=Array)
 Operand: TypeAlias = "Array | bool | int | float | complex"
 Function: TypeAlias = Callable[..., Any]
 
-_INTEGER_RANGE = {
+INTEGER_RANGE = {
     name: (int(np.iinfo(name).min), int(np.iinfo(name).max))
     for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 }
@@ -45,7 +48,9 @@ def _scalar_of(dtype: DType) -> _ScalarOf:
 
 
 @cache
-def _expression(function: Function, signature: tuple[Any, ...], stored: DType | None, common: DType) -> Expression:
+def _expression(
+    function: Function, signature: tuple[Any, ...], stored: DType | None, common: DType, summed: bool
+) -> Expression:
     """Trace ``function`` over operands of this signature, in the order in which it takes them."""
     inputs: list[DType] = []
     scalars: list[DType] = []
@@ -63,7 +68,23 @@ def _expression(function: Function, signature: tuple[Any, ...], stored: DType | 
         if stored is common.compute:  # a 16-bit float was widened for the arithmetic only
             stored = common
     name = getattr(function, "__name__", "map").replace("<lambda>", "map")
-    return ex.build((output,), inputs, scalars, (stored,), name=name)
+    return ex.build((output,), inputs, scalars, (stored,), name=name, summed=summed)
+
+
+def check_arrays(name: str, *operands: object) -> None:
+    """Refuse an operand of the function ``name`` that is no array."""
+    for x in operands:
+        if not isinstance(x, Array):
+            raise DTypeError(f"{name} takes Tensors, got {shown(x)}; use netcl.asarray(x)")
+
+
+def listed_arrays(name: str, arrays: Iterable[A]) -> list[A]:
+    """The arrays of a sequence that the function ``name`` takes."""
+    if hasattr(arrays, "shape") or not isinstance(arrays, Iterable):
+        raise DTypeError(f"{name} takes a sequence of Tensors, got {shown(arrays)}; pass a list of them")
+    found = list(arrays)
+    check_arrays(name, *found)
+    return found
 
 
 def common_backend(arrays: Sequence[Array]) -> Backend:
@@ -79,20 +100,57 @@ def common_backend(arrays: Sequence[Array]) -> Backend:
 
 
 def scalar_value(value: Any, dtype: DType) -> Scalar:
-    """``value`` as a number that ``dtype`` can hold."""
+    """A Python number as one that arithmetic in ``dtype`` can take.
+
+    Raises
+    ------
+    RangeError
+        If an integer dtype cannot hold it, or it is an integer beyond all floats.
+    DTypeError
+        If ``dtype`` is integer and it is a fraction or no number, or ``dtype`` is real and it is complex.
+    """
     kind = dtype.kind
     if kind == "f":
-        return float(value)
+        return value if type(value) is float else _real(value, dtype)
     if kind in "iu":
-        low, high = _INTEGER_RANGE[dtype.name]
+        low, high = INTEGER_RANGE[dtype.name]
+        if isinstance(value, complex) or (isinstance(value, float) and math.isfinite(value) and value != int(value)):
+            raise DTypeError(f"{value!r} is no value of {dtype}; round it first, or use a floating array")
         if not low <= value <= high:
-            raise DTypeError(f"{value} is out of range for {dtype}, [{low}, {high}]; widen the array with astype()")
+            raise out_of_range(value, dtype)
         return int(value)
-    return complex(value) if kind == "c" else bool(value)
+    if kind == "b":
+        return bool(value)
+    return complex(value) if isinstance(value, complex) else complex(_real(value, dtype))
+
+
+def _real(value: Any, dtype: DType) -> float:
+    if isinstance(value, complex):
+        raise DTypeError(f"{value!r} is no value of {dtype}; take its real part, or use a complex array")
+    try:
+        if isinstance(value, int) and dtype.itemsize < 8:
+            return float_of(value)
+        return float(value)
+    except OverflowError:
+        raise RangeError(f"{shown(value)} is out of range for {dtype}; pass a float, such as math.inf") from None
+
+
+def stored_value(value: Any, dtype: DType) -> Scalar:
+    """A Python number as one that ``dtype`` stores: 16-bit floats are rounded here, once. Refuses like scalar_value."""
+    found = scalar_value(value, dtype)
+    return nearest(found, dtype) if dtype.itemsize == 2 and dtype.kind == "f" else found  # type: ignore[arg-type]
+
+
+def out_of_range(value: Any, dtype: DType) -> RangeError:
+    """The refusal of a number that an integer dtype cannot hold."""
+    low, high = INTEGER_RANGE[dtype.name]
+    return RangeError(
+        f"{shown(value)} is out of range for {dtype}, [{low}, {high}]; use a wider dtype, or cast with astype()"
+    )
 
 
 def _prepared(
-    function: Function, operands: Sequence[Operand], dtype: DType | None
+    function: Function, operands: Sequence[Operand], dtype: DType | None, summed: bool = False
 ) -> tuple[Expression, list[Array], list[Scalar]]:
     arrays: list[Array] = []
     common: DType | None = None
@@ -105,7 +163,7 @@ def _prepared(
         raise DTypeError(f"at least one operand must be an array, got {', '.join(map(repr, operands))}")
     if len(arrays) == len(operands):
         signature: tuple[Any, ...] = tuple([array.storage.dtype for array in arrays])
-        return _expression(function, signature, dtype, common), arrays, []
+        return _expression(function, signature, dtype, common, summed), arrays, []
     kinds: list[Any] = []
     numbers: list[tuple[Any, DType]] = []
     result = common
@@ -120,7 +178,7 @@ def _prepared(
         else:
             raise DTypeError(f"operands must be arrays or Python numbers, got {type(operand).__name__}; use asarray()")
     scalars = [scalar_value(number, own) for number, own in numbers]
-    return _expression(function, tuple(kinds), dtype, result), arrays, scalars
+    return _expression(function, tuple(kinds), dtype, result, summed), arrays, scalars
 
 
 def broadcast_view(x: Array, shape: tuple[int, ...]) -> View:
@@ -203,7 +261,7 @@ def reduced(
     """The reduction ``op`` over sorted ``axes`` of ``function``, in one launch. Not recorded."""
     if not axes:
         return mapped(function, *operands, dtype=dtype, out=out)
-    expression, arrays, scalars = _prepared(function, operands, dtype)
+    expression, arrays, scalars = _prepared(function, operands, dtype, summed=True)
     common_backend(arrays)
     shape = broadcast_shapes(*[array.shape for array in arrays])
     left = tuple([extent for axis, extent in enumerate(shape) if axis not in axes])

@@ -10,11 +10,12 @@ from netcl import tape
 from netcl.array import Array, broadcast_shapes
 from netcl.backends.base import View
 from netcl.dtypes import DType, promote
-from netcl.errors import DTypeError, ShapeError
+from netcl.errors import AxisError, DTypeError, ShapeError
 from netcl.functional.elementwise import add, multiply
 from netcl.functional.launch import (
     A,
     broadcast_view,
+    check_arrays,
     common_backend,
     fits,
     identity,
@@ -27,6 +28,8 @@ from netcl.functional.launch import (
 from netcl.functional.precision import lowered
 from netcl.functional.reduction import sum
 from netcl.functional.shape import collapsed_strides, normalize_axis, permute_dims, reshape, viewed
+from netcl.validation import axes as named_axes
+from netcl.validation import integer, shown
 
 
 def _numeric(x: Array, name: str) -> None:
@@ -136,8 +139,7 @@ def matmul(x1: A, x2: A, /) -> A:
     [3.0, 7.0]
     """
     for x in (x1, x2):
-        if not isinstance(x, Array):
-            raise DTypeError(f"matmul takes Tensors, got {type(x).__name__}; use netcl.asarray(x)")
+        check_arrays("matmul", x)
         _numeric(x, "matmul")
     if x1.ndim == 0 or x2.ndim == 0:
         raise ShapeError(f"matmul needs at least one axis each, got shapes {x1.shape} and {x2.shape}; use x1 * x2")
@@ -194,8 +196,9 @@ def vecdot(x1: A, x2: A, /, *, axis: int = -1) -> A:
     >>> netcl.vecdot(netcl.asarray([1.0, 2.0]), netcl.asarray([3.0, 4.0])).item()
     11.0
     """
-    if axis >= 0:
-        raise ShapeError(f"vecdot counts its axis from the end, as shapes broadcast: it must be negative, got {axis}")
+    check_arrays("vecdot", x1, x2)
+    if integer("axis", axis) >= 0:
+        raise AxisError(f"vecdot counts its axis from the end, as shapes broadcast: it must be negative, got {axis}")
     first, second = (x.shape[normalize_axis(axis, x.ndim)] for x in (x1, x2))
     if first != second:
         raise ShapeError(f"vecdot of shapes {x1.shape} and {x2.shape}: axis {axis} must have the same extent in both")
@@ -216,6 +219,7 @@ def outer(x1: A, x2: A, /) -> A:
     >>> netcl.linalg.outer(netcl.asarray([1, 2]), netcl.asarray([3, 4])).tolist()
     [[3, 4], [6, 8]]
     """
+    check_arrays("outer", x1, x2)
     if x1.ndim != 1 or x2.ndim != 1:
         raise ShapeError(f"outer takes two vectors, got shapes {x1.shape} and {x2.shape}; reshape them to (-1,)")
     return multiply(reshape(x1, (x1.size, 1)), x2)  # type: ignore[no-any-return]
@@ -241,13 +245,18 @@ def tensordot(x1: A, x2: A, /, *, axes: int | tuple[Sequence[int], Sequence[int]
     >>> netcl.tensordot(netcl.ones((2, 3)), netcl.ones((3, 4)), axes=1).shape
     (2, 4)
     """
-    if isinstance(axes, int):
-        if axes < 0 or axes > min(x1.ndim, x2.ndim):
-            raise ShapeError(f"tensordot of shapes {x1.shape} and {x2.shape} cannot contract {axes} axes")
-        left, right = list(range(x1.ndim - axes, x1.ndim)), list(range(axes))
+    check_arrays("tensordot", x1, x2)
+    if isinstance(axes, tuple | list):
+        if len(axes) != 2:
+            raise AxisError(f"axes of tensordot must be a number or a pair of sequences, got {shown(axes)}")
+        left, right = (
+            list(found) for found in (named_axes("axes[0]", axes[0], x1.ndim), named_axes("axes[1]", axes[1], x2.ndim))
+        )
     else:
-        left = [normalize_axis(axis, x1.ndim) for axis in axes[0]]
-        right = [normalize_axis(axis, x2.ndim) for axis in axes[1]]
+        count = integer("axes", axes, least=0, error=AxisError)
+        if count > min(x1.ndim, x2.ndim):
+            raise AxisError(f"tensordot of shapes {x1.shape} and {x2.shape} cannot contract {count} axes")
+        left, right = list(range(x1.ndim - count, x1.ndim)), list(range(count))
     if [x1.shape[i] for i in left] != [x2.shape[i] for i in right]:
         raise ShapeError(f"tensordot of shapes {x1.shape} and {x2.shape}: axes {left} and {right} differ in extent")
     rest1 = [i for i in range(x1.ndim) if i not in left]
@@ -289,6 +298,7 @@ def linear(x: A, weight: A, bias: A | None = None, /) -> A:
     >>> netcl.functional.linear(netcl.asarray([[3.0, 4.0]]), weight, bias).tolist()
     [[11.5]]
     """
+    check_arrays("linear", x, weight, *(() if bias is None else (bias,)))
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
             f"linear of shape {x.shape} with a weight of shape {weight.shape}: the last extent of x must equal "

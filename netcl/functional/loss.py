@@ -9,21 +9,33 @@ from netcl import expression as ex
 from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import promote
-from netcl.errors import DTypeError, HyperParameterError, ShapeError
+from netcl.errors import HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating, log_softmax
 from netcl.functional.elementwise import negative, where
 from netcl.functional.indexing import as_indices, take_along_axis
-from netcl.functional.launch import A, common_backend, identity, mapped, pull, reduced
+from netcl.functional.launch import INTEGER_RANGE, A, check_arrays, common_backend, identity, mapped, pull, reduced
 from netcl.functional.precision import raised
 from netcl.functional.reduction import averaged, mean, spread, sum
 from netcl.functional.shape import moveaxis, reshape, viewed
+from netcl.validation import integer, one_of, real
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def _check_reduction(reduction: str) -> None:
-    if reduction not in REDUCTIONS:
-        raise HyperParameterError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+def check_reduction(reduction: Any) -> str:
+    """``reduction``, if it is one of those that losses have."""
+    return one_of("reduction", reduction, REDUCTIONS, error=HyperParameterError)
+
+
+def check_ignored(ignore_index: Any) -> int:
+    """``ignore_index``, if a label can equal it."""
+    low, high = INTEGER_RANGE["int64"]
+    return integer("ignore_index", ignore_index, least=low, most=high, error=HyperParameterError)
+
+
+def check_smoothing(label_smoothing: Any) -> float:
+    """``label_smoothing``, if it is a share."""
+    return real("label_smoothing", label_smoothing, least=0.0, most=1.0, error=HyperParameterError)
 
 
 def cross_entropy(
@@ -81,11 +93,9 @@ def cross_entropy(
     [0.6931471824645996, 0.0]
     """
     check_floating(logits, "cross_entropy")
-    _check_reduction(reduction)
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise HyperParameterError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
-    if not isinstance(target, Array):
-        raise DTypeError(f"cross_entropy takes a target as a Tensor, got {type(target).__name__}; use netcl.asarray()")
+    check_reduction(reduction)
+    ignore_index, label_smoothing = check_ignored(ignore_index), check_smoothing(label_smoothing)
+    check_arrays("cross_entropy", target)
     if logits.ndim == 0:
         raise ShapeError("cross_entropy needs logits with a class axis, got a 0-dimensional array")
     common_backend((logits, target))
@@ -236,7 +246,8 @@ def nll_loss(log_probabilities: A, target: A, /, *, reduction: str = "mean", ign
     2.0
     """
     check_floating(log_probabilities, "nll_loss")
-    _check_reduction(reduction)
+    check_reduction(reduction)
+    ignore_index = check_ignored(ignore_index)
     labels = as_indices(target, "nll_loss")
     if log_probabilities.ndim != 2 or labels.shape != log_probabilities.shape[:1]:
         raise ShapeError(
@@ -283,7 +294,7 @@ def mse_loss(input: A, target: A, /, *, reduction: str = "mean") -> A:
     >>> netcl.functional.mse_loss(netcl.asarray([1.0, 3.0]), netcl.asarray([1.0, 1.0])).item()
     2.0
     """
-    _check_reduction(reduction)
+    check_reduction(reduction)
     check_floating(input, "mse_loss")
     check_floating(target, "mse_loss")
     if input.shape != target.shape:

@@ -11,9 +11,10 @@ from netcl import tape
 from netcl.errors import HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating
 from netcl.functional.deviation import first_along
-from netcl.functional.launch import A, common_backend, identity, mapped, reduced
+from netcl.functional.launch import A, check_arrays, common_backend, identity, mapped, reduced
 from netcl.functional.precision import raised
 from netcl.functional.reduction import averaged
+from netcl.validation import extents, real
 
 # As in deviation.py, what is averaged is taken from the first element of a row: a constant row is then exactly 0.
 
@@ -97,14 +98,14 @@ def layer_norm(
     [[-1.0, 1.0]]
     """
     check_floating(x, "layer_norm")
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = extents("normalized_shape", normalized_shape)
+    check_arrays("layer_norm", *[array for array in (weight, bias) if array is not None])
     if not shape or x.shape[x.ndim - len(shape) :] != shape or len(shape) > x.ndim:
         raise ShapeError(f"layer_norm over {shape} takes an array whose shape ends in it, got {x.shape}")
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != shape:
             raise ShapeError(f"the {name} of layer_norm must have shape {shape}, got {parameter.shape}")
-    if not eps > 0.0:
-        raise HyperParameterError(f"eps must be greater than 0, got {eps}")
+    eps = real("eps", eps, above=0.0, error=HyperParameterError)
     common_backend([array for array in (x, weight, bias) if array is not None])
     x = raised(x)
     axes = tuple(range(x.ndim - len(shape), x.ndim))

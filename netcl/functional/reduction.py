@@ -13,9 +13,10 @@ from netcl.array import Array
 from netcl.dtypes import DEFAULT_INT, DType, as_dtype, bool_, float32, int64, uint64
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.casting import check_supported
-from netcl.functional.launch import A, identity, mapped, reduced
+from netcl.functional.launch import A, check_arrays, identity, mapped, reduced
 from netcl.functional.precision import raised
 from netcl.functional.shape import normalize_axes, normalize_axis, reshape, viewed
+from netcl.validation import flag
 
 Axes: TypeAlias = int | Sequence[int] | None
 
@@ -42,6 +43,15 @@ def _summed_dtype(x: Array, dtype: DType | str | None) -> DType:
     if dtype is not None:
         return as_dtype(dtype)
     return {"b": DEFAULT_INT, "i": int64, "u": uint64}.get(x.dtype.kind, x.dtype)
+
+
+def checked_axes(name: str, x: Any, axis: Axes, keepdims: bool) -> tuple[int, ...]:
+    """The axes to reduce, sorted; what every reduction asks of its arguments."""
+    if not isinstance(x, Array):
+        check_arrays(name, x)
+    if type(keepdims) is not bool:
+        flag("keepdims", keepdims)
+    return normalize_axes(axis, x.ndim)
 
 
 def _check(x: Array, name: str, kinds: str = "uifc") -> None:
@@ -81,8 +91,8 @@ def sum(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdim
     >>> netcl.sum(x, axis=0).tolist(), netcl.sum(x).item()
     ([4, 6], 10)
     """
+    axes = checked_axes("sum", x, axis, keepdims)
     x = raised(x)
-    axes = normalize_axes(axis, x.ndim)
     target = _summed_dtype(x, dtype)
     check_supported(x.backend, target)
     out: A = _total(x, axes, target, keepdims)
@@ -117,8 +127,8 @@ def prod(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdi
     >>> netcl.prod(netcl.asarray([2, 3, 4])).item()
     24
     """
+    axes = checked_axes("prod", x, axis, keepdims)
     x = raised(x)
-    axes = normalize_axes(axis, x.ndim)
     target = _summed_dtype(x, dtype)
     check_supported(x.backend, target)
     out: A = reduced("prod", _widened(target), x, axes=axes, dtype=target, keepdims=keepdims)
@@ -209,8 +219,8 @@ def mean(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     >>> netcl.mean(netcl.asarray([1.0, 2.0, 6.0])).item()
     3.0
     """
+    axes = checked_axes("mean", x, axis, keepdims)
     x = raised(x)
-    axes = normalize_axes(axis, x.ndim)
     n = count_over(x, axes)
     dtype = mean_dtype(x, "mean")
     operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
@@ -230,8 +240,8 @@ def max_of(a: int | float, b: int | float) -> Any:
 
 
 def _extremum(op: str, x: A, axis: Axes, keepdims: bool) -> A:
+    axes = checked_axes(op, x, axis, keepdims)
     _check(x, op, "uif")
-    axes = normalize_axes(axis, x.ndim)
     if x.size == 0 and count_over(x, axes) == 0:
         raise ShapeError(f"{op} over no elements has no value: shape {x.shape}, axes {axes}; check the size first")
     out: A = reduced(op, identity, x, axes=axes, keepdims=keepdims)
@@ -314,7 +324,8 @@ def all(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     >>> netcl.all(netcl.asarray([True, False])).item()
     False
     """
-    return reduced("all", _truth, x, axes=normalize_axes(axis, x.ndim), dtype=bool_, keepdims=keepdims)  # type: ignore[no-any-return]
+    axes = checked_axes("all", x, axis, keepdims)
+    return reduced("all", _truth, x, axes=axes, dtype=bool_, keepdims=keepdims)  # type: ignore[no-any-return]
 
 
 def any(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
@@ -326,7 +337,8 @@ def any(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     >>> netcl.any(netcl.asarray([True, False])).item()
     True
     """
-    return reduced("any", _truth, x, axes=normalize_axes(axis, x.ndim), dtype=bool_, keepdims=keepdims)  # type: ignore[no-any-return]
+    axes = checked_axes("any", x, axis, keepdims)
+    return reduced("any", _truth, x, axes=axes, dtype=bool_, keepdims=keepdims)  # type: ignore[no-any-return]
 
 
 def count_nonzero(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
@@ -338,7 +350,8 @@ def count_nonzero(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     >>> netcl.count_nonzero(netcl.asarray([0, 2, 3])).item()
     2
     """
-    return reduced("sum", _one_if_true, x, axes=normalize_axes(axis, x.ndim), dtype=int64, keepdims=keepdims)  # type: ignore[no-any-return]
+    axes = checked_axes("count_nonzero", x, axis, keepdims)
+    return reduced("sum", _one_if_true, x, axes=axes, dtype=int64, keepdims=keepdims)  # type: ignore[no-any-return]
 
 
 def _one_if_true(x: Any) -> Any:
@@ -346,6 +359,7 @@ def _one_if_true(x: Any) -> Any:
 
 
 def _arg(op: str, x: A, axis: int | None, keepdims: bool) -> A:
+    checked_axes(op, x, None, keepdims)
     _check(x, op, "uif")
     shape = x.shape
     if axis is None:
@@ -431,9 +445,9 @@ def logsumexp(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     >>> netcl.logsumexp(netcl.asarray([1000.0, -1000.0])).item()
     1000.0
     """
+    axes = checked_axes("logsumexp", x, axis, keepdims)
     _check(x, "logsumexp", "f")
     x = raised(x)
-    axes = normalize_axes(axis, x.ndim)
     if count_over(x, axes) == 0:
         raise ShapeError(f"logsumexp over no elements has no value: shape {x.shape}, axes {axes}; check the size first")
     peak = reduced("max", identity, x, axes=axes, keepdims=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from netcl import tape
+from netcl import tape, validation
 from netcl.array import broadcast_shapes, contiguous_strides
-from netcl.errors import ShapeError
+from netcl.errors import ArgumentError, AxisError, ShapeError
 from netcl.functional.casting import assign
 from netcl.functional.launch import (
     A,
     broadcast_view,
+    check_arrays,
     contiguous,
     identity,
     mapped,
@@ -24,23 +25,17 @@ def normalize_axis(axis: int, ndim: int) -> int:
 
     Raises
     ------
-    ShapeError
+    AxisError
         If there is no such axis.
+    ArgumentError
+        If it is no integer.
     """
-    if not -ndim <= axis < ndim:
-        raise ShapeError(f"axis {axis} is out of range for {ndim} axes; it must lie in [{-ndim}, {ndim - 1}]")
-    return axis % ndim
+    return validation.axis("axis", axis, ndim)
 
 
 def normalize_axes(axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """``axes`` sorted and counted from the front; None stands for all of them."""
-    if axes is None:
-        return tuple(range(ndim))
-    chosen = [axes] if isinstance(axes, int) else list(axes)
-    found = sorted(normalize_axis(axis, ndim) for axis in chosen)
-    if len(set(found)) != len(found):
-        raise ShapeError(f"an axis is named twice in {tuple(chosen)}; name each axis once")
-    return tuple(found)
+    return tuple(range(ndim)) if axes is None else tuple(sorted(validation.axes("axis", axes, ndim)))
 
 
 def collapsed_strides(
@@ -74,7 +69,7 @@ def collapsed_strides(
 
 
 def _resolved(shape: int | Sequence[int], size: int) -> tuple[int, ...]:
-    wanted = (shape,) if isinstance(shape, int) else tuple(int(extent) for extent in shape)
+    wanted = validation.extents("shape", shape, free=True)
     if wanted.count(-1) == 1:
         rest = math.prod(extent for extent in wanted if extent != -1)
         if rest and size % rest == 0:
@@ -118,7 +113,7 @@ def reshape(x: A, /, shape: int | Sequence[int], *, copy: bool | None = None) ->
     ------
     ShapeError
         If the number of elements differs.
-    ValueError
+    ArgumentError
         If ``copy=False`` and the elements cannot be viewed so.
 
     Examples
@@ -127,6 +122,8 @@ def reshape(x: A, /, shape: int | Sequence[int], *, copy: bool | None = None) ->
     >>> netcl.reshape(netcl.arange(6), (2, -1)).tolist()
     [[0, 1, 2], [3, 4, 5]]
     """
+    check_arrays("reshape", x)
+    copy = None if copy is None else validation.flag("copy", copy)
     target = _resolved(shape, x.size)
     if copy is None and target == x.shape:
         out = x.restride(x.shape, x.strides, x.offset)
@@ -134,7 +131,7 @@ def reshape(x: A, /, shape: int | Sequence[int], *, copy: bool | None = None) ->
         duplicate: A = mapped(identity, x)
         out = duplicate.restride(target, contiguous_strides(target), 0)
     elif copy is False and collapsed_strides(x.shape, x.strides, target) is None:
-        raise ValueError(
+        raise ArgumentError(
             f"an array of shape {x.shape} and strides {x.strides} cannot be viewed as {target} without a copy; "
             "pass copy=None"
         )
@@ -164,9 +161,12 @@ def flatten(x: A, /, start_axis: int = 0, end_axis: int = -1) -> A:
     >>> netcl.functional.flatten(netcl.zeros((2, 3, 4)), 1).shape
     (2, 12)
     """
+    check_arrays("flatten", x)
     if x.ndim == 0:
+        validation.axis("start_axis", start_axis, 1), validation.axis("end_axis", end_axis, 1)
         return reshape(x, (1,))
-    start, end = normalize_axis(start_axis, x.ndim), normalize_axis(end_axis, x.ndim)
+    start = validation.axis("start_axis", start_axis, x.ndim)
+    end = validation.axis("end_axis", end_axis, x.ndim)
     if end < start:
         raise ShapeError(f"end_axis ({end_axis}) lies before start_axis ({start_axis}); exchange them")
     return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
@@ -192,9 +192,10 @@ def permute_dims(x: A, /, axes: Sequence[int]) -> A:
     >>> netcl.permute_dims(netcl.zeros((2, 3, 4)), (2, 0, 1)).shape
     (4, 2, 3)
     """
-    order = tuple([normalize_axis(axis, x.ndim) for axis in axes])
-    if sorted(order) != list(range(x.ndim)):
-        raise ShapeError(f"axes {tuple(axes)} must name each of the {x.ndim} axes exactly once")
+    check_arrays("permute_dims", x)
+    order = validation.axes("axes", axes, x.ndim)
+    if len(order) != x.ndim:
+        raise AxisError(f"axes must name each of the {x.ndim} axes exactly once, got {validation.shown(axes)}")
     out = _permuted(x, order)
     inverse = tuple(sorted(range(len(order)), key=order.__getitem__))
     tape.record(out, (x, lambda g: _permuted(g, inverse)), name="permute_dims")
@@ -219,6 +220,7 @@ def matrix_transpose(x: A, /) -> A:
     >>> netcl.matrix_transpose(netcl.zeros((5, 2, 3))).shape
     (5, 3, 2)
     """
+    check_arrays("matrix_transpose", x)
     if x.ndim < 2:
         raise ShapeError(f"matrix_transpose needs at least two axes, got shape {x.shape}; use permute_dims")
     return permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
@@ -244,10 +246,11 @@ def moveaxis(x: A, source: int | Sequence[int], destination: int | Sequence[int]
     >>> netcl.moveaxis(netcl.zeros((2, 3, 4)), 0, -1).shape
     (3, 4, 2)
     """
-    start = [normalize_axis(axis, x.ndim) for axis in ([source] if isinstance(source, int) else source)]
-    end = [normalize_axis(axis, x.ndim) for axis in ([destination] if isinstance(destination, int) else destination)]
-    if len(start) != len(end) or len(set(start)) != len(start) or len(set(end)) != len(end):
-        raise ShapeError(f"source {source} and destination {destination} must name as many axes, each once")
+    check_arrays("moveaxis", x)
+    start = validation.axes("source", source, x.ndim)
+    end = validation.axes("destination", destination, x.ndim)
+    if len(start) != len(end):
+        raise AxisError(f"source {source} and destination {destination} must name as many axes")
     order = [axis for axis in range(x.ndim) if axis not in start]
     for position, axis in sorted(zip(end, start, strict=True)):
         order.insert(position, axis)
@@ -274,8 +277,9 @@ def expand_dims(x: A, /, axis: int | Sequence[int] = 0) -> A:
     >>> netcl.expand_dims(netcl.zeros((2, 3)), axis=1).shape
     (2, 1, 3)
     """
-    count = 1 if isinstance(axis, int) else len(axis)
-    places = normalize_axes(axis, x.ndim + count)
+    check_arrays("expand_dims", x)
+    count = len(axis) if isinstance(axis, tuple | list) else 1
+    places = validation.axes("axis", axis, x.ndim + count)
     rest = iter(x.shape)
     return reshape(x, tuple(1 if position in places else next(rest) for position in range(x.ndim + count)))
 
@@ -299,7 +303,8 @@ def squeeze(x: A, /, axis: int | Sequence[int]) -> A:
     >>> netcl.squeeze(netcl.zeros((2, 1, 3)), axis=1).shape
     (2, 3)
     """
-    places = normalize_axes(axis, x.ndim)
+    check_arrays("squeeze", x)
+    places = validation.axes("axis", axis, x.ndim)
     for place in places:
         if x.shape[place] != 1:
             raise ShapeError(f"only axes of extent 1 can be squeezed; axis {place} of shape {x.shape} is none")
@@ -325,7 +330,8 @@ def broadcast_to(x: A, /, shape: Sequence[int]) -> A:
     >>> netcl.broadcast_to(netcl.asarray([1, 2]), (2, 2)).tolist()
     [[1, 2], [1, 2]]
     """
-    target = tuple(shape)
+    check_arrays("broadcast_to", x)
+    target = validation.extents("shape", shape)
     if broadcast_shapes(x.shape, target) != target:
         raise ShapeError(f"shape {x.shape} does not broadcast to {target}; extents must be 1 or equal from the right")
     view = broadcast_view(x, target)
@@ -348,7 +354,8 @@ def broadcast_arrays(*arrays: A) -> list[A]:
     >>> [x.shape for x in netcl.broadcast_arrays(netcl.zeros((3, 1)), netcl.zeros(2))]
     [(3, 2), (3, 2)]
     """
-    shape = broadcast_shapes(*[x.shape for x in arrays])
+    check_arrays("broadcast_arrays", *arrays)
+    shape = validation.extents("the common shape", broadcast_shapes(*[x.shape for x in arrays]))
     return [broadcast_to(x, shape) for x in arrays]
 
 
@@ -361,6 +368,7 @@ def flip(x: A, /, *, axis: int | Sequence[int] | None = None) -> A:
     >>> netcl.flip(netcl.asarray([1, 2, 3])).tolist()
     [3, 2, 1]
     """
+    check_arrays("flip", x)
     axes = normalize_axes(axis, x.ndim)
     out = _flipped(x, axes)
     tape.record(out, (x, lambda g: _flipped(g, axes)), name="flip")
@@ -384,6 +392,7 @@ def clone(x: A, /) -> A:
     >>> netcl.functional.clone(netcl.asarray([1, 2])).tolist()
     [1, 2]
     """
+    check_arrays("clone", x)
     out: A = mapped(identity, x)
     tape.record(out, (x, lambda g: g), name="clone")
     return out

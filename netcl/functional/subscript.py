@@ -10,8 +10,8 @@ from netcl import expression as ex
 from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import int64
-from netcl.errors import ShapeError, TapeError
-from netcl.functional.casting import assign
+from netcl.errors import DTypeError, ShapeError, TapeError
+from netcl.functional.casting import assign, check_castable
 from netcl.functional.elementwise import check_operands
 from netcl.functional.host import from_host, to_host
 from netcl.functional.indexing import select
@@ -19,14 +19,17 @@ from netcl.functional.launch import (
     A,
     Operand,
     check_in_place,
+    common_backend,
     identity,
     mapped,
     mapped_in_place,
     mapped_into,
+    stored_value,
     zeros_for,
 )
 from netcl.functional.linalg import matmul
 from netcl.functional.shape import reshape
+from netcl.validation import number, shown
 
 Key: TypeAlias = Any
 Place: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]
@@ -44,7 +47,7 @@ def basic_place(x: Array, key: tuple[Any, ...]) -> Place:
             continue
         extent, stride = x.shape[axis], x.strides[axis]
         if isinstance(part, slice):
-            start, stop, step = part.indices(extent)
+            start, stop, step = _slice(part, extent)
             count = len(range(start, stop, step))
             shape.append(count)
             strides.append(stride * step)
@@ -59,12 +62,19 @@ def basic_place(x: Array, key: tuple[Any, ...]) -> Place:
     return tuple(shape), tuple(strides), offset
 
 
+def _slice(part: slice, extent: int) -> tuple[int, int, int]:
+    try:
+        return part.indices(extent)
+    except (TypeError, ValueError) as error:
+        raise IndexError(f"{shown(part)} is no slice: {error}; use integers or None, and a step other than 0") from None
+
+
 def _integer(part: Any) -> int:
     if isinstance(part, bool):
         raise IndexError(f"{part} is no position; use an integer, a slice, ..., None or an integer Tensor")
     try:
         return index(part)
-    except TypeError:
+    except (TypeError, ValueError):
         raise IndexError(
             f"a {type(part).__name__} is no position; use integers, slices, ..., None, or Tensors of integers or bool"
         ) from None
@@ -145,6 +155,7 @@ def _advanced(x: A, key: tuple[Any, ...]) -> A:
 
 def _masked(x: A, full: tuple[Any, ...], place: int) -> A:
     mask = full[place]
+    common_backend((x, mask))
     before = full[:place]
     if any(part is not None and part != slice(None) for part in (*before, *full[place + 1 :])) or None in before:
         raise IndexError("a bool Tensor in a subscript goes with full slices only; apply the other positions first")
@@ -184,6 +195,8 @@ def setitem(x: Array, key: Key, value: Operand, /) -> None:
     [0.0, 5.0, 5.0, 0.0]
     """
     check_writable(x)
+    if not isinstance(value, Array):
+        value = _one_number(value)
     parts = key if isinstance(key, tuple) else (key,)
     if any(isinstance(part, Array) and (part.ndim or part.dtype.kind == "b") for part in parts):
         _set_masked(x, parts, value)
@@ -191,6 +204,12 @@ def setitem(x: Array, key: Key, value: Operand, /) -> None:
     target = x.restride(*basic_place(x, parts))
     assign(target, _fitting(target, value))
     x.storage.version += 1
+
+
+def _one_number(value: Any) -> Any:
+    if getattr(value, "shape", ()) != () or isinstance(value, list | tuple):
+        raise DTypeError(f"x[key] = value takes a number or a Tensor, got {shown(value)}; use netcl.asarray(value)")
+    return number("the value of x[key] = value", value, error=DTypeError)
 
 
 def _fitting(target: Array, value: Operand) -> Operand:
@@ -235,7 +254,10 @@ def _set_masked(x: Array, key: tuple[Any, ...], value: Operand) -> None:
     more = x.ndim - mask.ndim
     wide = mask.restride((*mask.shape, *(1,) * more), (*mask.strides, *(0,) * more), mask.offset)
     if isinstance(value, Array):
+        check_castable(value.dtype, x.dtype)
         value = apart(x, value.restride((), (), value.offset))
+    else:
+        value = stored_value(value, x.dtype)
     mapped_into(x, _where_set, x, wide, value)
     x.storage.version += 1
 

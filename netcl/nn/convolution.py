@@ -8,20 +8,14 @@ from typing import Any, TypeAlias
 import netcl.functional as F
 from netcl.backends import Selection
 from netcl.dtypes import DType, float32
-from netcl.errors import HyperParameterError
+from netcl.functional.convolution import check_pool_padding, pair_of
 from netcl.nn import init
-from netcl.nn.layers import check_positive, new_parameter
+from netcl.nn.layers import new_parameter, size_of
 from netcl.nn.module import Module
 from netcl.tensor import Tensor
+from netcl.validation import flag
 
 Pair: TypeAlias = int | tuple[int, int]
-
-
-def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or min(pair) < least:
-        raise HyperParameterError(f"{name} must be an integer or two of them, at least {least}, got {value!r}")
-    return pair
 
 
 class Conv2d(Module):
@@ -72,13 +66,14 @@ class Conv2d(Module):
         dtype: DType | str = float32,
         generator: Any = None,
     ) -> None:
-        check_positive(in_channels=in_channels, out_channels=out_channels)
+        in_channels, out_channels = size_of("in_channels", in_channels), size_of("out_channels", out_channels)
+        bias = flag("bias", bias)
+        random = init.as_generator(generator)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride = _pair("kernel_size", kernel_size), _pair("stride", stride)
-        self.padding, self.dilation = _pair("padding", padding, 0), _pair("dilation", dilation)
+        self.kernel_size, self.stride = pair_of("kernel_size", kernel_size), pair_of("stride", stride)
+        self.padding, self.dilation = pair_of("padding", padding, 0), pair_of("dilation", dilation)
         self.weight = new_parameter((out_channels, in_channels, *self.kernel_size), dtype, device)
         self.bias = new_parameter((out_channels,), dtype, device) if bias else None
-        random = init.as_generator(generator)
         init.kaiming_uniform_(self.weight, math.sqrt(5), generator=random)
         if self.bias is not None:
             bound = 1 / math.sqrt(in_channels * math.prod(self.kernel_size))
@@ -114,9 +109,10 @@ class MaxPool2d(Module):
     """
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
-        self.kernel_size = _pair("kernel_size", kernel_size)
-        self.stride = self.kernel_size if stride is None else _pair("stride", stride)
-        self.padding = _pair("padding", padding, 0)
+        self.kernel_size = pair_of("kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else pair_of("stride", stride)
+        self.padding = pair_of("padding", padding, 0)
+        check_pool_padding("MaxPool2d", self.kernel_size, self.padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (batch, channels, height, width) to (batch, channels, out height, out width)."""

@@ -7,6 +7,7 @@ the same weights on every device. ``generator`` defaults to the one that ``netcl
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
 from netcl.functional.casting import assign
 from netcl.functional.host import from_host
-from netcl.random import default_generator
+from netcl.random import Generator, default_generator
 from netcl.tensor import Tensor
+from netcl.validation import number, one_of, real, shown
+from netcl.validation import seed as as_seed
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
 
@@ -41,11 +44,20 @@ def calculate_gain(nonlinearity: str, slope: float = 0.01) -> float:
     >>> init.calculate_gain("relu")
     1.4142135623730951
     """
-    if nonlinearity == "leaky_relu":
-        return math.sqrt(2 / (1 + slope * slope))
-    if nonlinearity not in GAINS:
-        raise HyperParameterError(f"nonlinearity must be one of {[*GAINS, 'leaky_relu']}, got {nonlinearity!r}")
-    return GAINS[nonlinearity]
+    slope = _real("slope", slope)
+    one_of("nonlinearity", nonlinearity, (*GAINS, "leaky_relu"), error=HyperParameterError)
+    return math.sqrt(2) / math.hypot(1.0, slope) if nonlinearity == "leaky_relu" else GAINS[nonlinearity]
+
+
+def _real(name: str, value: Any, least: float = -math.inf) -> float:
+    return real(name, value, least=least, error=HyperParameterError)
+
+
+def _filled_in(tensor: Any) -> Tensor:
+    """``tensor``, if an initialiser can fill it."""
+    if not isinstance(tensor, Tensor):
+        raise DTypeError(f"an initialiser fills a Tensor, got {shown(tensor)}; use netcl.empty(shape)")
+    return tensor
 
 
 def constant_(tensor: Tensor, value: float) -> Tensor:
@@ -57,7 +69,7 @@ def constant_(tensor: Tensor, value: float) -> Tensor:
     >>> netcl.nn.init.constant_(netcl.empty(2), 0.5).numpy()
     array([0.5, 0.5], dtype=float32)
     """
-    tensor.backend.fill(tensor.span(), value)
+    assign(_filled_in(tensor), number("value", value))
     return tensor
 
 
@@ -88,12 +100,16 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Any =
     >>> netcl.nn.init.uniform_(netcl.empty(2, device="numpy"), -1, 1, generator=0).numpy()
     array([ 0.27392337, -0.46042657], dtype=float32)
     """
-    return _set(tensor, as_generator(generator).uniform(a, b, tensor.shape))
+    a, b = _real("a", a), _real("b", b)
+    if not a <= b or not math.isfinite(b - a):
+        raise HyperParameterError(f"b must be at least a, and not infinitely far from it, got a={a} and b={b}")
+    return _set(tensor, generator, lambda random, shape: random.uniform(a, b, shape))
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
     """Draw from N(mean, std²). Returns ``tensor``; does not block. Parameters as in :func:`uniform_`."""
-    return _set(tensor, as_generator(generator).normal(mean, std, tensor.shape))
+    mean, std = _real("mean", mean), _real("std", std, 0.0)
+    return _set(tensor, generator, lambda random, shape: random.normal(mean, std, shape))
 
 
 def trunc_normal_(
@@ -104,18 +120,31 @@ def trunc_normal_(
     Raises
     ------
     HyperParameterError
-        If the interval is empty or reaches no value within four ``std`` of the mean.
+        If the interval is empty, or holds less than a ten-thousandth of the distribution.
     """
-    if not a < b or a > mean + 4 * std or b < mean - 4 * std:
+    mean, std, a, b = _real("mean", mean), _real("std", std, 0.0), _real("a", a), _real("b", b)
+    if not a < b or _share(mean, std, a, b) < 1e-4:
         raise HyperParameterError(
-            f"[a, b] must be an interval near the mean, got [{a}, {b}] with mean {mean} and std {std}; "
-            "a and b are absolute, not in units of std"
+            f"[a, b] must be an interval near the mean, not much narrower than std, got [{a}, {b}] with mean {mean} "
+            f"and std {std}; a and b are absolute, not in units of std"
         )
-    random = as_generator(generator)
-    values = random.normal(mean, std, tensor.shape)
-    while (outside := (values < a) | (values > b)).any():
-        values[outside] = random.normal(mean, std, int(outside.sum()))
-    return _set(tensor, values)
+
+    def draw(random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        values = np.asarray(random.normal(mean, std, shape))
+        while (outside := (values < a) | (values > b)).any():
+            values[outside] = random.normal(mean, std, int(outside.sum()))
+        return values
+
+    return _set(tensor, generator, draw)
+
+
+def _share(mean: float, std: float, a: float, b: float) -> float:
+    """How much of N(mean, std²) lies in [a, b]."""
+    if std == 0.0:
+        return float(a <= mean <= b)
+    low, high = ((end - mean) / std / math.sqrt(2) for end in (a, b))
+    # Of two far ends on one side, the tails differ where the shares of the whole would not.
+    return (math.erfc(low) - math.erfc(high)) / 2 if low > 0 else (math.erfc(-high) - math.erfc(-low)) / 2
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, *, generator: Any = None) -> Tensor:
@@ -130,13 +159,13 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, *, generator: Any = None)
     ----------
     X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
     """
-    bound = gain * math.sqrt(6 / sum(_fans(tensor)))
+    bound = _real("gain", gain, 0.0) * math.sqrt(6 / sum(_fans(tensor)))
     return uniform_(tensor, -bound, bound, generator=generator)
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, *, generator: Any = None) -> Tensor:
     """Draw from N(0, s²) with ``s = gain·sqrt(2 / (fan_in + fan_out))``; see :func:`xavier_uniform_`."""
-    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(_fans(tensor))), generator=generator)
+    return normal_(tensor, 0.0, _real("gain", gain, 0.0) * math.sqrt(2 / sum(_fans(tensor))), generator=generator)
 
 
 def kaiming_uniform_(
@@ -179,14 +208,13 @@ def kaiming_normal_(
 
 
 def _kaiming_std(tensor: Tensor, slope: float, mode: str, nonlinearity: str) -> float:
-    if mode not in ("fan_in", "fan_out"):
-        raise HyperParameterError(f"mode must be 'fan_in' or 'fan_out', got {mode!r}")
+    one_of("mode", mode, ("fan_in", "fan_out"), error=HyperParameterError)
     fan_in, fan_out = _fans(tensor)
     return calculate_gain(nonlinearity, slope) / math.sqrt(fan_in if mode == "fan_in" else fan_out)
 
 
 def _fans(tensor: Tensor) -> tuple[int, int]:
-    if tensor.ndim < 2 or tensor.size == 0:
+    if _filled_in(tensor).ndim < 2 or tensor.size == 0:
         raise ShapeError(
             f"this initialiser needs a weight of shape (out, in, ...) without empty axes, got {tensor.shape}; "
             "use uniform_ or constant_"
@@ -203,17 +231,25 @@ def as_generator(generator: Any = None) -> np.random.Generator:
     generator : numpy.random.Generator, netcl.random.Generator or int, optional
         One of NumPy is used as it is, an int seeds one; netcl's (by default the one that ``netcl.random.manual_seed``
         sets) seeds one with its seed and position, and moves on.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none of these, or a seed out of [0, 2**64).
     """
     if isinstance(generator, np.random.Generator):
         return generator
-    if isinstance(generator, int):
-        return np.random.Generator(np.random.PCG64(generator))
     source = default_generator if generator is None else generator
+    if not isinstance(source, Generator):
+        return np.random.Generator(np.random.PCG64(as_seed("generator", generator)))
     return np.random.Generator(np.random.PCG64([source.seed, source.take(4)]))
 
 
-def _set(tensor: Tensor, values: NDArray[np.float64]) -> Tensor:
-    if not tensor.dtype.is_floating:
+def _set(
+    tensor: Tensor, generator: Any, draw: Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
+) -> Tensor:
+    if not _filled_in(tensor).dtype.is_floating:
         raise DTypeError(f"random initialisers fill floating tensors, got {tensor.dtype}; create it with dtype=float32")
+    values = draw(as_generator(generator), tensor.shape)
     assign(tensor, from_host(Tensor, values, tensor.backend, tensor.dtype))
     return tensor

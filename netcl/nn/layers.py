@@ -10,16 +10,19 @@ import netcl.functional as F
 from netcl.array import Storage
 from netcl.backends import Selection, get_backend
 from netcl.dtypes import DType, as_dtype, float32
-from netcl.errors import DTypeError, HyperParameterError, ShapeError
+from netcl.errors import ArgumentError, DTypeError, HyperParameterError, ShapeError
+from netcl.functional.activation import check_approximate, check_generator, check_probability
 from netcl.nn import init
 from netcl.nn.module import Module
 from netcl.random import Generator
 from netcl.tensor import Tensor
+from netcl.validation import LARGEST_EXTENT, extents, flag, integer, real, shown
 
 
 def new_parameter(shape: tuple[int, ...], dtype: DType | str, device: Selection) -> Tensor:
     """An uninitialised parameter."""
     kind = as_dtype(dtype)
+    extents("the shape of a parameter", shape)
     if not kind.is_floating:
         raise DTypeError(f"parameters are floating, got dtype {kind}; integers have no gradient")
     backend = get_backend(device)
@@ -30,11 +33,9 @@ def new_parameter(shape: tuple[int, ...], dtype: DType | str, device: Selection)
     return tensor
 
 
-def check_positive(**sizes: int) -> None:
-    """Refuse a size below 1."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise HyperParameterError(f"{name} must be at least 1, got {size}")
+def size_of(name: str, value: Any) -> int:
+    """``value``, if it is the size of something: an integer of at least 1."""
+    return integer(name, value, least=1, most=LARGEST_EXTENT, error=HyperParameterError)
 
 
 class Linear(Module):
@@ -80,11 +81,12 @@ class Linear(Module):
         dtype: DType | str = float32,
         generator: Any = None,
     ) -> None:
-        check_positive(in_features=in_features, out_features=out_features)
+        in_features, out_features = size_of("in_features", in_features), size_of("out_features", out_features)
+        bias = flag("bias", bias)
+        random = init.as_generator(generator)
         self.in_features, self.out_features = in_features, out_features
         self.weight = new_parameter((out_features, in_features), dtype, device)
         self.bias = new_parameter((out_features,), dtype, device) if bias else None
-        random = init.as_generator(generator)
         init.kaiming_uniform_(self.weight, math.sqrt(5), generator=random)
         if self.bias is not None:
             bound = 1 / math.sqrt(in_features)
@@ -108,7 +110,7 @@ class Sequential(Module):
 
     Raises
     ------
-    TypeError
+    ArgumentError
         If one is not a Module.
 
     Examples
@@ -124,8 +126,9 @@ class Sequential(Module):
     def __init__(self, *modules: Module) -> None:
         for position, module in enumerate(modules):
             if not isinstance(module, Module):
-                raise TypeError(
-                    f"Sequential takes modules, argument {position} is {module!r}; unpack a list: Sequential(*modules)"
+                raise ArgumentError(
+                    f"Sequential takes modules, argument {position} is {shown(module)}; unpack a list: "
+                    "Sequential(*modules)"
                 )
             setattr(self, str(position), module)
 
@@ -142,7 +145,11 @@ class Sequential(Module):
         return sum(1 for _ in self)
 
     def __getitem__(self, index: int) -> Module:
-        return list(self)[index]
+        found = list(self)
+        place = integer("index", index)
+        if not -len(found) <= place < len(found):
+            raise IndexError(f"index {place} is out of range for a Sequential of {len(found)} modules")
+        return found[place]
 
 
 class Flatten(Module):
@@ -156,10 +163,12 @@ class Flatten(Module):
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        self.start_dim, self.end_dim = start_dim, end_dim
+        self.start_dim, self.end_dim = integer("start_dim", start_dim), integer("end_dim", end_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """The same elements, a view where the layout allows it."""
+        if not isinstance(x, Tensor):
+            raise DTypeError(f"Flatten takes a Tensor, got {shown(x)}; use netcl.asarray(x)")
         start, end = (dim + x.ndim if dim < 0 else dim for dim in (self.start_dim, self.end_dim))
         if not 0 <= start <= end < x.ndim:
             raise ShapeError(
@@ -200,9 +209,7 @@ class GELU(Module):
     """
 
     def __init__(self, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise HyperParameterError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
-        self.approximate = approximate
+        self.approximate = check_approximate(approximate)
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
@@ -252,9 +259,8 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, generator: Generator | None = None) -> None:
-        if not 0 <= p <= 1:
-            raise HyperParameterError(f"p must lie in [0, 1], got {p}")
-        self.p, self.generator = p, generator
+        check_generator(generator)
+        self.p, self.generator = check_probability(p), generator
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise while training, else ``x`` itself."""
@@ -298,10 +304,13 @@ class LayerNorm(Module):
         device: Selection = None,
         dtype: DType | str = float32,
     ) -> None:
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        check_positive(**{f"normalized_shape[{axis}]": extent for axis, extent in enumerate(shape)})
-        if not eps > 0:
-            raise HyperParameterError(f"eps must be positive, got {eps}")
+        shape = extents("normalized_shape", normalized_shape)
+        if not shape or 0 in shape:
+            raise HyperParameterError(
+                f"normalized_shape must name extents of at least 1, got {shown(normalized_shape)}"
+            )
+        eps = real("eps", eps, above=0.0, error=HyperParameterError)
+        elementwise_affine, bias = flag("elementwise_affine", elementwise_affine), flag("bias", bias)
         self.normalized_shape, self.eps = shape, eps
         self.weight = init.ones_(new_parameter(shape, dtype, device)) if elementwise_affine else None
         self.bias = init.zeros_(new_parameter(shape, dtype, device)) if elementwise_affine and bias else None
@@ -342,9 +351,10 @@ class Embedding(Module):
         dtype: DType | str = float32,
         generator: Any = None,
     ) -> None:
-        check_positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.weight = init.normal_(new_parameter((num_embeddings, embedding_dim), dtype, device), generator=generator)
+        rows, columns = size_of("num_embeddings", num_embeddings), size_of("embedding_dim", embedding_dim)
+        random = init.as_generator(generator)
+        self.num_embeddings, self.embedding_dim = rows, columns
+        self.weight = init.normal_(new_parameter((rows, columns), dtype, device), generator=random)
 
     def forward(self, indices: Tensor) -> Tensor:
         """Shape (...) of int32 or int64 to (..., embedding_dim)."""

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import netcl.functional as F
-from netcl.errors import HyperParameterError
+from netcl.functional.loss import check_ignored, check_reduction, check_smoothing
 from netcl.nn.module import Module
 from netcl.tensor import Tensor
-
-
-def _checked(reduction: str) -> str:
-    if reduction not in ("mean", "sum", "none"):
-        raise HyperParameterError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    return reduction
 
 
 class CrossEntropyLoss(Module):
@@ -35,10 +29,8 @@ class CrossEntropyLoss(Module):
     """
 
     def __init__(self, reduction: str = "mean", ignore_index: int = -100, label_smoothing: float = 0.0) -> None:
-        if not 0 <= label_smoothing <= 1:
-            raise HyperParameterError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
-        self.reduction = _checked(reduction)
-        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        self.reduction = check_reduction(reduction)
+        self.ignore_index, self.label_smoothing = check_ignored(ignore_index), check_smoothing(label_smoothing)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits (rows, classes) with labels (rows,) or probabilities (rows, classes)."""
@@ -69,7 +61,7 @@ class MSELoss(Module):
     """
 
     def __init__(self, reduction: str = "mean") -> None:
-        self.reduction = _checked(reduction)
+        self.reduction = check_reduction(reduction)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """Both of one shape."""

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from netcl.array import Storage, relocations
 from netcl.backends import Selection, get_backend
 from netcl.dtypes import bfloat16
-from netcl.errors import DTypeError, StateError
+from netcl.errors import ArgumentError, DTypeError, ShapeError, StateError
 from netcl.functional.casting import assign
-from netcl.functional.host import from_host
+from netcl.functional.host import from_host, read_values
 from netcl.tensor import Tensor
+from netcl.validation import flag, shown
 
 
 class IncompatibleKeys(NamedTuple):
@@ -87,7 +88,17 @@ class Module:
         return self.forward(*args, **kwargs)
 
     def register_buffer(self, name: str, tensor: Tensor) -> None:
-        """Make ``tensor`` the attribute ``name``: moved and saved with the module, but not trained."""
+        """Make ``tensor`` the attribute ``name``: moved and saved with the module, but not trained.
+
+        Raises
+        ------
+        ArgumentError
+            If ``name`` is no attribute's name, or ``tensor`` no Tensor.
+        """
+        if not isinstance(name, str) or not name or "." in name:
+            raise ArgumentError(f"the name of a buffer must be a string without dots, got {shown(name)}")
+        if not isinstance(tensor, Tensor):
+            raise ArgumentError(f"the buffer {name!r} must be a Tensor, got {shown(tensor)}; use netcl.asarray(x)")
         self._buffer_names[name] = None
         setattr(self, name, tensor)
 
@@ -103,6 +114,8 @@ class Module:
         yield from self._tree(prefix, tied=False)
 
     def _tree(self, prefix: str, tied: bool) -> list[tuple[str, Module]]:
+        if not isinstance(prefix, str):
+            raise ArgumentError(f"prefix must be a string, got {shown(prefix)}")
         found: list[tuple[str, Module]] = []
         _walk(self, prefix, set(), tied, found)
         return found
@@ -144,6 +157,7 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Set ``training`` on this module and all below it, and return this module."""
+        mode = flag("mode", mode)
         for module in self.modules():
             module.training = mode
         return self
@@ -248,6 +262,9 @@ class Module:
         >>> b.load_state_dict(a.state_dict())
         IncompatibleKeys(missing=[], unexpected=[])
         """
+        if not isinstance(state, Mapping):
+            raise StateError(f"the state must be a mapping from names to arrays, got {shown(state)}")
+        strict = flag("strict", strict)
         own = dict(self._state())
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
@@ -328,7 +345,10 @@ def _once(named: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _fitting(name: str, tensor: Tensor, value: Any) -> NDArray[Any]:
-    array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
+    try:
+        array = value.numpy() if isinstance(value, Tensor) else read_values(value)[0]
+    except (DTypeError, ShapeError) as error:
+        raise StateError(f"{name!r} in the state is no array of numbers: {error}") from error
     if array.shape != tensor.shape:
         raise StateError(
             f"{name!r} has shape {array.shape} in the state and {tensor.shape} in this model; they must be equal"
