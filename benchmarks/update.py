@@ -20,7 +20,7 @@ BETAS = (0.9, 0.999)
 HYPER = {
     "active": 1.0, "sign": 1.0, "lr": 1e-3, "beta1": BETAS[0], "one_minus_beta1": 1.0 - BETAS[0], "beta2": BETAS[1],
     "one_minus_beta2": 1.0 - BETAS[1], "eps": 1e-8, "l2": 0.0, "decay": 0.01, "log_beta1": math.log(BETAS[0]),
-    "log_beta2": math.log(BETAS[1]),
+    "log_beta2": math.log(BETAS[1]), "amsgrad": 0.0,
 }  # fmt: skip
 SIGN_COLUMNS = (*ROW, "lr")
 

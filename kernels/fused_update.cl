@@ -43,7 +43,7 @@ struct element {
 };
 
 struct coefficients {
-    real gradient_factor;
+    real prescale, gradient_factor;
     COLUMN_VALUES(DECLARE_VALUE)
     COUNTER_VALUES(DECLARE_VALUE)
 };
@@ -51,6 +51,7 @@ struct coefficients {
 static inline struct coefficients read_coefficients(const __global real *header, const __global real *hyper,
                                                     const __global real *counters) {
     struct coefficients c;
+    c.prescale = prescale(header);
     c.gradient_factor = header[MULTIPLIER] * hyper[SIGN];
     COLUMN_VALUES(READ_COLUMN)
     COUNTER_VALUES(READ_COUNTER)
@@ -58,7 +59,7 @@ static inline struct coefficients read_coefficients(const __global real *header,
 }
 
 static inline void update(const struct coefficients h, struct element *x) {
-    const real_vector p = x->p, g = h.gradient_factor * x->g;
+    const real_vector p = x->p, g = h.gradient_factor * (h.prescale * x->g);
     STATE(FROM_ELEMENT)
     RULE x->p = next_p;
     STATE(TO_ELEMENT)

@@ -2,9 +2,10 @@
 //
 // From the records (scale, sum) of norm_reduce, all of one step, in a fixed order:
 //   norm_scale = the largest scale; norm_root = (sum of sum_i * (scale_i / norm_scale)^p)^(1/p); norm = their product
-//   nonfinite  = 1 if one of the two is NaN or infinite, else 0
+//   nonfinite  = 1 if a gradient is NaN or infinite, else 0; the norm of finite ones may be infinite in this dtype
 //   multiplier = min(1, max_norm / norm), formed as (max_norm / norm_scale) / norm_root, which cannot overflow;
-//                1 for a zero or non-finite norm
+//                1 for a zero norm or with nonfinite
+//   shift      = a power of two that the gradients are divided by first where the multiplier would be no normal number
 // With LOSS_SCALED the gradients carry the factor loss_scale[0]: norm and multiplier are divided by it, nonfinite is
 // also set if loss_scale[1] is, and skip = nonfinite. Otherwise skip = 0. Without records the norm is left alone and
 // the multiplier is 1. With rows it renews the bias corrections in `now` and writes the counters of the step after it
@@ -32,11 +33,31 @@
 #ifndef ROWS
 #define ROWS 1
 #endif
+// Nonzero if REAL is float64.
+#ifndef WIDE
+#define WIDE 0
+#endif
 
 #if RECORDS
 static inline real power(const real x, const real p) { return ORDER == 2 ? x * x : ORDER == 1 ? x : pow(x, p); }
 
 static inline real root(const real x, const real p) { return ORDER == 2 ? sqrt(x) : ORDER == 1 ? x : pow(x, 1 / p); }
+
+// The least normal number; a multiplier below it has lost digits, or is zero on devices without subnormal numbers.
+#if WIDE
+#define LEAST 0x1p-1022
+#define TINY_SHIFT 960
+#define LARGE_LIMIT 0x1p60
+#else
+#define LEAST 0x1p-126f
+#define TINY_SHIFT 120
+#define LARGE_LIMIT 128.0f
+#endif
+
+// large * max_norm / scale / root, in an order in which nothing over- or underflows on the way.
+static inline real shifted_share(const real max_norm, const real scale, const real root, const real large) {
+    return (max_norm > LARGE_LIMIT ? max_norm / scale * large : max_norm * large / scale) / root;
+}
 
 // Unlike fmax this keeps a NaN of either.
 static inline real larger(const real a, const real b) { return a >= b || isnan(a) ? a : b; }
@@ -87,7 +108,8 @@ prepare_step(__global real *restrict header, const ulong header_offset
     TREE(lanes, sum, ADD)
     const bool is_maximum = ORDER < 0;
     const real norm_root = isnan(sum) ? sum : scale == 0 || isinf(scale) || is_maximum ? 1 : root(sum, p);
-    bool finite = isfinite(scale) && isfinite(norm_root);
+    // The root of finite gradients may be infinite for a small p, and its sum is never.
+    bool finite = isfinite(scale) && isfinite(sum);
     real factor = 1;
 #if LOSS_SCALED
     factor = loss_scale[loss_scale_offset];
@@ -97,16 +119,24 @@ prepare_step(__global real *restrict header, const ulong header_offset
     if (lane == 0) {
         const real norm_scale = scale / factor;
         const real share = max_norm / norm_scale;
-        const real clip = finite && norm_scale != 0 && share < norm_root ? share / norm_root : 1;
+        const bool clips = finite && norm_scale != 0 && share < norm_root;
+        const real multiplier = (clips ? share / norm_root : 1) / factor;
+        const bool is_tiny = multiplier < LEAST && !(clips && max_norm == 0);
+        const real large = ldexp((real)1, TINY_SHIFT);
         header[NORM] = norm_scale * norm_root;
         header[NORM_SCALE] = norm_scale;
         header[NORM_ROOT] = norm_root;
         header[NONFINITE] = finite ? 0 : 1;
-        header[MULTIPLIER] = clip / factor;
+        header[MULTIPLIER] = !is_tiny ? multiplier
+                             : clips  ? shifted_share(max_norm, norm_scale, norm_root, large) / factor
+                                      : large / factor;
+        header[SHIFT] = is_tiny ? TINY_SHIFT : 0;
     }
 #else
-    if (lane == 0)
+    if (lane == 0) {
         header[MULTIPLIER] = 1;
+        header[SHIFT] = 0;
+    }
 #endif
     if (lane == 0)
         header[SKIP] = skip;

@@ -30,8 +30,8 @@ def put(backend, values, dtype=float32):
 
 
 def step_block(backend, step=3):
-    rows = [1, 1, LR, BETA1, 1 - BETA1, BETA2, 1 - BETA2, EPS, 0, DECAY, math.log(BETA1), math.log(BETA2)]
-    counter = [step, -math.expm1(step * math.log(BETA1)), -math.expm1(step * math.log(BETA2)), 0]
+    rows = [1, 1, LR, BETA1, 1 - BETA1, BETA2, 1 - BETA2, EPS, 0, DECAY, math.log(BETA1), math.log(BETA2), 0]
+    counter = [step, -math.expm1(step * math.log(BETA1)), -math.expm1(step * math.log(BETA2)), step, 0, 0]
     header = put(backend, [1.0] + [0.0] * (len(HEADER) - 1))
     counters = (put(backend, counter), put(backend, counter))
     return StepBlock(header, ADAM_COLUMNS, put(backend, rows), counters, 1)

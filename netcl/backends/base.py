@@ -25,21 +25,32 @@ Scalar: TypeAlias = "bool | int | float | complex"
 CHUNK = 1024
 """Elements that share one entry of a row map. Tensors in an arena are padded to whole chunks."""
 
-HEADER = ("multiplier", "skip", "norm", "norm_scale", "norm_root", "nonfinite", "loss_scale", "reserved")
+HEADER = ("multiplier", "skip", "norm", "norm_scale", "norm_root", "nonfinite", "shift", "reserved")
 """What the header of a step block holds, one value each: the factor on every gradient; nonzero to change nothing; the
-total norm before clipping and its two factors (``norm_scale * norm_root`` cannot overflow in wider arithmetic);
-nonzero if the norm is NaN or infinite."""
+total norm before clipping, infinite where the dtype does not hold it, and its two factors, which it does hold; nonzero
+if a gradient is NaN or infinite; and a power of two to divide every gradient by before it meets the multiplier, 0 or
+:data:`SHIFT`, so that the multiplier is a normal number for any norm."""
 
-COUNTERS = ("step", "bias_correction1", "bias_correction2", "reserved")
-"""What a counter row says of the *coming* step: its number (from 1) and ``-expm1(step * log_beta)`` for both betas."""
+SHIFT = {4: 120, 8: 960}
+"""The shift of a tiny multiplier, by the bytes of the header's dtype."""
+
+COUNTERS = ("step", "bias_correction1", "bias_correction2", "count_low", "count_middle", "count_high")
+"""What a counter row says of the *coming* step: its number (from 1), rounded to the row's dtype; ``-expm1(step *
+log_beta)`` for both betas; and the number itself, in three digits to the base :data:`COUNT_BASE`, each of which float32
+holds exactly: ``count_low + COUNT_BASE * (count_middle + COUNT_BASE * count_high)``, below 2**64."""
+
+COUNT_BASE = 1 << 22
+"""The base of the digits of a step's number."""
 
 ROW = ("active", "sign")
 """The first columns of every hyper-parameter row: 0 leaves the row's chunks untouched; -1 maximizes, 1 minimizes."""
 
 ADAM_COLUMNS = (
     *ROW, "lr", "beta1", "one_minus_beta1", "beta2", "one_minus_beta2", "eps", "l2", "decay", "log_beta1", "log_beta2",
+    "amsgrad",
 )  # fmt: skip
-"""The hyper-parameter row that ``fused_adam`` reads: ``l2`` is added to the gradient, ``decay`` to the update."""
+"""The hyper-parameter row that ``fused_adam`` reads: ``l2`` is added to the gradient, ``decay`` to the update; nonzero
+``amsgrad`` has the largest second moment kept and divided by, where there is one."""
 
 
 @runtime_checkable
@@ -223,7 +234,8 @@ class UpdateOperations(Protocol):
         """One work-group that decides a step on the device.
 
         From ``partials`` (all records of one step, adjacent; ``None`` leaves the norm alone and the multiplier 1) it
-        writes norm, ``nonfinite`` and ``multiplier = min(1, max_norm / norm)``: 1 for a zero or non-finite norm.
+        writes norm, ``nonfinite`` and ``multiplier = min(1, max_norm / norm)``: 1 for a zero norm or gradients that are
+        not finite; with ``shift`` where that is no normal number.
         ``loss_scale`` (two float32 values: the factor that the gradients carry, and nonzero if a non-finite gradient
         was found elsewhere) comes with ``partials``: norm and multiplier are then divided by the factor, and ``skip``
         is set if any gradient is not finite. Otherwise ``skip`` is cleared. If the block has rows it renews the bias
@@ -244,9 +256,10 @@ class UpdateOperations(Protocol):
         *,
         advance: bool,
     ) -> None:
-        """One pass of Adam in any variant. Columns: :data:`ADAM_COLUMNS`; with ``max_exp_avg_sq``, AMSGrad.
+        """One pass of Adam in any variant. Columns: :data:`ADAM_COLUMNS`; with ``max_exp_avg_sq``, AMSGrad in the rows
+        that say so.
 
-        Per element, with g scaled by multiplier·sign: g ← g + l2·p; m ← β1·m + (1-β1)·g; v ← β2·v + (1-β2)·g²;
+        Per element, with g scaled by multiplier·sign/2^shift: g ← g + l2·p; m ← β1·m + (1-β1)·g; v ← β2·v + (1-β2)·g²;
         p ← p - lr·((m/c1) / (sqrt(v/c2) + eps) + decay·p). ``rows`` holds one uint16 per chunk of ``p``. If ``skip`` is
         set no byte changes. ``advance`` says that no ``prepare_step`` came before, so that this call writes the other
         counter slot; of several calls in one step exactly one may.
@@ -259,7 +272,7 @@ class UpdateOperations(Protocol):
         """One pass of any other elementwise rule; ``rows`` and ``advance`` as in ``fused_adam``.
 
         The expression's inputs are ``(p, g, *state)``, its outputs ``(p, *state)``; its ``hyper`` leaves name columns
-        of the block or :data:`COUNTERS`. The gradient reaches it scaled by multiplier·sign.
+        of the block or :data:`COUNTERS`. The gradient reaches it scaled by multiplier·sign/2^shift.
         """
         ...
 

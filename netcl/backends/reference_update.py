@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, Scalar, Span, StepBlock, View
+from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNT_BASE, COUNTERS, HEADER, SHIFT, Scalar, Span, StepBlock, View
 from netcl.backends.reference_core import Core
 from netcl.backends.reference_program import Program
 from netcl.dtypes import DType
@@ -36,10 +36,12 @@ def _scale(x: DType) -> Expression:
 
 
 @cache
-def _with_factor(rule: Expression) -> Expression:
-    """The rule with its gradient, input 1, multiplied by the hyper-parameter ``gradient_factor``."""
+def _with_factor(rule: Expression, *, shifted: bool) -> Expression:
+    """The rule with its gradient, input 1, multiplied by ``gradient_factor``, and by ``prescale`` first if shifted."""
     dtype = rule.inputs[1].compute
-    scaled = Node("multiply", (Node("input", (), dtype, 1), Node("hyper", (), dtype, "gradient_factor")), dtype)
+    scaled = Node("input", (), dtype, 1)
+    for name in ("prescale", "gradient_factor")[not shifted :]:
+        scaled = Node("multiply", (scaled, Node("hyper", (), dtype, name)), dtype)
     made: dict[int, Node] = {}
 
     def rewritten(node: Node) -> Node:
@@ -54,8 +56,11 @@ def _with_factor(rule: Expression) -> Expression:
 
 
 @cache
-def _adam(p: DType, g: DType, state: tuple[DType, ...], l2: bool, decay: bool) -> Expression:
-    """Adam as a rule; without L2 penalty or decay the terms are left out, so that 0·inf makes no NaN."""
+def _adam(p: DType, g: DType, state: tuple[DType, ...], l2: bool, decay: bool, amsgrad: bool) -> Expression:
+    """Adam as a rule; without L2 penalty or decay the terms are left out, so that 0·inf makes no NaN.
+
+    Without ``amsgrad`` a largest second moment is neither used nor changed.
+    """
     inputs = (p, g, *state)
     dtype = p.compute
 
@@ -65,9 +70,9 @@ def _adam(p: DType, g: DType, state: tuple[DType, ...], l2: bool, decay: bool) -
             g = g + h["l2"] * p
         m = h["beta1"] * m + h["one_minus_beta1"] * g
         v = h["beta2"] * v + h["one_minus_beta2"] * square(g)
-        if v_max is not None:
+        if v_max is not None and amsgrad:
             v_max = larger(v_max, v)
-        corrected = (v if v_max is None else v_max) / h["bias_correction2"]
+        corrected = (v if v_max is None or not amsgrad else v_max) / h["bias_correction2"]
         update = (m / h["bias_correction1"]) / (sqrt(corrected) + h["eps"])
         if decay:
             update = update + h["decay"] * p
@@ -163,6 +168,7 @@ class UpdateCalls(Core):
         skip = False
         if partials is None:
             header[HEADER.index("multiplier")] = 1.0
+            header[HEADER.index("shift")] = 0.0
         else:
             carried, found = (1.0, 0.0) if loss_scale is None else map(float, self.download(loss_scale))
             records = self.download(partials).astype(np.float64).reshape(-1, 2)
@@ -170,9 +176,9 @@ class UpdateCalls(Core):
                 scale, root, norm, nonfinite = _combined(records, ord)
                 scale, norm, nonfinite = scale / carried, norm / carried, nonfinite or found != 0.0
                 skip = nonfinite and loss_scale is not None
-                factor = _clip_factor(scale, root, nonfinite, max_norm) / carried
+                factor, shift = _clip_factor(scale, root, nonfinite, max_norm, carried, header.dtype)
                 decided = {"norm_scale": scale, "norm_root": root, "norm": norm, "nonfinite": nonfinite}
-                for name, value in (decided | {"multiplier": factor}).items():
+                for name, value in (decided | {"multiplier": factor, "shift": shift}).items():
                     header[HEADER.index(name)] = value
         header[HEADER.index("skip")] = float(skip)
         self.upload(header, block.header)
@@ -193,7 +199,7 @@ class UpdateCalls(Core):
         if not skip:
             moving = hyper[:, 0] != 0
             advanced = counters.copy()
-            advanced[:, 0] += 1
+            _increment(advanced)
             _correct(advanced, hyper, block.columns)
             counters[moving] = advanced[moving]
         assert block.counters is not None
@@ -221,7 +227,7 @@ class UpdateCalls(Core):
         dtypes = tuple(span.dtype for span in state)
 
         def rule(values: dict[str, float]) -> Expression:
-            return _adam(p.dtype, g.dtype, dtypes, values["l2"] != 0, values["decay"] != 0)
+            return _adam(p.dtype, g.dtype, dtypes, values["l2"] != 0, values["decay"] != 0, values["amsgrad"] != 0)
 
         self._update(rule, p, g, state, block, rows, advance)
 
@@ -243,18 +249,18 @@ class UpdateCalls(Core):
                 values = dict(zip(block.columns, hyper[row], strict=True)) | dict(
                     zip(COUNTERS, counters[row], strict=True)
                 )
-                factor = float(header[HEADER.index("multiplier")]) * float(values["sign"])
-                self._update_run(rule_of(values), factor, values, [p, g, *state], start, stop)
+                values["gradient_factor"] = float(header[HEADER.index("multiplier")]) * float(values["sign"])
+                values["prescale"] = 2.0 ** -float(header[HEADER.index("shift")])
+                self._update_run(rule_of(values), values, [p, g, *state], start, stop)
         if advance:
             self._advance(block, skip=skip)
 
-    def _update_run(
-        self, rule: Expression, factor: float, values: dict[str, float], spans: list[Span], start: int, stop: int
-    ) -> None:
+    def _update_run(self, rule: Expression, values: dict[str, float], spans: list[Span], start: int, stop: int) -> None:
         """Apply a rule to elements ``start`` to ``stop``, all of one row."""
         namespace = self.namespace
-        program = self._rule_program(rule if factor == 1.0 else _with_factor(rule))
-        values["gradient_factor"] = factor
+        shifted = values["prescale"] != 1.0
+        scaled = shifted or values["gradient_factor"] != 1.0
+        program = self._rule_program(_with_factor(rule, shifted=shifted) if scaled else rule)
         hyper = [namespace.scalar(values[name], dtype) for name, dtype in program.hyper.items()]
         scratch = [namespace.empty(min(UPDATE_BLOCK, stop - start), dtype) for dtype in program.scratch]
         whole = [self.read(Span(span.buffer, span.offset + start, stop - start)) for span in spans]
@@ -292,15 +298,44 @@ def _combined(records: Any, ord: float) -> tuple[float, float, float, bool]:
         return scale, 1.0, scale, True
     if scale == 0.0 or math.isinf(ord):
         return scale, 1.0, scale, False
-    root = float(np.sum(sums * (scales / scale) ** ord)) ** (1.0 / ord)
+    root = float(np.float64(np.sum(sums * (scales / scale) ** ord)) ** (1.0 / ord))
     return scale, root, scale * root, False
 
 
-def _clip_factor(scale: float, root: float, nonfinite: bool, max_norm: float) -> float:
-    """min(1, max_norm / norm), without forming a norm that overflows; 1 for a zero or non-finite norm."""
-    if nonfinite or scale == 0.0:
-        return 1.0
-    return min(1.0, max_norm / scale / root if math.isinf(scale * root) else max_norm / (scale * root))
+def _clip_factor(
+    scale: float, root: float, nonfinite: bool, max_norm: float, carried: float, dtype: Any
+) -> tuple[float, float]:
+    """min(1, max_norm / norm) / carried, without forming a norm that overflows, and the shift that it needs.
+
+    The factor is 1 for a zero norm, or with ``nonfinite``.
+    """
+    norm = scale * root
+    clips = not nonfinite and scale > 0.0 and max_norm < norm
+    share = 1.0
+    if clips:
+        share = max_norm / scale / root if math.isinf(norm) else min(1.0, max_norm / norm)
+    factor = share / carried
+    if factor >= np.finfo(dtype).smallest_normal or (clips and max_norm == 0.0):
+        return factor, 0.0
+    shift = SHIFT[dtype.itemsize]
+    large = 2.0**shift
+    if clips:
+        large = (max_norm / scale * large if max_norm > 1.0 else max_norm * large / scale) / root
+    return large / carried, float(shift)
+
+
+def _increment(counters: Any) -> None:
+    """Add one to the step number of each row, in all its forms."""
+    low, middle, high = (COUNTERS.index(f"count_{digit}") for digit in ("low", "middle", "high"))
+    counters[:, low] += 1
+    for digit, above in ((low, middle), (middle, high)):
+        full = counters[:, digit] == COUNT_BASE
+        counters[full, digit] = 0
+        counters[full, above] += 1
+    # Integers round once on their way to a float; a sum of the digits as floats would round twice.
+    digits = counters[:, [low, middle, high]].astype(np.uint64)
+    base = np.uint64(COUNT_BASE)
+    counters[:, 0] = digits[:, 0] + base * (digits[:, 1] + base * digits[:, 2])
 
 
 def _correct(counters: Any, hyper: Any, columns: tuple[str, ...]) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 from operands import Operand
 
 from netcl import dtypes
-from netcl.backends.base import ADAM_COLUMNS, COUNTERS, HEADER, StepBlock
+from netcl.backends.base import ADAM_COLUMNS, COUNT_BASE, COUNTERS, HEADER, StepBlock
 
 DEFAULTS = {
     "active": 1.0, "sign": 1.0, "lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "l2": 0.0, "decay": 0.0,
-    "momentum": 0.9, "step": 1,
+    "momentum": 0.9, "amsgrad": 1.0, "step": 1,
 }  # fmt: skip
 
 
@@ -46,7 +46,9 @@ class Block:
     @staticmethod
     def _counter(row):
         corrections = {f"bias_correction{i}": -math.expm1(row["step"] * row[f"log_beta{i}"]) for i in (1, 2)}
-        return {"step": row["step"], **corrections, "reserved": 0.0}
+        above, low = divmod(row["step"], COUNT_BASE)
+        high, middle = divmod(above, COUNT_BASE)
+        return {"step": row["step"], **corrections, "count_low": low, "count_middle": middle, "count_high": high}
 
     @staticmethod
     def _table(rows, columns):

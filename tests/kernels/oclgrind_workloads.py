@@ -54,11 +54,11 @@ def numbers(*shape, seed=0):
 
 
 def block(backend, rows, columns=ADAM_COLUMNS, dtype=F32):
-    row = dict(zip(ADAM_COLUMNS, (1, 1, 0.1, 0.9, 0.1, 0.99, 0.01, 1e-8, 0.1, 0.1, -0.1, -0.01), strict=True))
+    row = dict(zip(ADAM_COLUMNS, (1, 1, 0.1, 0.9, 0.1, 0.99, 0.01, 1e-8, 0.1, 0.1, -0.1, -0.01, 1), strict=True))
     table = np.tile([row[name] for name in columns], (rows, 1))
     table[1:2, 0] = 0.0
     header = dict.fromkeys(HEADER, 0.0) | {"multiplier": 1.0}
-    counters = np.tile([1.0, 0.1, 0.01, 0.0], (rows, 1))
+    counters = np.tile([1.0, 0.1, 0.01, 1.0, 0.0, 0.0], (rows, 1))
     return StepBlock(
         span(backend, list(header.values()), dtype), columns, span(backend, table, dtype),
         (span(backend, counters, dtype), span(backend, np.zeros(rows * len(COUNTERS)), dtype)), rows,

@@ -15,7 +15,7 @@ EPS = {dtypes.float16: 2.0**-11, dtypes.bfloat16: 2.0**-8, dtypes.float32: 2.0**
 ADAM = {
     "active": 1.0, "sign": 1.0, "lr": 0.01, "beta1": 0.9, "one_minus_beta1": 0.1, "beta2": 0.999,
     "one_minus_beta2": 0.001, "eps": 1e-8, "l2": 0.0, "decay": 0.0, "log_beta1": math.log(0.9),
-    "log_beta2": math.log(0.999),
+    "log_beta2": math.log(0.999), "amsgrad": 1.0,
 }  # fmt: skip
 CANARY = 5
 
@@ -80,7 +80,7 @@ class Block:
         counted = [
             value
             for row, step in zip(self.rows, self.steps, strict=True)
-            for value in (step, -math.expm1(step * row["log_beta1"]), -math.expm1(step * row["log_beta2"]), 0)
+            for value in (step, *(-math.expm1(step * row[f"log_beta{i}"]) for i in (1, 2)), step, 0, 0)
         ]
         self.counters = [Values(runtime, counted, dtype), Values(runtime, np.full(len(counted), 3.0), dtype)]
         self.step = StepBlock(

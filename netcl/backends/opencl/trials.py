@@ -31,7 +31,7 @@ PATTERN = 0xA5
 HYPER = {
     "active": 1.0, "sign": 1.0, "lr": 1e-3, "beta1": 0.9, "one_minus_beta1": 0.1, "beta2": 0.999,
     "one_minus_beta2": 1e-3, "eps": 1e-8, "l2": 0.0, "decay": 0.01, "log_beta1": math.log(0.9),
-    "log_beta2": math.log(0.999),
+    "log_beta2": math.log(0.999), "amsgrad": 0.0,
 }  # fmt: skip
 
 MOMENTUM_COLUMNS = (*ROW, "lr", "beta1")

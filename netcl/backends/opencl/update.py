@@ -13,6 +13,7 @@ import pyopencl as cl
 
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
 from netcl.backends.opencl.core import Core, memory
+from netcl.backends.opencl.flat import number
 from netcl.backends.opencl.program import Defines, compose
 from netcl.backends.opencl.rules import check_rule, rule_text
 from netcl.backends.opencl.storage import SCALAR, TAG
@@ -75,6 +76,11 @@ def _arguments(*spans: Span) -> list[Any]:
 
 def _width(width: int, dtype: DType) -> int:
     return min(width, 4) if dtype is float64 else width
+
+
+def _real(value: float, dtype: DType) -> Any:
+    """A number as a kernel argument; one that the dtype does not hold is infinite, without a warning."""
+    return SCALAR[dtype](number(value, dtype))
 
 
 def _order(ord: float) -> int:
@@ -189,7 +195,7 @@ class UpdateCalls(Core):
         )
         real = SCALAR[compute]
         types: list[Any] = [None, np.uint64, np.uint64, None, np.uint64, real]
-        arguments = [*_arguments(x), x.size, *_arguments(partials), real(ord)]
+        arguments = [*_arguments(x), x.size, *_arguments(partials), _real(ord, compute)]
         if multiplier is not None:
             types += [None, np.uint64]
             arguments += _arguments(multiplier)
@@ -232,7 +238,7 @@ class UpdateCalls(Core):
             if block.rows:
                 _keep(block, key, launch)
         elif partials is not None and launch.max_norm != max_norm:
-            launch.kernel.set_arg(3, SCALAR[block.header.dtype](max_norm))
+            launch.kernel.set_arg(3, _real(max_norm, block.header.dtype))
             launch.max_norm = max_norm
         self.launch(launch.kernel, launch.global_size, launch.local_size, *launch.arguments)
 
@@ -255,7 +261,7 @@ class UpdateCalls(Core):
         if partials is not None:
             _same_compute(compute, partials=partials)
             types += [real, real, None, np.uint64, np.uint64]
-            arguments += [real(ord), real(max_norm), *_arguments(partials), partials.size // 2]
+            arguments += [_real(ord, compute), _real(max_norm, compute), *_arguments(partials), partials.size // 2]
         if loss_scale is not None:
             _check_loss_scale(loss_scale, partials)
             types += [None, np.uint64]
@@ -268,6 +274,7 @@ class UpdateCalls(Core):
             *_reals(compute),
             *_columns(block),
             ("WORK_GROUP_SIZE", group),
+            ("WIDE", int(compute is float64)),
             ("ORDER", order),
             ("RECORDS", int(partials is not None)),
             ("LOSS_SCALED", int(loss_scale is not None)),
@@ -390,7 +397,7 @@ def _program(
         ("G", TAG[g.dtype]),
     )
     if rule is None:
-        defines += (("AMSGRAD", int(len(state) == 3)),)
+        defines += (("LARGEST", int(len(state) == 3)),)
         defines += tuple((name, TAG[span.dtype]) for name, span in zip(("M", "V", "V_MAX"), state, strict=False))
         return defines, ""
     check_rule(rule, fields, block.columns)
