@@ -6,13 +6,15 @@ every update rule keeps zero. Gradients and optimizer state are laid out alike, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from sys import getrefcount
 
 from netcl import array
-from netcl.array import Array, Deferred, DeferredStorage, Storage
-from netcl.backends.base import CHUNK, Buffer, Span
+from netcl.array import SETTLED, Array, Deferred, DeferredStorage
+from netcl.backends.base import CHUNK, Backend, Buffer, Span
 from netcl.dtypes import DType
 from netcl.errors import ShapeError
 
@@ -48,9 +50,14 @@ class Arena:
     Parameters
     ----------
     arrays : sequence of Array
-        Contiguous and not overlapping. An array that owns its storage is moved into the arena's buffer, and whatever
-        else views that storage follows. A view of a larger storage (a slice, a shard) stays where it is and is reached
-        in place.
+        Contiguous and not overlapping. :meth:`gather` moves an array that owns its storage into the arena's buffer,
+        and whatever else views that storage follows. A view of a larger storage (a slice, a shard) stays where it is
+        and is reached in place.
+
+    Attributes
+    ----------
+    runs : list of Run
+        The memory of the arrays, once :meth:`gather` was called.
 
     Raises
     ------
@@ -72,8 +79,8 @@ class Arena:
         self.size = offset
         self._buffer: Buffer | None = None
         self._generation = -1
-        self.runs: list[Run] = []
-        self.gather()
+        # All memory is taken here, so that gathering the arrays cannot fail for want of it.
+        self.runs = self._find_runs(bool(self._movable()))
 
     @property
     def chunks(self) -> int:
@@ -90,12 +97,7 @@ class Arena:
         """Bring every array that owns its storage into the arena's buffer; say whether anything had moved away."""
         if self._generation == array.relocations.count:
             return False
-        owners = [segment for segment in self.segments if _owns_storage(segment.array)]
-        movable = owners if len(owners) > 1 else []
-        if movable and self._buffer is None:
-            total = sum(segment.chunks for segment in movable) * CHUNK
-            self._buffer = self.backend.alloc(total, self.dtype)
-            self.backend.fill(Span(self._buffer, 0, total), 0)
+        movable = self._movable()
         for segment in movable:
             storage = segment.array.storage
             if storage.buffer is not self._buffer:
@@ -105,6 +107,16 @@ class Arena:
         self.runs = self._find_runs(bool(movable))
         self._generation = array.relocations.count
         return before != self.runs
+
+    def _movable(self) -> list[Segment]:
+        """The arrays that belong in the buffer, which there is if there are any."""
+        owners = [segment for segment in self.segments if _owns_storage(segment.array)]
+        movable = owners if len(owners) > 1 else []
+        if movable and self._buffer is None:
+            total = sum(segment.chunks for segment in movable) * CHUNK
+            self._buffer = self.backend.alloc(total, self.dtype)
+            self.backend.fill(Span(self._buffer, 0, total), 0)
+        return movable
 
     def _find_runs(self, moved: bool) -> list[Run]:
         runs: list[Run] = []
@@ -129,9 +141,135 @@ class Arena:
                 runs.append(Run(span, segment.offset))
         return runs
 
-    def piece(self, segment: Segment, buffer: Buffer, deferred: Deferred) -> Storage:
-        """The storage of one array's elements in a buffer of this layout, whose contents may be deferred."""
-        return DeferredStorage(self.backend, buffer, segment.offset, segment.size, deferred)
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The :class:`~netcl.array.GradientHome` of one array in a gradient arena."""
+
+    arena: GradientArena
+    index: int
+
+    @property
+    def array(self) -> Array:
+        return self.arena.arrays[self.index]
+
+    def claim(self) -> Array:
+        return self.arena.claim(self.index)
+
+
+class GradientArena:
+    """The gradients of some arrays in one buffer. Its memory is written only where nobody sees an earlier gradient.
+
+    Whoever keeps a gradient keeps its Array, or has a view, which keeps its Storage. So how many refer to the two says
+    exactly whether anybody does, at the cost of two look-ups; a record on a tape counts as well. Before a new gradient
+    is written over one that is seen, the storage of that moves to memory of its own, which all its views follow, and
+    the home gets a new array. CPython alone counts references: somewhere else every gradient would be moved.
+
+    Parameters
+    ----------
+    backend : Backend
+    span : Span
+        The buffer.
+    places : iterable of (class, shape, offset)
+        Of each gradient; the offset counts elements of the span.
+    deferred : Deferred
+        What waits to be done to the gradients.
+
+    Attributes
+    ----------
+    arrays : list of Array
+        The gradient of each array in this arena, if it has one. To be kept nowhere but here and in ``gradient``.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        span: Span,
+        places: Iterable[tuple[type[Array], tuple[int, ...], int]],
+        deferred: Deferred = SETTLED,
+    ) -> None:
+        self.span = span
+        self.deferred = deferred
+        self._backend = backend
+        self._offsets: list[int] = []
+        self.arrays: list[Array] = []
+        self._storages: list[DeferredStorage] = []
+        for cls, shape, offset in places:
+            self._offsets.append(offset)
+            self._append(cls, shape, offset)
+
+    def _append(self, cls: type[Array], shape: tuple[int, ...], offset: int) -> None:
+        place = self.span.offset + offset
+        storage = DeferredStorage(self._backend, self.span.buffer, place, math.prod(shape), self.deferred)
+        self.arrays.append(cls(storage, shape))
+        self._storages.append(storage)
+
+    def home(self, index: int) -> Home:
+        """What an array's ``grad_home`` is set to."""
+        return Home(self, index)
+
+    def claim(self, index: int) -> Array:
+        """As :meth:`~netcl.array.GradientHome.claim`."""
+        # Before the array is looked at, which would count as somebody who sees it.
+        self.deferred.settle()
+        if _references(self.arrays, index) != _ALONE:
+            self._renew(index)
+        return self.arrays[index]
+
+    def leave(self, indices: Iterable[int]) -> None:
+        """Let those of these gradients that somebody sees have memory of their own."""
+        for index in indices:
+            self.claim(index)
+
+    def anybody_sees(self) -> bool:
+        """Whether anybody sees any of the gradients, when no array has its own here."""
+        return (
+            max(map(getrefcount, self.arrays), default=0) > _ALONE_IN_A_LIST
+            or max(map(getrefcount, self._storages), default=0) > _ALONE_IN_A_LIST + 1
+        )
+
+    def take_over(self, index: int, earlier: GradientArena, position: int) -> None:
+        """Bring a gradient of an earlier arena to this one, itself and all that views it."""
+        gradient, storage = earlier.arrays[position], earlier._storages[position]
+        storage.move(self.span.buffer, self.span.offset + self._offsets[index])
+        storage.deferred = self.deferred
+        earlier._replace(position)
+        self.arrays[index], self._storages[index] = gradient, storage
+
+    def recover(self) -> None:
+        """Give a new array to every home whose own was moved elsewhere, to another device or optimizer."""
+        for index, (gradient, storage) in enumerate(zip(self.arrays, self._storages, strict=True)):
+            place = self.span.offset + self._offsets[index]
+            if gradient.storage is not storage or not storage.lies_at(self.span.buffer, place):
+                self._replace(index)
+
+    def _renew(self, index: int) -> None:
+        storage = self._storages[index]
+        own = self._backend.alloc(storage.size, storage.dtype)
+        storage.move(own, 0)
+        storage.deferred = SETTLED
+        self._replace(index)
+
+    def _replace(self, index: int) -> None:
+        earlier = self.arrays[index]
+        self._append(type(earlier), earlier.shape, self._offsets[index])
+        self.arrays[index], self._storages[index] = self.arrays.pop(), self._storages.pop()
+
+
+def _references(arrays: list[Array], index: int) -> int:
+    """How many refer to an array and to its storage, this function included."""
+    x = arrays[index]
+    return getrefcount(x) + getrefcount(x.storage)
+
+
+def _alone() -> tuple[int, int]:
+    """What is counted where nobody sees a gradient: how this interpreter passes arguments is its own affair."""
+    arrays = [Array(DeferredStorage.__new__(DeferredStorage), ())]
+    storages = [x.storage for x in arrays]
+    return _references(arrays, 0) * len(storages), max(map(getrefcount, arrays))
+
+
+_ALONE, _ALONE_IN_A_LIST = _alone()
 
 
 def _owns_storage(x: Array) -> bool:

@@ -13,8 +13,9 @@ from typing import Any, Protocol, Self
 
 from netcl.backends.base import Backend, Buffer, Device, Span, View
 from netcl.dtypes import DType
-from netcl.errors import ShapeError
+from netcl.errors import ArgumentError, DeviceMismatchError, DTypeError, ShapeError
 from netcl.expression import Expression, trace
+from netcl.validation import shown
 
 
 class Relocations:
@@ -118,6 +119,38 @@ class DeferredStorage(Storage):
     def buffer(self, buffer: Buffer) -> None:
         self._settled = buffer
 
+    def lies_at(self, buffer: Buffer, offset: int) -> bool:
+        """Whether it starts there. Settles nothing."""
+        return self._settled is buffer and self.offset == offset
+
+
+class Settled:
+    """What a storage that waits for nothing is deferred by."""
+
+    __slots__ = ()
+
+    def settle(self) -> None:
+        """Nothing is put off."""
+
+
+SETTLED = Settled()
+
+
+class GradientHome(Protocol):
+    """Where the gradient of one array belongs: a piece of an optimizer's gradient arena."""
+
+    @property
+    def array(self) -> Any:
+        """The Array there, whatever it holds and whoever sees it."""
+        ...
+
+    def claim(self) -> Any:
+        """The Array there, for a new gradient to be written into: nobody sees it but the home itself.
+
+        What somebody still sees has moved to memory of its own. Not to be called while it is the array's ``grad``.
+        """
+        ...
+
 
 class GradientWatcher(Protocol):
     """What is told of gradients while a tape walks back: the all-reduce of data-parallel training."""
@@ -190,8 +223,11 @@ class Array:
     requires_grad : bool
         Whether ``backward`` leaves a gradient in ``grad``.
     grad : Array or None
-    grad_home : Array or None
-        What ``backward`` is to write a new gradient into; an optimizer sets it to a piece of its gradient arena.
+        Checked when it is assigned.
+    gradient : Array or None
+        The same without the checks, for the tape and the optimizers, which make gradients that fit.
+    grad_home : GradientHome or None
+        Where ``backward`` is to write a new gradient; an optimizer sets it to a piece of its gradient arena.
     grad_watcher : GradientWatcher or None
         Who is told when ``backward`` has made the gradient.
     node : object or None
@@ -199,7 +235,7 @@ class Array:
     """
 
     __slots__ = (
-        "storage", "shape", "strides", "offset", "requires_grad", "grad", "grad_home", "grad_watcher", "node",
+        "storage", "shape", "strides", "offset", "requires_grad", "gradient", "grad_home", "grad_watcher", "node",
         "__weakref__",
     )  # fmt: skip
 
@@ -208,8 +244,8 @@ class Array:
     strides: tuple[int, ...]
     offset: int
     requires_grad: bool
-    grad: Self | None
-    grad_home: Self | None
+    gradient: Self | None
+    grad_home: GradientHome | None
     grad_watcher: GradientWatcher | None
     node: Any
 
@@ -221,10 +257,31 @@ class Array:
         self.strides = contiguous_strides(shape) if strides is None else strides
         self.offset = offset
         self.requires_grad = False
-        self.grad = None
+        self.gradient = None
         self.grad_home = None
         self.grad_watcher = None
         self.node = None
+
+    @property
+    def grad(self) -> Self | None:
+        """The gradient, added to by each ``backward``; None until there is one.
+
+        It may be set to None, or to a floating-point Tensor of the same shape on the same device.
+
+        Raises
+        ------
+        ArgumentError
+            If what is assigned is no Tensor, or the array itself.
+        ShapeError, DeviceMismatchError, DTypeError
+            If it is one of another shape, on another device, or not of real floating-point numbers.
+        """
+        return self.gradient
+
+    @grad.setter
+    def grad(self, value: Self | None) -> None:
+        if value is not None:
+            check_gradient(value, self)
+        self.gradient = value
 
     def empty_like(self, shape: tuple[int, ...] | None = None, dtype: DType | None = None) -> Self:
         """A new contiguous array on the same device, of the same class, with unspecified contents."""
@@ -298,3 +355,24 @@ class Array:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+
+def check_gradient(gradient: Any, x: Array) -> None:
+    """Refuse what cannot be the gradient of ``x``."""
+    if not isinstance(gradient, Array):
+        raise ArgumentError(
+            f"grad must be a Tensor or None, got {shown(gradient)}; convert it with netcl.asarray(g, device=x.device)"
+        )
+    if gradient is x:
+        raise ArgumentError("an array cannot be its own gradient, which backward() adds to; give it a clone()")
+    if gradient.shape != x.shape:
+        raise ShapeError(f"the gradient of an array of shape {x.shape} must have that shape, got {gradient.shape}")
+    if gradient.backend is not x.backend:
+        raise DeviceMismatchError(
+            f"the gradient of an array on {x.device} must be there too, got one on {gradient.device}; move it with to()"
+        )
+    if not gradient.dtype.is_floating:
+        raise DTypeError(
+            f"a gradient must be of a floating dtype, got {gradient.dtype}, which cannot hold what backward() adds; "
+            f"convert it with astype({str(x.dtype)!r})"
+        )

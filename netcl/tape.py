@@ -181,7 +181,8 @@ class Tape:
 
         Notes
         -----
-        Enqueues work and does not block.
+        Enqueues work and does not block. If it fails, for want of memory or in a derivative, no ``grad`` has changed,
+        but for those that an all-reduce was under way with; a retained record can be walked again.
         """
         root = self._checked(output)
         nodes = self._latest_first(root)
@@ -194,6 +195,7 @@ class Tape:
                 for operand, vjp in node.operands:
                     home = leaves.destination(operand) if operand.requires_grad and isinstance(vjp, Into) else None
                     contribution = vjp(gradient) if home is None else vjp.vjp(gradient, home)  # type: ignore[attr-defined]
+                    home = None  # else the walk itself would count as somebody who sees the gradient there
                     if self._made(operand):
                         known = gradients.get(operand.node)
                         gradients[operand.node] = contribution if known is None else _add(known, contribution)
@@ -276,19 +278,19 @@ def _add(a: Array, b: Array) -> Array:
 
 
 class _Leaves:
-    """The gradients of one walk's leaves: each is summed, and handed over once no operation is left that adds to it.
+    """The gradients of one walk's leaves: each is summed, and all are handed over at the end, or none.
 
-    Every leaf ends up with memory of its own: not that of the seed, nor that of another leaf. A gradient that the walk
-    itself still reads is only written at its end.
+    Every leaf ends up with memory of its own: not that of the seed, nor that of another leaf. A leaf with a watcher
+    gets its gradient as soon as no operation is left that adds to it, unless the walk itself still reads what it had.
     """
 
     def __init__(self, nodes: Sequence[Node], seed: Storage) -> None:
         self._given = {seed}
         self._left: dict[int, int] = {}
         self._sums: dict[int, tuple[Array, Array]] = {}
-        self._late: list[tuple[Array, Array]] = []
+        self._whole: list[tuple[Array, Array]] = []
         self._watchers: list[GradientWatcher] = []
-        read: set[Storage | None] = set()
+        read: set[Storage | None] = {seed}
         for node in nodes:
             read.update(storage() for storage, _ in node.seen)
             for operand, _ in node.operands:
@@ -299,12 +301,12 @@ class _Leaves:
     def destination(self, leaf: Array) -> Array | None:
         """Where the only contribution to a leaf's gradient may be written at once."""
         home = leaf.grad_home
-        if home is None or leaf.grad is not None or leaf.node is not None or self._left[id(leaf)] != 1:
+        if home is None or leaf.gradient is not None or leaf.node is not None or self._left[id(leaf)] != 1:
             return None
-        return None if id(leaf) in self._sums or home.storage in self._read else home
+        return None if id(leaf) in self._sums else home.claim()
 
     def add(self, leaf: Array, contribution: Array) -> None:
-        """Take in what one operation contributes; the last one hands the gradient over."""
+        """Take in what one operation contributes."""
         if contribution.shape != leaf.shape:
             raise TapeError(f"internal: a gradient of shape {contribution.shape} for an array of shape {leaf.shape}")
         _, earlier = self._sums.pop(id(leaf), (leaf, None))
@@ -312,49 +314,59 @@ class _Leaves:
         self._left[id(leaf)] -= 1
         if self._left[id(leaf)]:
             self._sums[id(leaf)] = leaf, total
-            return
-        target = leaf.grad if leaf.grad is not None else leaf.grad_home
-        if target is not None and target.storage in self._read:
-            self._late.append((leaf, total))
+        elif leaf.grad_watcher is None or (leaf.gradient is not None and leaf.gradient.storage in self._read):
+            self._whole.append((leaf, total))
         else:
-            self._hand_over(leaf, total)
+            self._hand_over([(leaf, total)])
 
     def finish(self) -> None:
-        """Write what had to wait, and say that the walk is over."""
-        for leaf, total in self._late:
-            self._hand_over(leaf, total)
+        """Hand over what had to wait, and say that the walk is over."""
+        self._hand_over(self._whole)
         for watcher in self._watchers:
             watcher.walk_done()
 
-    def _hand_over(self, leaf: Array, gradient: Array) -> None:
-        self._deposit(leaf, gradient)
-        watcher = leaf.grad_watcher
-        if watcher is not None:
-            if watcher not in self._watchers:
-                self._watchers.append(watcher)
-            watcher.gradient_ready(leaf)
+    def _hand_over(self, totals: Sequence[tuple[Array, Array]]) -> None:
+        # What takes memory, and may find none, comes before any gradient is changed.
+        written = {leaf.gradient.storage for leaf, _ in totals if leaf.gradient is not None}
+        made = [(leaf, *self._prepared(leaf, total, written)) for leaf, total in totals]
+        for leaf, gradient, addend in made:
+            if addend is not None:
+                gradient.backend.map(
+                    _sum_of(gradient.dtype, addend.dtype), (gradient.view(), addend.view()), (gradient.view(),)
+                )
+                gradient.storage.version += 1
+            leaf.gradient = gradient
+        for leaf, _ in totals:
+            watcher = leaf.grad_watcher
+            if watcher is not None:
+                if watcher not in self._watchers:
+                    self._watchers.append(watcher)
+                watcher.gradient_ready(leaf)
 
-    def _deposit(self, leaf: Array, gradient: Array) -> None:
-        """Add a gradient to its leaf's ``grad``."""
-        if leaf.grad is not None:
-            target = leaf.grad
-            target.backend.map(
-                _sum_of(target.dtype, gradient.dtype), (target.view(), gradient.view()), (target.view(),)
-            )
-            target.storage.version += 1
-            return
+    def _prepared(self, leaf: Array, total: Array, written: set[Storage]) -> tuple[Array, Array | None]:
+        """What is to be the gradient of a leaf, and what is still to be added to it in place."""
+        known = leaf.gradient
+        if known is not None:
+            if not known.is_contiguous and 0 in known.strides:  # several elements in one place cannot be added to
+                return _add(known, total), None
+            return known, _converted(total, total.dtype) if total.storage in written else total
         home = leaf.grad_home
         if home is not None:
-            if gradient is not home:
-                leaf.backend.map(conversion(gradient.dtype, leaf.dtype), (gradient.view(),), (home.view(),))
-            home.storage.version += 1
-            leaf.grad = home
-            return
-        storage = gradient.storage
-        owns = gradient.is_contiguous and gradient.size == storage.size and storage not in self._given
-        if owns and gradient.dtype is leaf.dtype and gradient.node is None:
+            place = total
+            if total is not home.array:
+                place = home.claim()
+                leaf.backend.map(conversion(total.dtype, leaf.dtype), (total.view(),), (place.view(),))
+            place.storage.version += 1
+            return place, None
+        storage = total.storage
+        owns = total.is_contiguous and total.size == storage.size and storage not in self._given
+        if owns and total.dtype is leaf.dtype and total.node is None and storage not in written:
             self._given.add(storage)
-            leaf.grad = gradient
-            return
-        leaf.grad = leaf.empty_like()
-        leaf.backend.map(conversion(gradient.dtype, leaf.dtype), (gradient.view(),), (leaf.grad.view(),))
+            return total, None
+        return _converted(total, leaf.dtype), None
+
+
+def _converted(x: Array, dtype: DType) -> Array:
+    copy = x.empty_like(dtype=dtype)
+    x.backend.map(conversion(x.dtype, dtype), (x.view(),), (copy.view(),))
+    return copy

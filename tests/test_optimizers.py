@@ -123,8 +123,6 @@ def test_added_groups_take_part(backend):
     assert (a.item(), b.item()) == (0.0, 0.75)
     with pytest.raises(HyperParameterError, match=r"parameter 0 of group 2 is also parameter 0 of group 0"):
         optimizer.add_param_group({"params": [a]})
-    with pytest.raises(HyperParameterError, match="momentum"):
-        optimizer.add_param_group({"params": [parameter([1.0], backend)], "momentum": 0.9})
     assert len(optimizer.param_groups) == 2
 
 
@@ -171,8 +169,8 @@ def test_a_refused_group_changes_nothing(backend):
         with pytest.raises(error, match=message):
             optimizer.add_param_group(group)
     misfit = base[1000:]
-    misfit.grad = netcl.ones(3, device=backend.device)
-    with pytest.raises(ShapeError, match=r"\(1000,\) has a gradient of shape \(3,\)"):
+    misfit.gradient = netcl.ones(3, device=backend.device)
+    with pytest.raises(ShapeError, match=r"of shape \(1000,\) must have that shape, got \(3,\)"):
         optimizer.add_param_group({"params": [misfit]})
     assert (len(optimizer.param_groups), b.grad_home is home, misfit.grad_home) == (1, True, None)
     optimizer.step()
@@ -259,7 +257,8 @@ def test_backward_writes_where_the_optimizer_reads(backend):
         with ag.Tape() as tape:
             loss = netcl.sum(w * w) + netcl.sum(b)
         tape.backward(loss)
-        assert w.grad is w.grad_home
+        assert w.grad is w.grad_home.array
+        assert w.grad.storage.buffer is b.grad.storage.buffer
         optimizer.step()
         optimizer.zero_grad()
         assert w.grad is None
@@ -387,11 +386,11 @@ def test_step_without_gradients_is_refused(backend):
         SGD([w]).step()
 
 
-def test_a_gradient_of_another_shape_or_device_is_refused(backend):
+def test_a_gradient_that_ceased_to_fit_is_refused(backend):
     w = parameter([1.0, 2.0], backend)
     optimizer = SGD([w], lr=1.0)
-    w.grad = netcl.ones(3, device=backend.device)
-    with pytest.raises(ShapeError, match=r"\(2,\) has a gradient of shape \(3,\)"):
+    w.gradient = netcl.ones(3, device=backend.device)
+    with pytest.raises(ShapeError, match=r"of shape \(2,\) must have that shape, got \(3,\)"):
         optimizer.step()
     assert w.numpy().tolist() == [1.0, 2.0]
 

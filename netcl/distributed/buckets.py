@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from netcl.array import Array
+from netcl.array import Array, GradientHome
 from netcl.backends.base import CHUNK, Backend, Span
 from netcl.errors import DistributedError
 
@@ -16,10 +16,10 @@ BUCKET_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the gradient of a parameter lies: in ``home``, an array over the layout's gradients from ``offset``."""
+    """Where the gradient of a parameter belongs: in ``home``, over the layout's gradients from ``offset``."""
 
     parameter: Array
-    home: Array
+    home: GradientHome
     offset: int
 
 
@@ -87,7 +87,7 @@ def cut(layouts: Sequence[Layout], nbytes: int, ranks: int, owned: Sequence[tupl
         longest = max(nbytes // layout.gradients.dtype.itemsize // CHUNK, 1) * CHUNK
         edges = [*range(total, 0, -longest), 0]
         for stop, start in pairwise(edges):
-            members = tuple(x for x in layout.places if x.offset < stop and x.offset + x.home.size > start)
+            members = tuple(x for x in layout.places if x.offset < stop and x.offset + x.parameter.size > start)
             shares = even_shares(stop - start, ranks) if owned is None else _within(owned, start, stop)
             buckets.append(Bucket(layout, start, stop - start, members, tuple(shares)))
     return buckets

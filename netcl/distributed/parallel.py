@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from netcl.array import Array, Storage
+from netcl.arena import GradientArena
+from netcl.array import Array
 from netcl.backends.base import CHUNK, Span
 from netcl.distributed.buckets import BUCKET_BYTES, Layout, Place
 from netcl.distributed.channel import Channel
@@ -82,9 +83,12 @@ class DataParallel:
         bucket_bytes, transport = check_transfer(bucket_bytes, transport)
         self.model = model
         self.optimizer = optimizer
-        broadcast_parameters(model)
         channel = current_world().channel.another()
+        # What takes memory, and may find none, comes before any parameter is changed or watched.
         self._watcher = _Watcher(model, optimizer, channel, bucket_bytes, transport) if channel.peers else None
+        broadcast_parameters(model)
+        if self._watcher is not None:
+            self._watcher.attach()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.model(*args, **kwargs)
@@ -139,14 +143,17 @@ class _Watcher:
         self._bucket_bytes = bucket_bytes
         self._transport = transport
         self._enabled = True
-        self._watch()
+        self._prepare()
 
-    def _watch(self) -> None:
+    def _prepare(self) -> None:
         self._partitions = self._optimizer.partitions
         names = {id(p): name for name, p in self._model.named_parameters()}
         self._synchronizer = synchronizer_of(
             self._partitions, self._channel, names, self._bucket_bytes, self._transport
         )
+
+    def attach(self) -> None:
+        """Hear of the gradients of these parameters from now on."""
         for partition in self._partitions:
             for p in partition.parameters:
                 p.grad_watcher = self
@@ -164,7 +171,8 @@ class _Watcher:
         """Note a gradient, and start the buckets that it completes."""
         if self._enabled:
             if self._optimizer.partitions != self._partitions:
-                self._watch()
+                self._prepare()
+                self.attach()
             self._synchronizer.gradient_ready(leaf)
 
     def walk_done(self) -> None:
@@ -192,14 +200,13 @@ def synchronizer_of(
 
 def _layout(partition: Partition) -> Layout:
     places = []
-    for segment in partition.arena.segments:
-        home = segment.array.grad_home
-        if home is None:
+    for index, segment in enumerate(partition.arena.segments):
+        if segment.array.grad_home is None:
             raise DistributedError(
                 f"a parameter of shape {segment.array.shape} has left its optimizer; build the optimizer after "
                 "model.to(...)"
             )
-        places.append(Place(segment.array, home, segment.offset))
+        places.append(Place(segment.array, partition.home(index), segment.offset))
     return Layout(partition.backend, partition.gradients, places)
 
 
@@ -313,10 +320,10 @@ def flat_layout(parameters: list[Tensor], total: int = 0) -> Layout:
     total = max(needed, total)
     span = Span(backend.alloc(total, dtype), 0, total)
     backend.fill(span, 0)
-    places = [
-        Place(p, type(p)(Storage(backend, span.buffer, offset, p.size), p.shape), offset)
-        for p, offset in zip(parameters, offsets, strict=True)
-    ]
+    homes = GradientArena(
+        backend, span, [(type(p), p.shape, offset) for p, offset in zip(parameters, offsets, strict=True)]
+    )
+    places = [Place(p, homes.home(i), offset) for i, (p, offset) in enumerate(zip(parameters, offsets, strict=True))]
     return Layout(backend, span, places)
 
 

@@ -13,14 +13,14 @@ from netcl.backends.base import CHUNK, Span, View
 from netcl.distributed.buckets import BUCKET_BYTES, even_shares
 from netcl.distributed.channel import Channel
 from netcl.distributed.parallel import broadcast_parameters, check_transfer, chunked, flat_layout, listed_parameters
-from netcl.distributed.synchronizer import Synchronizer
+from netcl.distributed.synchronizer import Synchronizer, check_alike, describe
 from netcl.distributed.world import current_world
 from netcl.dtypes import DType
-from netcl.errors import ArgumentError, DistributedError
+from netcl.errors import ArgumentError, DistributedError, HyperParameterError
 from netcl.expression import Expression, conversion, trace
-from netcl.optim import checks, clip_grad_norm_device
+from netcl.optim.clip import combined, measured_norm
 from netcl.tensor import Tensor
-from netcl.validation import shown
+from netcl.validation import real, shown
 
 _UNIT = 16
 """Shares start at multiples of so many elements, so that kernels read them aligned."""
@@ -35,29 +35,34 @@ class _Flat:
         backend, dtype = parameters[0].backend, parameters[0].dtype
         offsets, total = chunked(parameters)
         total = max(total, -(-_UNIT * channel.size // CHUNK) * CHUNK)
+        self._offsets = offsets
         self._storage = Storage.empty(backend, total, dtype)
         backend.fill(self._storage.span(), 0)
-        for p, offset in zip(parameters, offsets, strict=True):
-            target = View(self._storage.buffer, offset, p.shape, Array(self._storage, p.shape).strides)
-            backend.map(conversion(dtype, dtype), (p.view(),), (target,))
-            p.relocate(self._storage)
-            p.offset = offset
         self._shares = [(_UNIT * start, _UNIT * size) for start, size in even_shares(total // _UNIT, channel.size)]
         self._start, self._size = self._shares[channel.rank]
-        self.view = parameters[0].restride((self._size,), (1,), self._start)
+        self.view = type(parameters[0])(self._storage, (self._size,), (1,), self._start)
         self.view.requires_grad = True
         layout = flat_layout(parameters, total)
         self._gradients = layout.gradients
         owned = [(start, start + size) for start, size in self._shares]
         self.synchronizer = Synchronizer(channel, [layout], {}, self._finished, bucket_bytes, sent, owned)
-        for place in layout.places:
+        self._places = layout.places
+
+    def adopt(self) -> None:
+        """Move the parameters in. Until then nothing outside has changed; takes no memory."""
+        for p, offset in zip(self._parameters, self._offsets, strict=True):
+            target = View(self._storage.buffer, offset, p.shape, Array(self._storage, p.shape).strides)
+            p.backend.map(conversion(p.dtype, p.dtype), (p.view(),), (target,))
+            p.relocate(self._storage)
+            p.offset = offset
+        for place in self._places:
             place.parameter.grad_home = place.home
             place.parameter.grad_watcher = self.synchronizer
 
     def _finished(self, any_gradient: bool) -> None:
         """Hand the mean over to the view, and see that all ranks find what is not finite."""
         for p in self._parameters:
-            p.grad = None
+            p.gradient = None
         if not any_gradient:
             return
         if self.view.grad is not None:
@@ -66,7 +71,7 @@ class _Flat:
                 "after each step, and accumulate inside no_sync()"
             )
         view, gradients = self.view, self._gradients
-        home = view.grad_home if view.grad_home is not None else view.empty_like()
+        home = view.grad_home.claim() if view.grad_home is not None else view.empty_like()
         mean = View(gradients.buffer, gradients.offset + self._start, (self._size,), (1,))
         factor = 1.0 / self._channel.size
         home.backend.map(_times(view.dtype), (mean,), (home.view(),), (factor,))
@@ -75,7 +80,7 @@ class _Flat:
         if not all(finite) and finite[self._channel.rank]:
             # Seen by every rank, it makes all of them skip a step that one has to skip.
             home.backend.fill(Span(home.storage.buffer, home.storage.offset + home.offset, 1), math.nan)
-        view.grad = home
+        view.gradient = home
 
     def gather(self) -> None:
         """Give every rank the parameters of all shares. **Blocks**."""
@@ -189,12 +194,17 @@ def shard(
     given = listed_parameters("shard", parameters)
     if not given:
         raise DistributedError("shard() got no parameters; pass model.parameters() of a model that has some")
-    broadcast_parameters(given)
+    check_alike(current_world().channel, [describe(x, {}) for x in given])
     groups: dict[tuple[str, str], list[Tensor]] = {}
     for p in given:
         groups.setdefault((str(p.device), p.dtype.name), []).append(p)
     channel = current_world().channel
-    return Shards([_Flat(group, channel.another(), bucket_bytes, transport) for group in groups.values()])
+    # What takes memory, and may find none, comes before any parameter is changed.
+    flats = [_Flat(group, channel.another(), bucket_bytes, transport) for group in groups.values()]
+    broadcast_parameters(given)
+    for flat in flats:
+        flat.adopt()
+    return Shards(flats)
 
 
 def _check_shards(shards: object) -> None:
@@ -229,12 +239,13 @@ def clip_grad_norm(shards: Shards, max_norm: float) -> float:
     ----------
     shards : Shards
     max_norm : float
-        Greater than 0.
+        At least 0.
 
     Returns
     -------
     float
-        The L2 norm before clipping, of all shares together. If it is not finite, gradients are left as they are.
+        The L2 norm before clipping, of all shares together; infinite if float64 does not hold it. If a gradient is not
+        finite they are left as they are.
 
     Raises
     ------
@@ -251,16 +262,16 @@ def clip_grad_norm(shards: Shards, max_norm: float) -> float:
     32.0
     """
     _check_shards(shards)
-    limit = checks.positive("max_norm", max_norm)
+    limit = real("max_norm", max_norm, least=0.0, finite=False, error=HyperParameterError)
     with_gradients = [view for view in shards if view.grad is not None]
-    norms = [float(view.backend.download(clip_grad_norm_device([view], math.inf).span())[0]) for view in with_gradients]
-    parts = current_world().channel.exchange(math.hypot(*norms), "clip_grad_norm()")
-    total = math.hypot(*parts)
-    if math.isfinite(total) and total > limit:
+    own = [measured_norm([view]) for view in with_gradients]
+    everywhere = current_world().channel.exchange(own, "clip_grad_norm()")
+    total = combined([norm for norms in everywhere for norm in norms])
+    if total.exceeds(limit):
         for view in with_gradients:
             assert view.grad is not None
-            view.grad.backend.scale(limit / total, view.grad.span())
-    return total
+            total.scale_to(limit, view.grad)
+    return total.value
 
 
 @cache

@@ -108,8 +108,8 @@ class Synchronizer:
         used = present.anywhere()
         for place, somewhere in zip(self._places, used, strict=True):
             if somewhere:
-                place.parameter.grad = place.home
-                place.home.storage.version += 1
+                gradient = place.parameter.gradient = place.home.array
+                gradient.storage.version += 1
         self._reset()
         self._finished(any(used))
 
@@ -120,8 +120,8 @@ class Synchronizer:
 
     def _take_in(self, place: Place) -> None:
         """See that the gradient lies in its place, with zeros if there is none."""
-        parameter, home = place.parameter, place.home
-        gradient = parameter.grad
+        parameter, gradient = place.parameter, place.parameter.gradient
+        home = place.home.array if gradient is not None and gradient is place.home.array else place.home.claim()
         # Asking for the span also settles what an optimizer has left pending on earlier gradients.
         span = home.span()
         if gradient is None:
@@ -134,7 +134,7 @@ class Synchronizer:
                     f"{home.shape} on {home.device}; they must be alike"
                 )
             home.backend.map(conversion(gradient.dtype, home.dtype), (gradient.view(),), (home.view(),))
-            parameter.grad = home
+            parameter.gradient = home
         self._seen.add(id(parameter))
         for number in self._buckets_of[id(parameter)]:
             self._left[number] -= 1

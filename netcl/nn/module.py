@@ -285,8 +285,17 @@ class Module:
                     f"{first[0]!r} and {name!r} are one tied parameter but differ in the state; "
                     "give both the same values"
                 )
-        for _, tensor, array in checked.values():
-            assign(tensor, from_host(Tensor, array.copy(), tensor.backend, tensor.dtype))
+        # What takes memory, and may find none, comes before any tensor is changed.
+        sources = [
+            array.copy() if _takes(tensor, array) else from_host(Tensor, array.copy(), tensor.backend, tensor.dtype)
+            for _, tensor, array in checked.values()
+        ]
+        for (_, tensor, _), source in zip(checked.values(), sources, strict=True):
+            if isinstance(source, Tensor):
+                assign(tensor, source)
+            elif tensor.size:
+                tensor.backend.upload(source.reshape(-1), tensor.span())
+            tensor.storage.version += 1
         return IncompatibleKeys(missing, unexpected)
 
     # ---- text
@@ -342,6 +351,11 @@ def _once(named: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         if id(tensor) not in seen:
             seen.add(id(tensor))
             yield name, tensor
+
+
+def _takes(tensor: Tensor, array: NDArray[Any]) -> bool:
+    """Whether the values may go to the tensor's memory as they are."""
+    return tensor.is_contiguous and array.dtype.isnative and array.dtype.name == tensor.dtype.name
 
 
 def _fitting(name: str, tensor: Tensor, value: Any) -> NDArray[Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netcl.backends import Selection
-from netcl.expression import Node, maximum, sqrt
+from netcl.errors import HyperParameterError
+from netcl.expression import Node, maximum, sqrt, where
 from netcl.optim import checks
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
+from netcl.validation import flag
 
 
 def _moments(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, Node, Node]:
@@ -30,10 +32,11 @@ def adam(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
 
 
 def amsgrad(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
-    """Adam that divides by the largest second moment so far."""
+    """Adam that divides by the largest second moment so far, in the groups that ask for it."""
     _, m, v = _moments(p, g, s, h)
-    largest = maximum(s.max_exp_avg_sq, v)
-    return _step(p, m, largest, h), m, v, largest
+    keeps = h.amsgrad != 0.0
+    largest = where(keeps, maximum(s.max_exp_avg_sq, v), s.max_exp_avg_sq)
+    return _step(p, m, where(keeps, largest, v), h), m, v, largest
 
 
 def _hyper(group: Mapping[str, Any], *, decoupled: bool) -> dict[str, float]:
@@ -51,6 +54,7 @@ def _hyper(group: Mapping[str, Any], *, decoupled: bool) -> dict[str, float]:
         "decay": decay if decoupled else 0.0,
         "log_beta1": checks.log(beta1),
         "log_beta2": checks.log(beta2),
+        "amsgrad": float(group["amsgrad"]),
     }
 
 
@@ -74,11 +78,21 @@ _RULES = {
     for largest in (False, True)
 }
 
+
+def _adam_rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
+    return _RULES[False, any(group["amsgrad"] for group in groups)]
+
+
+def _adamw_rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
+    return _RULES[True, any(group["amsgrad"] for group in groups)]
+
+
 _CHECKS = {
     "lr": checks.not_negative,
     "betas": lambda name, value: checks.betas(value),
     "eps": checks.not_negative,
     "weight_decay": checks.not_negative,
+    "amsgrad": lambda name, value: flag(name, value, error=HyperParameterError),
 }
 
 
@@ -104,7 +118,7 @@ class Adam(Optimizer):
     weight_decay : float, default 0.0
         L2 penalty, added to the gradient.
     amsgrad : bool, default False
-        Divide by the largest second moment so far (Reddi et al., 2018).
+        Divide by the largest second moment so far (Reddi et al., 2018). Each group may say for itself.
     maximize : bool, default False
         Ascend instead of descend.
     master_weights : bool, default True
@@ -138,6 +152,8 @@ class Adam(Optimizer):
     is off by 1e-5. Source: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2014.
     """
 
+    _fixed = ("amsgrad",)
+
     def __init__(
         self,
         params: Parameters,
@@ -156,10 +172,11 @@ class Adam(Optimizer):
             "betas": betas,
             "eps": eps,
             "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
             "maximize": maximize,
             "master_weights": master_weights,
         }
-        super().__init__(params, defaults, lambda groups: _RULES[False, bool(amsgrad)], _CHECKS, backend=backend)
+        super().__init__(params, defaults, _adam_rule, _CHECKS, backend=backend)
 
 
 class AdamW(Optimizer):
@@ -195,6 +212,8 @@ class AdamW(Optimizer):
     As ``torch.optim.AdamW``. Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2017.
     """
 
+    _fixed = ("amsgrad",)
+
     def __init__(
         self,
         params: Parameters,
@@ -213,7 +232,8 @@ class AdamW(Optimizer):
             "betas": betas,
             "eps": eps,
             "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
             "maximize": maximize,
             "master_weights": master_weights,
         }
-        super().__init__(params, defaults, lambda groups: _RULES[True, bool(amsgrad)], _CHECKS, backend=backend)
+        super().__init__(params, defaults, _adamw_rule, _CHECKS, backend=backend)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from operator import is_
 from typing import Any
@@ -23,7 +24,7 @@ from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, N
 from netcl.expression import Expression, Node, conversion, maximum, minimum, trace
 from netcl.optim import checks
 from netcl.optim.partition import Partition
-from netcl.optim.pending import PendingFactors
+from netcl.optim.pending import PendingFactors, scale_by
 
 
 def clip_grad_norm(
@@ -40,19 +41,20 @@ def clip_grad_norm(
     norm_type : float, default 2.0
         The p of the p-norm of the concatenated gradients: any p > 0, or ``math.inf``.
     error_if_nonfinite : bool, default False
-        Raise if the norm is NaN or infinite. Otherwise such gradients are left as they are.
+        Raise if a gradient is NaN or infinite. Otherwise such gradients are left as they are.
 
     Returns
     -------
     float
-        The total norm before clipping; 0.0 without gradients.
+        The total norm before clipping; 0.0 without gradients, and infinite if float64 does not hold it, which does not
+        keep finite gradients from being clipped.
 
     Raises
     ------
     HyperParameterError
         If ``max_norm`` or ``norm_type`` is out of range.
     NetclError
-        If the norm is not finite and ``error_if_nonfinite`` is set; no gradient is changed then.
+        If a gradient is not finite and ``error_if_nonfinite`` is set; none is changed then.
 
     Examples
     --------
@@ -73,18 +75,18 @@ def clip_grad_norm(
     gradients = _gradients(parameters)
     _check(max_norm, norm_type)
     host = [_on_host(gradient) for gradient in gradients]
-    total = _host_norm(host, norm_type)
-    _check_finite(total, error_if_nonfinite)
-    if not math.isfinite(total) or total <= max_norm:
-        return total
-    factor = max_norm / total
+    norm = _host_norm(host, norm_type)
+    if error_if_nonfinite and not norm.finite:
+        raise _not_finite(norm.value)
+    if not norm.exceeds(max_norm):
+        return norm.value
     for gradient, values in zip(gradients, host, strict=True):
         # In a 16-bit format the device rounds once, as it does for clip_grad_norm_device.
-        if gradient.dtype.itemsize == 2:
-            gradient.backend.scale(factor, gradient.span())
+        if gradient.dtype.itemsize == 2 and max_norm / norm.value >= LEAST_FACTOR:
+            norm.scale_to(max_norm, gradient)
         else:
-            gradient.backend.upload((values * factor).astype(gradient.dtype.name), gradient.span())
-    return total
+            gradient.backend.upload(_stored(norm.clipped(values, max_norm), gradient.dtype), gradient.span())
+    return norm.value
 
 
 def clip_grad_norm_device(
@@ -99,12 +101,13 @@ def clip_grad_norm_device(
     max_norm, norm_type
         As in :func:`clip_grad_norm`.
     error_if_nonfinite : bool, default False
-        Raise if the norm is NaN or infinite, which has to read it: with this set the call **blocks**.
+        Raise if a gradient is NaN or infinite, which has to read that: with this set the call **blocks**.
 
     Returns
     -------
     Tensor
-        The total norm before clipping, a 0-d array on the device; reading its value blocks.
+        The total norm before clipping, a 0-d array on the device; reading its value blocks. Infinite if its dtype does
+        not hold it, which does not keep finite gradients from being clipped.
 
     Raises
     ------
@@ -113,7 +116,7 @@ def clip_grad_norm_device(
     DeviceMismatchError
         If the gradients are on several devices.
     NetclError
-        If there is no gradient, or the norm is not finite and ``error_if_nonfinite`` is set.
+        If there is no gradient, or one is not finite and ``error_if_nonfinite`` is set.
 
     Examples
     --------
@@ -138,10 +141,11 @@ def clip_grad_norm_device(
     if partition is None and owners:
         partition = _whole_partition(owners)
     if partition is not None:
-        norm = partition.clip(max_norm, norm_type)
-        if norm is not None:
+        found = partition.clip(max_norm, norm_type)
+        if found is not None:
+            norm, header = found
             if error_if_nonfinite:
-                _check_finite(float(partition.backend.download(norm.span())[0]), True)
+                _check_finite(partition.backend, header)
             return type(partition.parameters[0])(norm, ())
     if not owners:
         raise NetclError("clip_grad_norm_device found no gradient; call tape.backward(loss) first")
@@ -158,7 +162,7 @@ def clip_grad_norm_device(
 def _partition_of(p: Any) -> Partition | None:
     """The partition in whose arena the gradient of ``p`` belongs."""
     home = p.grad_home if isinstance(p, Array) else None
-    storage = None if home is None else home.storage
+    storage = None if home is None else home.array.storage
     if not isinstance(storage, DeferredStorage) or not isinstance(storage.deferred, PendingFactors):
         return None
     return storage.deferred.partition()
@@ -181,18 +185,25 @@ def _whole_partition(owners: Sequence[Array]) -> Partition | None:
 def _clip_in_place(owners: Sequence[Array], max_norm: float, norm_type: float, error_if_nonfinite: bool) -> Array:
     backend = owners[0].backend
     spans = _merge(_padded_span(p) for p in owners)
-    compute = _widest(spans)
-    header = _measure(backend, spans, compute, max_norm, norm_type)
+    header = _measure(backend, spans, _widest(spans), max_norm, norm_type)
     # The header is written again by the next call; what is handed out is not.
-    norm = type(owners[0])(Storage.empty(backend, 1, compute), ())
+    norm = type(owners[0])(Storage.empty(backend, 1, header.dtype), ())
     source = View(header.buffer, HEADER.index("norm"), (), ())
-    backend.map(conversion(compute, compute), (source,), (norm.view(),))
+    backend.map(conversion(header.dtype, header.dtype), (source,), (norm.view(),))
     if error_if_nonfinite:
-        _check_finite(float(backend.download(norm.span())[0]), True)
-    factor = Span(header.buffer, HEADER.index("multiplier"), 1)
+        _check_finite(backend, header)
     for span in spans:
-        backend.scale(factor, span)
+        scale_by(backend, header, span)
     return norm
+
+
+def measured_norm(owners: Sequence[Array]) -> Norm:
+    """The L2 norm of the gradients of some parameters of one device, none of which is None. **Blocks**."""
+    backend = owners[0].backend
+    spans = _merge(_padded_span(p) for p in owners)
+    header = _measure(backend, spans, _widest(spans), math.inf, 2.0)
+    values = dict(zip(HEADER, map(float, backend.download(header)), strict=True))
+    return Norm(values["norm_scale"], values["norm_root"], not values["nonfinite"])
 
 
 def clip_grad_value(parameters: Array | Iterable[Array], clip_value: float) -> None:
@@ -222,8 +233,13 @@ def clip_grad_value(parameters: Array | Iterable[Array], clip_value: float) -> N
     """
     limit = checks.positive("clip_value", clip_value)
     for gradient in _gradients(parameters):
-        expression = _clamp(gradient.dtype)
-        gradient.backend.map(expression, (gradient.view(),), (gradient.view(),), (-limit, limit))
+        # A bound that the arithmetic does not hold bounds nothing.
+        bound = limit if limit <= _LARGEST[gradient.dtype.compute.itemsize] else math.inf
+        gradient.backend.map(_clamp(gradient.dtype), (gradient.view(),), (gradient.view(),), (-bound, bound))
+
+
+_LARGEST = {4: float(np.finfo(np.float32).max), 8: float(np.finfo(np.float64).max)}
+"""The largest number of a compute dtype, by its bytes."""
 
 
 @cache
@@ -251,7 +267,7 @@ def _padded_span(p: Array) -> Span:
     """The gradient of ``p``; in an optimizer's arena with the zeros that fill its last chunk."""
     assert p.grad is not None
     span = p.grad.span()
-    if p.grad is not p.grad_home:
+    if p.grad_home is None or p.grad is not p.grad_home.array:
         return span
     return Span(span.buffer, span.offset, -(-span.size // CHUNK) * CHUNK)
 
@@ -263,12 +279,92 @@ def _check(max_norm: float, norm_type: float) -> None:
     checks.positive("norm_type", norm_type)
 
 
-def _check_finite(total: float, error_if_nonfinite: bool) -> None:
-    if error_if_nonfinite and not math.isfinite(total):
-        raise NetclError(
-            f"the norm of the gradients is {total}; look for the operation that made it, lower the learning rate or "
-            "the loss scale, or pass error_if_nonfinite=False to leave such gradients as they are"
-        )
+def _check_finite(backend: Backend, header: Span) -> None:
+    values = dict(zip(HEADER, map(float, backend.download(header)), strict=True))
+    if values["nonfinite"]:
+        raise _not_finite(values["norm"])
+
+
+def _not_finite(norm: float) -> NetclError:
+    return NetclError(
+        f"the norm of the gradients is {norm}; look for the operation that made it, lower the learning rate or "
+        "the loss scale, or pass error_if_nonfinite=False to leave such gradients as they are"
+    )
+
+
+LEAST_FACTOR = 2.0**-126
+"""The least factor that float32 holds with all its digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A norm as the product of two numbers that do not overflow, ``scale·root``.
+
+    Attributes
+    ----------
+    scale, root : float
+        ``scale`` is at least the largest absolute value, or near it.
+    finite : bool
+        Whether all gradients are.
+    """
+
+    scale: float
+    root: float
+    finite: bool
+
+    @property
+    def value(self) -> float:
+        """The norm; infinite if float64 does not hold it."""
+        return self.scale * self.root
+
+    def exceeds(self, max_norm: float) -> bool:
+        """Whether finite gradients have to be scaled."""
+        return self.finite and self.scale > 0.0 and max_norm / self.scale < self.root
+
+    def clipped(
+        self, values: np.ndarray[tuple[int], np.dtype[np.float64]], max_norm: float
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """``values * (max_norm / norm)`` for a norm that exceeds ``max_norm``, through no number out of range."""
+        factor = max_norm / self.value
+        if factor >= np.finfo(np.float64).smallest_normal:
+            return values * factor
+        exponent = math.frexp(self.scale)[1]
+        return np.ldexp(values, -exponent) * (max_norm / math.ldexp(self.scale, -exponent) / self.root)
+
+    def scale_to(self, max_norm: float, gradient: Array) -> None:
+        """Multiply a gradient by ``max_norm / norm`` on its device, for a norm that exceeds ``max_norm``."""
+        span, factor = gradient.span(), max_norm / self.value
+        if factor >= LEAST_FACTOR or max_norm == 0.0:
+            gradient.backend.scale(factor, span)
+            return
+        # The factor alone would lose digits, or be zero.
+        exponent = math.frexp(self.scale)[1] // 2
+        for part in (math.ldexp(1.0, -exponent), max_norm / math.ldexp(self.scale, -exponent) / self.root):
+            gradient.backend.scale(part, span)
+
+
+def combined(norms: Sequence[Norm]) -> Norm:
+    """The L2 norm of what several L2 norms are of."""
+    scale = max((norm.scale for norm in norms), default=0.0)
+    if not all(norm.finite for norm in norms):
+        return Norm(sum(norm.value for norm in norms), 1.0, False)
+    if scale == 0.0:
+        return Norm(0.0, 1.0, True)
+    return Norm(scale, math.hypot(*(norm.root * (norm.scale / scale) for norm in norms)), True)
+
+
+def _stored(values: np.ndarray[tuple[int], np.dtype[np.float64]], dtype: DType) -> np.ndarray[Any, Any]:
+    """Values as they travel to a device, rounded to nearest even once."""
+    if dtype.name != "bfloat16":
+        with np.errstate(under="ignore"):
+            return values.astype(dtype.name)
+    # Through float32 rounded to odd, which a second rounding does not notice.
+    narrow = values.astype(np.float32)
+    bits = narrow.view(np.uint32)
+    inexact = narrow.astype(np.float64) != values
+    away = np.abs(narrow.astype(np.float64)) > np.abs(values)
+    bits = np.where(inexact, (bits - away) | 1, bits).astype(np.uint32)
+    return (bits + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16)
 
 
 def _on_host(gradient: Array) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -279,14 +375,16 @@ def _on_host(gradient: Array) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return result
 
 
-def _host_norm(arrays: Sequence[np.ndarray[tuple[int], np.dtype[np.float64]]], p: float) -> float:
+def _host_norm(arrays: Sequence[np.ndarray[tuple[int], np.dtype[np.float64]]], p: float) -> Norm:
     largest = max((float(np.max(np.abs(x))) for x in arrays if x.size), default=0.0)
-    if math.isinf(p) or largest == 0.0 or not math.isfinite(largest):
-        nan = any(bool(np.isnan(x).any()) for x in arrays)
-        return math.nan if nan else largest
+    if any(bool(np.isnan(x).any()) for x in arrays):
+        return Norm(math.nan, 1.0, False)
+    if math.isinf(p) or largest == 0.0 or math.isinf(largest):
+        return Norm(largest, 1.0, math.isfinite(largest))
     # Divided by the largest, no power overflows and none that matters underflows.
-    total = math.fsum(float(np.sum((np.abs(x) / largest) ** p)) for x in arrays)
-    return largest * float(total ** (1.0 / p))
+    with np.errstate(under="ignore", over="ignore"):
+        total = math.fsum(float(np.sum((np.abs(x) / largest) ** p)) for x in arrays)
+        return Norm(largest, float(np.float64(total) ** (1.0 / p)), True)
 
 
 def _merge(spans: Iterable[Span]) -> list[Span]:

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 from netcl.dtypes import DType
-from netcl.errors import HyperParameterError
 from netcl.expression import Node, equal, rounded, where
 from netcl.optim.rule import Rule
 
@@ -33,21 +32,6 @@ def with_master_weights(rule: Rule, dtype: DType) -> Rule:
     update.__qualname__ = f"{rule.update.__qualname__}_with_master_weights"
     update.__wrapped__ = rule.update  # type: ignore[attr-defined]  # whose lines an error names
     return Rule(update, hyper, (*rule.state, "master"))
-
-
-@lru_cache(maxsize=64)
-def without_master_weights(rule: Rule) -> Rule:
-    """``rule`` for 16-bit parameters of an optimizer that was built without memory for master weights."""
-
-    def hyper(group: Mapping[str, Any]) -> Mapping[str, float]:
-        if group["master_weights"]:
-            raise HyperParameterError(
-                "master_weights=True needs memory that this optimizer was built without; pass it when the optimizer is "
-                "built, or leave it False"
-            )
-        return rule.hyper(group)
-
-    return Rule(rule.update, hyper, rule.state, rule.fused_adam)
 
 
 def _as_tuple(returned: Any) -> tuple[Any, ...]:

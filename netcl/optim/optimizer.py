@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -18,6 +19,7 @@ from netcl.optim.group import ParameterGroup
 from netcl.optim.partition import Partition, check_parameters
 from netcl.optim.plain import PlainArrays
 from netcl.optim.rule import Rule
+from netcl.validation import real
 
 Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Any]] | Iterable[Mapping[str, Any]] | Iterable[Any]"
 Check: TypeAlias = Callable[[str, Any], Any]
@@ -36,7 +38,9 @@ class Optimizer(ABC):
     defaults : mapping
         Every hyper-parameter with its value.
     rule : Rule or callable
-        The update, or ``rule(groups) -> Rule``: which update runs, given all parameter groups.
+        The update, or ``rule(groups) -> Rule``: which update runs, given all parameter groups. It is asked again when a
+        hyper-parameter was assigned or a group added, and what state its answer needs beyond what there is starts at
+        zero.
     check : mapping of str to callable, optional
         ``check[name](name, value)`` returns the value to keep or raises HyperParameterError.
     check_group : callable, optional
@@ -47,8 +51,15 @@ class Optimizer(ABC):
     Attributes
     ----------
     param_groups : list of dict
-        Assigning a hyper-parameter takes effect at the next step.
+        Assigning a hyper-parameter takes effect at the next step, also one that needs state which was not there so far.
+
+    Notes
+    -----
+    Threads may share an optimizer: one call after the other changes it.
     """
+
+    _fixed: tuple[str, ...] = ()
+    """The hyper-parameters of a group that are chosen when it is made."""
 
     @abstractmethod
     def __init__(
@@ -67,13 +78,18 @@ class Optimizer(ABC):
         self._plain: PlainArrays | None = None
         self._has_tensors = False
         self._records: Span | None = None
+        self._lock = threading.RLock()
         self.param_groups: list[ParameterGroup] = [
             self._new_group(group, f"parameter group {i}") for i, group in enumerate(_as_groups(params))
         ]
         _refuse_duplicates(self.param_groups)
         self._choose_rule = (lambda groups: rule) if isinstance(rule, Rule) else rule
         self._rule = self._choose_rule(self.param_groups)
-        self._partitions = self._partitioned(self.param_groups, ())
+        self._partitions: list[Partition] = []
+        self._partitions = self._partitioned(self.param_groups, self._rule)
+        for partition in self._partitions:
+            partition.adopt()
+        self._versions = [group.version for group in self.param_groups]
 
     def _new_group(self, group: Mapping[str, Any], where: str) -> ParameterGroup:
         unknown = set(group) - set(self.defaults) - {"params", "names"}
@@ -83,7 +99,7 @@ class Optimizer(ABC):
                 f"{type(self).__name__} has {', '.join(self.defaults)}"
             )
         names, params = self._named(group["params"], where)
-        return ParameterGroup({**self.defaults, **group, "params": params, "names": names}, self._checked)
+        return ParameterGroup({**self.defaults, **group, "params": params, "names": names}, self._checked, self._fixed)
 
     def _named(self, params: Any, where: str) -> tuple[list[str | None], list[Array]]:
         """Names and tensors of one group; a tensor given under two names is tied and kept once."""
@@ -132,8 +148,11 @@ class Optimizer(ABC):
             self._check_group(checked)
         return checked
 
-    def _partitioned(self, groups: Sequence[ParameterGroup], earlier: Sequence[Partition]) -> list[Partition]:
-        """One partition for each device and dtype. Of ``earlier`` ones, a grown one's state is taken over."""
+    def _partitioned(self, groups: Sequence[ParameterGroup], rule: Rule) -> list[Partition]:
+        """One partition for each device and dtype: those there are, and new ones, to be adopted, for more parameters.
+
+        A new one takes over the state of the one before.
+        """
         found: dict[tuple[int, str], tuple[list[Array], list[int]]] = {}
         for number, group in enumerate(groups):
             for p in group["params"]:
@@ -142,14 +161,44 @@ class Optimizer(ABC):
                 numbers.append(number)
         for parameters, _ in found.values():
             check_parameters(parameters)
-        known = {(id(partition.backend), partition.dtype.name): partition for partition in earlier}
+        known = {(id(partition.backend), partition.dtype.name): partition for partition in self._partitions}
         partitions = []
         for key, (parameters, numbers) in found.items():
             partition = known.get(key)
             if partition is None or len(partition.parameters) < len(parameters):
-                partition = Partition(parameters, numbers, groups, self._rule, partition)
+                partition = Partition(parameters, numbers, groups, rule, self._lock, partition)
             partitions.append(partition)
         return partitions
+
+    def _adapt(self, groups: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """Choose the rule anew, and add the state that it needs and that is not there yet. Does not block.
+
+        State starts as it does when the optimizer is built; what there is already, step counts and what is pending stay
+        as they are. All memory is taken before anything is changed.
+
+        Parameters
+        ----------
+        groups : sequence of mapping, optional
+            The parameter groups with the hyper-parameters to choose by; by default those of the optimizer.
+        """
+        groups = self.param_groups if groups is None else groups
+        rule = self._choose_rule(groups)
+        # A learning rate that changes at every step is the usual case, and asks for nothing.
+        changed = [partition for partition in self._partitions if rule is not self._rule or partition.is_narrow]
+        changes = [partition.planned(rule, groups) for partition in changed]
+        for change in changes:
+            if change is not None:
+                change()
+        self._rule = rule
+        self._versions = [group.version for group in self.param_groups]
+
+    def _fields(self, groups: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, ...]]:
+        """The state fields of each parameter, by its id, that :meth:`_adapt` to ``groups`` would leave."""
+        rule = self._choose_rule(groups)
+        fields: dict[int, tuple[str, ...]] = {}
+        for partition in self._partitions:
+            fields |= partition.fields_with(rule, groups)
+        return fields
 
     @property
     def partitions(self) -> Sequence[Partition]:
@@ -171,7 +220,8 @@ class Optimizer(ABC):
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Optimize further parameters, with hyper-parameters of their own. Does not block.
 
-        They join the launches there are: parameters, gradients and state move to larger memory on the device.
+        They join the launches there are: parameters, gradients and state move to larger memory on the device. If the
+        group is the first to need some state, such as momentum, the others get it too, and do not use it.
 
         Parameters
         ----------
@@ -181,29 +231,35 @@ class Optimizer(ABC):
         Raises
         ------
         HyperParameterError
-            If a hyper-parameter is out of range, a parameter is optimized already, or the group needs state that the
-            optimizer was not built with (momentum where no group had any).
+            If a hyper-parameter is out of range, or a parameter is optimized already.
         """
         if "params" not in group:
             raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
-        taken = 0 if self._plain is None else len(self._plain)
-        try:
-            added = self._new_group(group, f"parameter group {len(self.param_groups)}")
-            groups = [*self.param_groups, added]
-            _refuse_duplicates(groups)
-            if self._choose_rule(groups) != self._rule:
-                raise HyperParameterError(
-                    "the new parameter group needs optimizer state that no earlier group has; give at least one group "
-                    "momentum when the optimizer is built"
-                )
-            for partition in self._partitions:
-                partition.check()
-            self._partitions = self._partitioned(groups, self._partitions)
-        except NetclError:
-            if self._plain is not None:
-                self._plain.keep(taken)
-            raise
-        self.param_groups[:] = groups
+        with self._lock:
+            taken = 0 if self._plain is None else len(self._plain)
+            try:
+                added = self._new_group(group, f"parameter group {len(self.param_groups)}")
+                groups = [*self.param_groups, added]
+                _refuse_duplicates(groups)
+                rule = self._choose_rule(groups)
+                for partition in self._partitions:
+                    partition.check()
+                # All memory is taken before anything is changed.
+                partitions = self._partitioned(groups, rule)
+                new = [partition for partition in partitions if partition not in self._partitions]
+                changes = [partition.planned(rule, groups) for partition in partitions if partition not in new]
+            except BaseException:
+                if self._plain is not None:
+                    self._plain.keep(taken)
+                raise
+            for partition in new:
+                partition.adopt()
+            for change in changes:
+                if change is not None:
+                    change()
+            self._rule, self._partitions = rule, partitions
+            self.param_groups[:] = groups
+            self._versions = [group.version for group in groups]
 
     def step(
         self,
@@ -242,14 +298,15 @@ class Optimizer(ABC):
         """
         result = None if closure is None else closure()
         if grads is None:
-            self._enqueue(self._ready(max_norm), max_norm)
+            with self._lock:
+                self._enqueue(self._ready(max_norm), max_norm)
             return result
         if self._plain is None:
             raise NetclError(
                 "step(grads=...) is for an optimizer built from plain arrays; set the grad of each Tensor, or call "
                 "tape.backward(loss)"
             )
-        with self._plain.lent(grads) as gradients:
+        with self._lock, self._plain.lent(grads) as gradients:
             self._enqueue(self._ready(max_norm, gradients), max_norm)
         return result
 
@@ -268,18 +325,24 @@ class Optimizer(ABC):
         list of Span
             One element each, nonzero where a gradient was not finite. No byte of parameters or state changes then.
         """
-        live = self._ready(max_norm)
-        if not _measurable_together(live):
-            loss_scale = self._decided_together(live, loss_scale)
-        self._enqueue(live, max_norm, loss_scale)
-        return [partition.nonfinite for partition in live]
+        with self._lock:
+            live = self._ready(max_norm, measured=True)
+            if not _measurable_together(live):
+                loss_scale = self._decided_together(live, loss_scale)
+            self._enqueue(live, max_norm, loss_scale)
+            return [partition.nonfinite for partition in live]
 
     def unscale_gradients(self, loss_scale: Span) -> list[Span]:
         """Divide the gradients by the loss scale in place, for :class:`netcl.amp.GradScaler`. Does not block.
 
         Parameters and result are those of :meth:`scaled_step`.
         """
-        return [partition.unscale(loss_scale) for partition in self._ready(None)]
+        with self._lock:
+            live = self._ready(None)
+            for partition in live:
+                partition.leave_resting()
+            headers = [partition.measure(loss_scale) for partition in live]
+            return [partition.unscale(header) for partition, header in zip(live, headers, strict=True)]
 
     def _enqueue(self, live: Sequence[Partition], max_norm: float | None, loss_scale: Span | None = None) -> None:
         """Enqueue the step of each dtype; one norm and one decision for all of them."""
@@ -313,15 +376,21 @@ class Optimizer(ABC):
             backend.map(trace(maximum, (float32, header.dtype), stored=(float32,)), (found, flag), (found,))
         return pair
 
-    def _ready(self, max_norm: float | None, lent: Mapping[int, Array] | None = None) -> list[Partition]:
-        """The partitions with gradients, checked and with their hyper-parameters on the device."""
+    def _ready(
+        self, max_norm: float | None, lent: Mapping[int, Array] | None = None, *, measured: bool = False
+    ) -> list[Partition]:
+        """The partitions with gradients, checked, with all memory that a step takes and their hyper-parameters there.
+
+        ``measured`` says that the norm is taken, as it is with ``max_norm``.
+        """
         if self._plain is not None and lent is None:
             raise NetclError(
                 "this optimizer was built from plain arrays, which have no gradients of their own; pass them as "
                 "step(grads=[...])"
             )
         if max_norm is not None:
-            checks.positive("max_norm", max_norm)
+            if type(max_norm) is not float or not max_norm >= 0.0:
+                real("max_norm", max_norm, least=0.0, finite=False, error=HyperParameterError)
             if not _measurable_together(self._partitions):
                 held = ", ".join(f"{partition.dtype} on {partition.backend.device}" for partition in self._partitions)
                 raise HyperParameterError(
@@ -330,6 +399,8 @@ class Optimizer(ABC):
                 )
         for partition in self._partitions:
             partition.check()
+        if self._versions != [group.version for group in self.param_groups]:
+            self._adapt()
         if lent is None:
             live = [partition for partition in self._partitions if partition.collect()]
         else:
@@ -340,6 +411,7 @@ class Optimizer(ABC):
                 "call tape.backward(loss) first, and make sure that the loss depends on them"
             )
         for partition in live:
+            partition.prepare(measured=measured or max_norm is not None)
             partition.write_table()
         return live
 
@@ -352,8 +424,9 @@ class Optimizer(ABC):
             Forget them, which touches no memory: the next backward overwrites instead of adding. Otherwise fill them
             with zeros in place.
         """
-        for partition in self._partitions:
-            partition.release_gradients(set_to_none=set_to_none)
+        with self._lock:
+            for partition in self._partitions:
+                partition.release_gradients(set_to_none=set_to_none)
 
     def source(self) -> str:
         """The text of what runs a step, for reading. Does not block.
@@ -404,10 +477,11 @@ class Optimizer(ABC):
             fields |= partition.fields()
         hyper, entries = checkpoint.unpack(state, self.param_groups, fields)
         checked = [self._checked({**group, **values}) for group, values in zip(self.param_groups, hyper, strict=True)]
+        take_up = [partition.prepared_state(entries) for partition in self._partitions]
         for group, values in zip(self.param_groups, checked, strict=True):
             group.update(values)
-        for partition in self._partitions:
-            partition.write_state(entries)
+        for take in take_up:
+            take()
 
     def __repr__(self) -> str:
         def line(group: Mapping[str, Any]) -> str:

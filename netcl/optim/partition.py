@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import is_
@@ -12,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from netcl.arena import Arena, Segment, check_disjoint
-from netcl.array import STANDING, Array, Clock, Storage, relocations
-from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock, UpdateSource, View
+from netcl.arena import Arena, GradientArena, Home, check_disjoint
+from netcl.array import STANDING, Array, Clock, Storage, check_gradient, relocations
+from netcl.backends.base import CHUNK, HEADER, Span, StepBlock, UpdateSource, View
 from netcl.dtypes import DType
-from netcl.errors import DeviceMismatchError, ShapeError
-from netcl.expression import conversion
+from netcl.errors import DeviceMismatchError
+from netcl.expression import Expression, conversion
 from netcl.optim.checkpoint import Entry
 from netcl.optim.group import ParameterGroup
-from netcl.optim.master import with_master_weights, without_master_weights
-from netcl.optim.pending import PendingFactors
+from netcl.optim.master import with_master_weights
+from netcl.optim.pending import PendingFactors, scale_by
 from netcl.optim.rows import Rows
 from netcl.optim.rule import Rule
 
@@ -39,6 +40,8 @@ class _Operands:
 class Partition:
     """Arenas, step block and row map of the parameters of one backend and dtype.
 
+    Making one takes all memory that it needs; :meth:`adopt` then moves the parameters in.
+
     Parameters
     ----------
     parameters : sequence of Array
@@ -48,6 +51,8 @@ class Partition:
     groups : sequence of ParameterGroup
         All groups of the optimizer, as they are at each step.
     rule : Rule
+    lock : context manager
+        The optimizer's.
     earlier : Partition, optional
         One whose parameters are among these; its state and step counts are taken over, on the device.
 
@@ -68,31 +73,34 @@ class Partition:
         group_of: Sequence[int],
         groups: Sequence[ParameterGroup],
         rule: Rule,
+        lock: AbstractContextManager[Any],
         earlier: Partition | None = None,
     ) -> None:
         dtype = parameters[0].dtype
-        if dtype.compute is not dtype:
-            keeps = any(groups[number]["master_weights"] for number in group_of)
-            rule = with_master_weights(rule, dtype) if keeps else without_master_weights(rule)
-        self._rule = rule
-        self._expression = None if rule.fused_adam else rule.expression(dtype, dtype, rule.columns(groups[0]))
+        self.lock = lock
         self.arena = Arena(parameters)
         self.backend = self.arena.backend
         self.compute: DType = self.arena.dtype.compute
         self.parameters = [segment.array for segment in self.arena.segments]
+        number = {id(p): group for p, group in zip(parameters, group_of, strict=True)}
+        self._group_of = [number[id(p)] for p in self.parameters]
+        self._rule, columns, self._expression = self._chosen(rule, groups)
         # Plain arrays bring their gradients to each step.
         self._plain = self.parameters[0].storage.fixed
         self.gradients = Span(self.backend.alloc(0, dtype), 0, 0) if self._plain else self.arena.like(dtype)
         self.pending = PendingFactors(self.backend, self.gradients, self)
-        self.state = {name: self.arena.like(self.compute) for name in rule.state}
-        self._homes = [] if self._plain else [self._home(segment) for segment in self.arena.segments]
-        number = {id(p): group for p, group in zip(parameters, group_of, strict=True)}
+        segments = [] if self._plain else self.arena.segments
+        places = [(type(segment.array), segment.array.shape, segment.offset) for segment in segments]
+        self._homes = GradientArena(self.backend, self.gradients, places, self.pending)
+        names = dict.fromkeys((*self._rule.state, *(() if earlier is None else earlier.state)))
+        self.state: dict[str, Span] = {name: self.arena.like(self.compute) for name in names}
         chunks = [segment.chunks for segment in self.arena.segments]
-        self._rows = Rows(self.backend, self.compute, rule, groups, [number[id(p)] for p in self.parameters], chunks)
+        self._rows = Rows(self.backend, self.compute, self._rule, columns, groups, self._group_of, chunks)
         if earlier is not None:
             self._take_over(earlier)
-        # The gradients for which the active rows are right: a parameter's home, or None if it rests.
-        self._expected: list[Array | None] = list(self._homes)
+        self._earlier = earlier
+        # Which parameters have a gradient, as the active rows say; None if all of them.
+        self._active: list[bool] | None = None
         self._lent: set[int] = set(range(len(self.parameters)))
         # The coming step was decided by a clipping, whose factor is pending.
         self._decided = False
@@ -101,26 +109,74 @@ class Partition:
         self._records: Span | None = None
         self._clock = Clock()
         self._clocked: list[Storage] = []
+        self._checked_at = -1
+        self._bind()
+
+    def adopt(self) -> None:
+        """Move the parameters and their gradients in. Until then nothing outside has changed; takes no memory."""
+        earlier, self._earlier = self._earlier, None
+        known = {} if earlier is None else {id(p): i for i, p in enumerate(earlier.parameters)}
+        self.arena.gather()
+        if not self._plain:
+            for i, p in enumerate(self.parameters):
+                gradient, position = p.gradient, known.get(id(p), -1)
+                if earlier is not None and position >= 0 and gradient is earlier._homes.arrays[position]:
+                    self._homes.take_over(i, earlier._homes, position)
+                elif gradient is not None:
+                    p.gradient = self._take_in(gradient, self._homes.arrays[i])
+                p.grad_home = self._homes.home(i)
         self._checked_at = relocations.count
         self._follow()
-        self._bind()
 
     @property
     def dtype(self) -> DType:
         return self.arena.dtype
 
-    def _home(self, segment: Segment) -> Array:
-        p = segment.array
-        home = type(p)(self.arena.piece(segment, self.gradients.buffer, self.pending), p.shape)
-        if p.grad is not None:
-            self._take_in(p.grad, home)
-            p.grad = home
-        p.grad_home = home
-        return home
+    def home(self, index: int) -> Home:
+        """Where the gradient of one parameter belongs."""
+        return self._homes.home(index)
 
-    def _take_in(self, gradient: Array, home: Array) -> None:
-        _check_gradient(gradient, home.shape, self.backend)
+    def _chosen(
+        self, rule: Rule, groups: Sequence[Mapping[str, Any]]
+    ) -> tuple[Rule, tuple[str, ...], Expression | None]:
+        """The rule for the dtype of these parameters, its columns, and what is run if the backend has no own form."""
+        dtype = self.dtype
+        if self.is_narrow and any(groups[number]["master_weights"] for number in set(self._group_of)):
+            rule = with_master_weights(rule, dtype)
+        columns = rule.columns(groups[0])
+        return rule, columns, None if rule.fused_adam else rule.expression(dtype, dtype, columns)
+
+    def planned(self, rule: Rule, groups: Sequence[Mapping[str, Any]]) -> Callable[[], None] | None:
+        """Take the memory that another rule needs, and return what changes to it; None if nothing has to change.
+
+        State that there is already is kept, also where the rule does not use it. Does not block.
+        """
+        chosen, columns, expression = self._chosen(rule, groups)
+        if chosen == self._rule and columns == self._rows.columns:
+            return None
+        state = {name: self.arena.like(self.compute) for name in chosen.state if name not in self.state}
+        block = self._rows.with_rule(chosen, columns)
+
+        def change() -> None:
+            if block is not self._rows.block:
+                # Their header is written no more: the norm of a clipping, and its factor, stay as they are.
+                self._norm = None
+            self._rule, self._expression = chosen, expression
+            self.state |= state
+            self._rows.adopt(chosen, columns, block)
+            self._bind()
+
+        return change
+
+    def fields_with(self, rule: Rule, groups: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, ...]]:
+        """The state fields that each parameter would have after changing to a rule, by its id. Takes no memory."""
+        chosen, _, _ = self._chosen(rule, groups)
+        names = tuple(dict.fromkeys((*self.state, *chosen.state)))
+        return {id(p): names for p in self.parameters}
+
+    def _take_in(self, gradient: Array, home: Array) -> Array:
         self.backend.map(conversion(gradient.dtype, home.dtype), (gradient.view(),), (home.view(),))
+        return home
 
     def _take_over(self, earlier: Partition) -> None:
         """Go on from the state and step counts of a partition of fewer parameters."""
@@ -151,22 +207,45 @@ class Partition:
                     f"a parameter was {self.dtype} on {self.backend.device} when the optimizer was built and is now "
                     f"{p.dtype} on {p.device}; build the optimizer after model.to(...)"
                 )
+        self._homes.recover()
+        for i, p in enumerate(self.parameters):
+            if p.grad_home is None and not self._plain:
+                p.grad_home = self._homes.home(i)  # it came back from another device
         self._follow()
         self._checked_at = relocations.count
 
     def collect(self) -> bool:
         """Bring gradients given from elsewhere into the arena, note who has none, and say whether anybody has one."""
-        gradients = [p.grad for p in self.parameters]
-        if not all(map(is_, gradients, self._expected)):
-            active = {i for i, gradient in enumerate(gradients) if gradient is not None}
-            for i in active:
-                gradient, home = gradients[i], self._homes[i]
-                if gradient is not None and gradient is not home:
-                    self._take_in(gradient, home)
-                    self.parameters[i].grad = home
-            self._rows.split(active)
-            self._expected = [home if i in active else None for i, home in enumerate(self._homes)]
+        gradients = [p.gradient for p in self.parameters]
+        homes, active = self._homes.arrays, self._active
+        if active is None:
+            known = all(map(is_, gradients, homes))
+        else:
+            known = all(
+                map(is_, gradients, [home if there else None for home, there in zip(homes, active, strict=True)])
+            )
+        if not known:
+            present = {i for i, gradient in enumerate(gradients) if gradient is not None}
+            given = [i for i in present if gradients[i] is not homes[i]]
+            for i in given:
+                check_gradient(gradients[i], self.parameters[i])
+            places = [self._homes.claim(i) for i in given]
+            self._rows.split(present)
+            for i, place in zip(given, places, strict=True):
+                gradient = gradients[i]
+                assert gradient is not None
+                self.parameters[i].gradient = self._take_in(gradient, place)
+            resting = len(present) < len(gradients)
+            self._active = [i in present for i in range(len(gradients))] if resting else None
         return self._rows.any_active
+
+    def leave_resting(self) -> None:
+        """See that what is done to all gradients at once reaches none that a parameter has given up and somebody keeps.
+
+        To be called after :meth:`collect`.
+        """
+        if self._active is not None:
+            self._homes.leave(i for i, there in enumerate(self._active) if not there)
 
     def lend(self, gradients: Mapping[int, Array]) -> bool:
         """Take the gradients of plain arrays for the coming step, by the parameter's id; say whether there are any."""
@@ -181,6 +260,30 @@ class Partition:
         """Send the hyper-parameters to the device if any of them changed."""
         self._rows.write(self.pending.workers, prepared=self._decided)
 
+    def _leave_others(self) -> None:
+        """As :meth:`leave_resting`, at any time."""
+        gradients, homes = [p.gradient for p in self.parameters], self._homes.arrays
+        if not all(map(is_, gradients, homes)):
+            others = [i for i, home in enumerate(homes) if gradients[i] is not home]
+            del gradients  # which would count as somebody who sees them
+            self._homes.leave(others)
+
+    def prepare(self, *, measured: bool) -> None:
+        """Do what may take memory, before any step of the optimizer is enqueued."""
+        if self.arena.gather():
+            self._bind()
+        if self._norm is not None and not self._folds(measured):
+            self._hand_over_norm()
+
+    def _folds(self, measured: bool) -> bool:
+        """Whether a clipping that nothing came in between has measured and decided the coming step."""
+        return self._decided and self.pending.clip is not None and not measured and not self._rows.renew
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether these parameters may have master weights."""
+        return self.compute is not self.arena.dtype
+
     def enqueue(
         self, max_norm: float | None = None, loss_scale: Span | None = None, records: Span | None = None
     ) -> None:
@@ -188,19 +291,15 @@ class Partition:
 
         ``records`` are those of the norm of more gradients than these, if they decide the step together.
         """
-        if self.arena.gather():
-            self._bind()
         rows = self._rows
         measured = max_norm is not None or loss_scale is not None
-        # A clipping that nothing came in between has measured and decided this step.
-        folded = self._decided and self.pending.clip is not None and not measured and not rows.renew
+        folded = self._decided and self._folds(measured)
         if not folded:
             rows.renew |= self._decided
             self.pending.settle_clip()
         if measured:
             self._measure_step(math.inf if max_norm is None else max_norm, 2.0, loss_scale, records)
         elif rows.renew and not folded:
-            self._hand_over_norm()
             self.backend.prepare_step(rows.block)
         self._launch(advance=not (measured or folded or rows.renew))
         rows.block.slot ^= 1
@@ -211,37 +310,37 @@ class Partition:
         for storage in self._clocked:
             storage.version += 1
 
-    def clip(self, max_norm: float, ord: float) -> Storage | None:
-        """Decide the coming step for gradients clipped to ``max_norm``; what returns holds their norm. Does not block.
+    def clip(self, max_norm: float, ord: float) -> tuple[Storage, Span] | None:
+        """Decide the coming step for gradients clipped to ``max_norm``. Does not block.
 
-        The factor is left for the step to fold. Whoever reads the gradients first finds them clipped. Returns None if
-        there is no gradient.
+        The factor is left for the step to fold. Whoever reads the gradients first finds them clipped. Returns what
+        holds their norm, and the header with all that was found; None if there is no gradient.
         """
-        self.check()
-        if not self.collect():
-            return None
-        self.pending.settle_clip()
-        self._decided = False
-        self.write_table()
-        if self.arena.gather():
-            self._bind()
-        self._measure_step(max_norm, ord)
-        header = self._rows.block.header
-        self.pending.clip = _entry(header, "multiplier")
-        self._decided, self._rows.renew = True, False
-        norm = Storage(self.backend, header.buffer, header.offset + HEADER.index("norm"), 1)
-        self._norm = weakref.ref(norm)
-        return norm
+        with self.lock:
+            self.check()
+            if not self.collect():
+                return None
+            self.leave_resting()
+            self.prepare(measured=True)
+            self.pending.settle_clip()
+            self._decided = False
+            self.write_table()
+            self._measure_step(max_norm, ord)
+            header = self._rows.block.header
+            self.pending.clip = header
+            self._decided, self._rows.renew = True, False
+            norm = Storage(self.backend, header.buffer, header.offset + HEADER.index("norm"), 1)
+            self._norm = weakref.ref(norm)
+            return norm, header
 
     def clips_as_one(self, owners: Sequence[Array]) -> bool:
         """Whether ``owners`` are all parameters that have a gradient, each in the arena."""
-        held = {id(p) for p, home in zip(self.parameters, self._homes, strict=True) if p.grad is home}
-        return held == set(map(id, owners)) and held == {id(p) for p in self.parameters if p.grad is not None}
+        held = {id(p) for p, home in zip(self.parameters, self._homes.arrays, strict=True) if p.gradient is home}
+        return held == set(map(id, owners)) and held == {id(p) for p in self.parameters if p.gradient is not None}
 
     def _measure_step(
         self, max_norm: float, ord: float, loss_scale: Span | None = None, records: Span | None = None
     ) -> None:
-        self._hand_over_norm()
         if records is None:
             records = self._partials(ord)
         self.backend.prepare_step(self._rows.block, records, ord=ord, max_norm=max_norm, loss_scale=loss_scale)
@@ -249,8 +348,6 @@ class Partition:
     def record_count(self) -> int:
         """How many values the records of a norm of these gradients have."""
         self.pending.settle_clip()
-        if self.arena.gather():
-            self._bind()
         assert self._records is not None
         return self._records.size
 
@@ -273,12 +370,13 @@ class Partition:
 
         The division is folded into the coming step, its norm included. Whoever reads a gradient first finds the mean.
         """
-        self.pending.settle()
-        self.pending.workers = workers
         if workers != 1:
             host_dtype = np.float64 if self.compute.itemsize == 8 else np.float32
             self._mean = Span(self.backend.alloc(1, self.compute), 0, 1)
             self.backend.upload(np.array([1.0 / workers], host_dtype), self._mean)
+        self.pending.settle()
+        self._leave_others()
+        self.pending.workers = workers
 
     @property
     def nonfinite(self) -> Span:
@@ -288,17 +386,14 @@ class Partition:
     def measure(self, loss_scale: Span) -> Span:
         """A header with the norm, finiteness and multiplier of the gradients as they are. Does not block."""
         self.pending.settle_clip()
-        if self.arena.gather():
-            self._bind()
         header = Span(self.backend.alloc(len(HEADER), self.compute), 0, len(HEADER))
         self.backend.fill(header, 0)
         self.backend.prepare_step(StepBlock(header), self._partials(2.0), loss_scale=loss_scale)
         return header
 
-    def unscale(self, loss_scale: Span) -> Span:
-        """Divide the gradients by the loss scale in place; nonzero if one was not finite. Does not block."""
-        header = self.measure(loss_scale)
-        self.backend.scale(_entry(header, "multiplier"), self.gradients)
+    def unscale(self, header: Span) -> Span:
+        """Multiply the gradients by what :meth:`measure` found; nonzero if one was not finite. Does not block."""
+        scale_by(self.backend, header, self.gradients)
         return _entry(header, "nonfinite")
 
     def _bind(self, lent: Mapping[int, Array] | None = None) -> None:
@@ -315,7 +410,7 @@ class Partition:
             _Operands(
                 run.parameters,
                 gradient,
-                tuple(run.within(span) for span in self.state.values()),
+                tuple(run.within(self.state[name]) for name in self._rule.state),
                 Span(row_map, run.offset // CHUNK, -(-run.parameters.size // CHUNK)),
             )
             for run, gradient in zip(runs, gradients, strict=True)
@@ -358,19 +453,23 @@ class Partition:
 
     def release_gradients(self, *, set_to_none: bool) -> None:
         """Forget the gradients, or set them to zero in place."""
-        self.pending.drop()
         if set_to_none:
             for p in self.parameters:
-                p.grad = None
+                p.gradient = None
+            pending = self.pending
+            if (pending.clip is not None or pending.workers != 1) and not self._homes.anybody_sees():
+                pending.drop()
             return
+        self._leave_others()
+        self.pending.drop()
         self.backend.fill(self.gradients, 0)
-        for p, home in zip(self.parameters, self._homes, strict=True):
-            if p.grad is not None:
-                p.grad = home
+        for p, home in zip(self.parameters, self._homes.arrays, strict=True):
+            if p.gradient is not None:
+                p.gradient = home
 
     def has_gradients(self) -> bool:
-        """Whether any parameter has its gradient in the arena."""
-        return any(p.grad is home for p, home in zip(self.parameters, self._homes, strict=True))
+        """Whether any parameter has its gradient in the arena, or anybody else keeps one there."""
+        return any(map(is_, [p.gradient for p in self.parameters], self._homes.arrays)) or self._homes.anybody_sees()
 
     def fields(self) -> dict[int, tuple[str, ...]]:
         """The state fields of each parameter, by its id."""
@@ -391,37 +490,41 @@ class Partition:
             for i, segment in enumerate(self.arena.segments)
         }
 
-    def write_state(self, entries: Mapping[int, Entry]) -> None:
-        """Take up the state that a checkpoint has for each parameter. Enqueues; does not block."""
+    def prepared_state(self, entries: Mapping[int, Entry]) -> Callable[[], None]:
+        """Take the memory for the state that a checkpoint has for each parameter, and return what takes it up.
+
+        Nothing is changed before that is called. Enqueues; does not block.
+        """
         host_dtype = np.float64 if self.compute.itemsize == 8 else np.float32
         host = {name: np.zeros(self.arena.size, host_dtype) for name in self.state}
         for segment in self.arena.segments:
             for name, values in entries[id(segment.array)].fields.items():
                 host[name][segment.offset : segment.offset + segment.size] = values.reshape(-1)
-        for name, values in host.items():
-            self.backend.upload(values, self.state[name])
-        self.pending.settle_clip()
-        self._decided = False
-        self._hand_over_norm()
-        self._rows.restore([entries[id(p)].step for p in self.parameters])
-        self._expected = list(self._homes)
+        steps = [entries[id(p)].step for p in self.parameters]
+        block = self._rows.block_for(steps)
+
+        def take_up() -> None:
+            for name, values in host.items():
+                self.backend.upload(values, self.state[name])
+            self.pending.settle_clip()
+            self._decided = False
+            self._norm = None  # the header that holds it is written no more
+            self._rows.restore(steps, block)
+            self._active, self._lent = None, set(range(len(self.parameters)))
+
+        return take_up
+
+    def write_state(self, entries: Mapping[int, Entry]) -> None:
+        """Take up the state that a checkpoint has for each parameter. Enqueues; does not block."""
+        self.prepared_state(entries)()
 
 
 def check_parameters(parameters: Sequence[Array]) -> None:
     """Refuse what no partition can hold, before anything is moved."""
     check_disjoint(parameters)
     for p in parameters:
-        if p.grad is not None:
-            _check_gradient(p.grad, p.shape, p.backend)
-
-
-def _check_gradient(gradient: Array, shape: tuple[int, ...], backend: Backend) -> None:
-    if gradient.shape != shape:
-        raise ShapeError(f"a parameter of shape {shape} has a gradient of shape {gradient.shape}; they must be equal")
-    if gradient.backend is not backend:
-        raise DeviceMismatchError(
-            f"a parameter on {backend.device} has a gradient on {gradient.device}; move it with to()"
-        )
+        if p.gradient is not None:
+            check_gradient(p.gradient, p)
 
 
 def _common(old: Arena, new: Arena) -> list[tuple[int, int, int]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import weakref
+from functools import cache
 from typing import TYPE_CHECKING
 
-from netcl.backends.base import Backend, Span
+from netcl.backends.base import HEADER, SHIFT, Backend, Span, View
+from netcl.dtypes import DType
+from netcl.expression import Expression, Node, trace, where
 
 if TYPE_CHECKING:
     from netcl.optim.partition import Partition
@@ -17,7 +20,7 @@ class PendingFactors:
     Attributes
     ----------
     clip : Span or None
-        One element on the device, the factor of a clipping.
+        The header on the device that holds the factor of a clipping.
     workers : int
         The gradients are sums over so many workers, and are to be read as their mean.
     partition : weak reference to Partition
@@ -37,7 +40,7 @@ class PendingFactors:
             return
         partition = self.partition()
         if partition is not None and not partition.has_gradients():
-            self.drop()
+            self.drop()  # neither a parameter nor anybody else has any of them
             return
         self.settle_clip()
         if self.workers != 1:
@@ -47,10 +50,31 @@ class PendingFactors:
     def settle_clip(self) -> None:
         """Apply the factor of a clipping, if one is pending."""
         if self.clip is not None:
-            factor, self.clip = self.clip, None
-            self._backend.scale(factor, self._gradients)
+            header, self.clip = self.clip, None
+            scale_by(self._backend, header, self._gradients)
 
     def drop(self) -> None:
         """Forget them: the gradients they belong to are gone."""
         self.clip = None
         self.workers = 1
+
+
+def scale_by(backend: Backend, header: Span, x: Span) -> None:
+    """Multiply ``x`` by the multiplier and shift of a step header. Enqueues; does not block."""
+
+    def entry(name: str) -> View:
+        return View(header.buffer, header.offset + HEADER.index(name), (x.size,), (0,))
+
+    view = View(x.buffer, x.offset, (x.size,), (1,))
+    backend.map(_scaled(x.dtype, header.dtype), (view, entry("shift"), entry("multiplier")), (view,))
+
+
+@cache
+def _scaled(x: DType, header: DType) -> Expression:
+    prescale = 2.0 ** -SHIFT[header.itemsize]
+
+    def scaled(x: Node, shift: Node, multiplier: Node) -> Node:
+        result: Node = where(shift == 0, x, x * prescale) * multiplier
+        return result
+
+    return trace(scaled, (x, header, header), stored=(x,))

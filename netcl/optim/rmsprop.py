@@ -6,26 +6,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netcl.backends import Selection
-from netcl.expression import Node, maximum, sqrt
+from netcl.errors import HyperParameterError
+from netcl.expression import Node, maximum, sqrt, where
 from netcl.optim import checks
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
+from netcl.validation import flag
 
 
 def _update(p: Node, g: Node, s: Any, h: Any, *, centered: bool, momentum: bool) -> tuple[Node, ...]:
+    """The rule with the state that some group needs; a group that does not need it leaves it alone."""
     g = g + h.weight_decay * p
     square_avg = h.alpha * s.square_avg + h.one_minus_alpha * (g * g)
     state = [square_avg]
     variance = square_avg
     if centered:
-        grad_avg = h.alpha * s.grad_avg + h.one_minus_alpha * g
+        here = h.centered != 0.0
+        grad_avg = where(here, h.alpha * s.grad_avg + h.one_minus_alpha * g, s.grad_avg)
         state.append(grad_avg)
         # Rounding can leave the difference a little below zero, whose root would be NaN.
-        variance = maximum(square_avg - grad_avg * grad_avg, 0.0)
+        variance = where(here, maximum(square_avg - grad_avg * grad_avg, 0.0), square_avg)
     step = g / (sqrt(variance) + h.eps)
     if momentum:
-        step = h.momentum * s.momentum_buffer + step
-        state.append(step)
+        gathers = h.momentum != 0.0
+        gathered = where(gathers, h.momentum * s.momentum_buffer + step, s.momentum_buffer)
+        state.append(gathered)
+        step = where(gathers, gathered, step)
     return (p - h.lr * step, *state)
 
 
@@ -57,6 +63,7 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
         "eps": group["eps"],
         "weight_decay": group["weight_decay"],
         "momentum": group["momentum"],
+        "centered": float(group["centered"]),
     }
 
 
@@ -67,12 +74,18 @@ _RULES = {
     (True, True): Rule(rmsprop_centered_momentum, _hyper, ("square_avg", "grad_avg", "momentum_buffer")),
 }
 
+
+def _rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
+    return _RULES[any(group["centered"] for group in groups), any(group["momentum"] > 0.0 for group in groups)]
+
+
 _CHECKS = {
     "lr": checks.not_negative,
     "alpha": checks.fraction,
     "eps": checks.not_negative,
     "weight_decay": checks.not_negative,
     "momentum": checks.not_negative,
+    "centered": lambda name, value: flag(name, value, error=HyperParameterError),
 }
 
 
@@ -103,7 +116,7 @@ class RMSProp(Optimizer):
     momentum : float, default 0.0
         Share of the velocity that is kept, at least 0.
     centered : bool, default False
-        Divide by an estimate of the standard deviation instead of the root mean square.
+        Divide by an estimate of the standard deviation instead of the root mean square. Each group may say for itself.
     maximize : bool, default False
         Ascend instead of descend.
     master_weights : bool, default True
@@ -132,6 +145,8 @@ class RMSProp(Optimizer):
     A. Graves, "Generating Sequences With Recurrent Neural Networks", 2013.
     """
 
+    _fixed = ("centered",)
+
     def __init__(
         self,
         params: Parameters,
@@ -152,11 +167,8 @@ class RMSProp(Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "momentum": momentum,
+            "centered": centered,
             "maximize": maximize,
             "master_weights": master_weights,
         }
-
-        def rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
-            return _RULES[bool(centered), any(group["momentum"] > 0.0 for group in groups)]
-
-        super().__init__(params, defaults, rule, _CHECKS, backend=backend)
+        super().__init__(params, defaults, _rule, _CHECKS, backend=backend)

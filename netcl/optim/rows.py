@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from netcl.backends.base import COUNTERS, HEADER, ROW, Backend, Span, StepBlock
+from netcl.backends.base import COUNT_BASE, COUNTERS, HEADER, ROW, Backend, Span, StepBlock
 from netcl.dtypes import DType, uint16
 from netcl.optim.group import ParameterGroup
 from netcl.optim.rule import Rule
@@ -32,6 +32,8 @@ class Rows:
     compute : DType
         The dtype of the step block.
     rule : Rule
+    columns : tuple of str
+        Those of the rule.
     groups : sequence of ParameterGroup
         All groups of the optimizer, as they are at each step.
     group_of : sequence of int
@@ -53,6 +55,7 @@ class Rows:
         backend: Backend,
         compute: DType,
         rule: Rule,
+        columns: tuple[str, ...],
         groups: Sequence[ParameterGroup],
         group_of: Sequence[int],
         chunks: Sequence[int],
@@ -63,7 +66,7 @@ class Rows:
         self._groups = groups
         self._group_of = group_of
         self._chunks = chunks
-        self.columns = rule.columns(groups[0])
+        self.columns = columns
         self._host_dtype = np.float64 if compute.itemsize == 8 else np.float32
         self._rows = [
             Row(number, {i for i, group in enumerate(group_of) if group == number}) for number in sorted(set(group_of))
@@ -85,10 +88,23 @@ class Rows:
         rows = [Row(row.group, {position[i] for i in row.members}) for row in earlier._rows]
         known = set().union(*(row.members for row in rows))
         self._rows = rows + [Row(row.group, row.members - known) for row in self._rows if row.members - known]
-        self.block = self._enlarged(earlier.block, len(self._rows))
+        self.block = self._continued(earlier.block, max(8, 2 * len(self._rows), earlier.block.rows))
         self._upload_map()
 
-    def _new_block(self, rows: int) -> StepBlock:
+    def with_rule(self, rule: Rule, columns: tuple[str, ...]) -> StepBlock:
+        """A block with the columns of another rule, which continues these counters; for :meth:`adopt`."""
+        return self.block if columns == self.columns else self._continued(self.block, self.block.rows, columns)
+
+    def adopt(self, rule: Rule, columns: tuple[str, ...], block: StepBlock) -> None:
+        """Follow another rule from now on."""
+        self._rule, self.columns = rule, columns
+        if block is not self.block:
+            self.block, self.renew = block, True
+        self._table, self._versions = np.zeros(0), []
+
+    def _new_block(self, rows: int, columns: tuple[str, ...] | None = None) -> StepBlock:
+        columns = self.columns if columns is None else columns
+
         def span(values: np.ndarray[Any, Any]) -> Span:
             made = Span(self._backend.alloc(values.size, self._compute), 0, values.size)
             self._backend.upload(values.astype(self._host_dtype).reshape(-1), made)
@@ -96,10 +112,9 @@ class Rows:
 
         header = np.zeros(len(HEADER))
         header[HEADER.index("multiplier")] = 1.0
-        counters = np.zeros((rows, len(COUNTERS)))
-        counters[:, COUNTERS.index("step")] = 1.0
-        hyper = np.zeros((rows, len(self.columns)))
-        return StepBlock(span(header), self.columns, span(hyper), (span(counters), span(counters)), rows)
+        counters = _counters([0] * rows, self._host_dtype)
+        hyper = np.zeros((rows, len(columns)))
+        return StepBlock(span(header), columns, span(hyper), (span(counters), span(counters)), rows)
 
     def _upload_map(self) -> None:
         row_of = np.zeros(len(self._chunks), np.uint16)
@@ -109,30 +124,30 @@ class Rows:
 
     def split(self, active: set[int]) -> None:
         """Give parameters that take different steps from now on rows of their own, each with the steps so far."""
-        added = False
         before = [row.active for row in self._rows]
-        for number, row in enumerate(list(self._rows)):
-            moving = row.members & active
-            if moving and moving != row.members:
-                self._grow(len(self._rows) + 1)
-                self._copy_counters(number, len(self._rows))
-                self._rows.append(Row(row.group, row.members - moving, active=False))
-                row.members = moving
-                added = True
-            row.active = bool(moving)
-        if added:
+        parted = [number for number, row in enumerate(self._rows) if row.members & active and not row.members <= active]
+        # What takes memory, and may find none, comes before any row is changed.
+        self._grow(len(self._rows) + len(parted))
+        for number in parted:
+            row = self._rows[number]
+            self._copy_counters(number, len(self._rows))
+            self._rows.append(Row(row.group, row.members - active, active=False))
+            row.members = row.members & active
+        for row in self._rows:
+            row.active = bool(row.members & active)
+        if parted:
             self._upload_map()
         if before != [row.active for row in self._rows]:
             self._versions = []
 
     def _grow(self, rows: int) -> None:
         if rows > self.block.rows:
-            self.block = self._enlarged(self.block, rows)
+            self.block = self._continued(self.block, max(8, 2 * rows))
             self._table = np.zeros(0)
 
-    def _enlarged(self, old: StepBlock, rows: int) -> StepBlock:
-        """A block with room for more rows, which continues the counters of an old one."""
-        block = self._new_block(max(8, 2 * rows, old.rows))
+    def _continued(self, old: StepBlock, rows: int, columns: tuple[str, ...] | None = None) -> StepBlock:
+        """A block of at least as many rows, which continues the counters of an old one."""
+        block = self._new_block(rows, columns)
         block.slot = old.slot
         for source, target in zip(counters_of(old), counters_of(block), strict=True):
             used = Span(target.buffer, 0, source.size)
@@ -187,24 +202,44 @@ class Rows:
         counters = self._backend.download(counters_of(self.block)[self.block.slot]).reshape(-1, len(COUNTERS))
         taken: dict[int, int] = {}
         for row, counter in zip(self._rows, counters, strict=False):
-            taken |= dict.fromkeys(row.members, int(counter[0]) - 1)
+            low, middle, high = (int(digit) for digit in counter[_DIGITS])
+            taken |= dict.fromkeys(row.members, low + COUNT_BASE * (middle + COUNT_BASE * high) - 1)
         return taken
 
-    def restore(self, steps: Sequence[int]) -> None:
-        """Go on from these step counts, one for each parameter. Does not block."""
-        rows: dict[tuple[int, int], set[int]] = {}
-        for i, (group, step) in enumerate(zip(self._group_of, steps, strict=True)):
-            rows.setdefault((group, step), set()).add(i)
+    def block_for(self, steps: Sequence[int]) -> StepBlock:
+        """A block that goes on from these step counts, one for each parameter; for :meth:`restore`."""
+        return self._new_block(max(8, 2 * len(self._by_step(steps))))
+
+    def restore(self, steps: Sequence[int], block: StepBlock) -> None:
+        """Go on from these step counts, in a block of :meth:`block_for`. Does not block."""
+        rows = self._by_step(steps)
         self._rows = [Row(group, members) for (group, _), members in rows.items()]
-        self.block = self._new_block(max(8, 2 * len(self._rows)))
-        counters = np.zeros((self.block.rows, len(COUNTERS)), self._host_dtype)
-        counters[:, 0] = 1.0
-        for number, (_, step) in enumerate(rows):
-            counters[number, 0] = step + 1
-        for slot in counters_of(self.block):
+        self.block = block
+        taken = [step for _, step in rows]
+        counters = _counters(taken + [0] * (block.rows - len(taken)), self._host_dtype)
+        for slot in counters_of(block):
             self._backend.upload(counters.reshape(-1), slot)
         self._upload_map()
         self._table, self._versions, self.renew = np.zeros(0), [], True
+
+    def _by_step(self, steps: Sequence[int]) -> dict[tuple[int, int], set[int]]:
+        rows: dict[tuple[int, int], set[int]] = {}
+        for i, (group, step) in enumerate(zip(self._group_of, steps, strict=True)):
+            rows.setdefault((group, step), set()).add(i)
+        return rows
+
+
+_DIGITS = [COUNTERS.index(f"count_{digit}") for digit in ("low", "middle", "high")]
+
+
+def _counters(taken: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+    """Counter rows of parameters that have taken so many steps."""
+    counters = np.zeros((len(taken), len(COUNTERS)), dtype)
+    for row, step in zip(counters, taken, strict=True):
+        coming = step + 1
+        row[COUNTERS.index("step")] = np.uint64(coming).astype(dtype)  # rounds once, as it does on a device
+        row[_DIGITS] = coming % COUNT_BASE, coming // COUNT_BASE % COUNT_BASE, coming // COUNT_BASE**2
+    return counters
 
 
 def counters_of(block: StepBlock) -> tuple[Span, Span]:

@@ -21,8 +21,11 @@ def sgd(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
 def sgd_with_momentum(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
     """A step along the velocity, or along the gradient looked up ahead of it."""
     g = g + h.weight_decay * p
-    velocity = h.momentum * s.velocity + h.one_minus_dampening * g
-    return p - h.lr * where(h.nesterov != 0.0, g + h.momentum * velocity, velocity), velocity
+    # A group without momentum takes the plain step, and leaves the velocity that it has or is yet to gather alone.
+    gathers = h.momentum != 0.0
+    velocity = where(gathers, h.momentum * s.velocity + h.one_minus_dampening * g, s.velocity)
+    ahead = where(h.nesterov != 0.0, g + h.momentum * velocity, velocity)
+    return p - h.lr * where(gathers, ahead, g), velocity
 
 
 def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
@@ -30,11 +33,9 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _hyper_momentum(group: Mapping[str, Any]) -> dict[str, float]:
-    # A group without momentum takes the plain step, which dampening does not touch.
-    dampening = group["dampening"] if group["momentum"] > 0.0 else 0.0
     return _hyper(group) | {
         "momentum": group["momentum"],
-        "one_minus_dampening": 1.0 - dampening,
+        "one_minus_dampening": 1.0 - group["dampening"],
         "nesterov": float(group["nesterov"]),
     }
 
