@@ -177,13 +177,13 @@ def test_growth_backoff_and_floor(backend):
     assert scaler.steps_skipped == 4
 
 
-def test_the_scale_does_not_grow_to_infinity(backend):
+def test_the_scale_does_not_grow_beyond_what_float32_inverts(backend):
     w = parameter([0.0], backend)
-    optimizer, scaler = SGD([w], lr=0.0), GradScaler(init_scale=2.0**127, growth_interval=1)
+    optimizer, scaler = SGD([w], lr=0.0), GradScaler(init_scale=2.0**126, growth_interval=1)
     scaled_backward(scaler, w, [0.0])
     scaler.step(optimizer)
     scaler.update()
-    assert scaler.get_scale() == 2.0**127
+    assert scaler.get_scale() == 2.0**126
 
 
 def test_clipping_sees_unscaled_gradients(backend):

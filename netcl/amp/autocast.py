@@ -9,6 +9,7 @@ from typing import Self
 from netcl.dtypes import DType, as_dtype, bfloat16, float16
 from netcl.errors import DTypeError
 from netcl.precision import set_product_dtype
+from netcl.validation import flag
 
 
 class autocast(ContextDecorator):
@@ -54,7 +55,7 @@ class autocast(ContextDecorator):
         if chosen is not float16 and chosen is not bfloat16:
             raise DTypeError(f"autocast takes float16 or bfloat16, got {chosen}; use enabled=False for full precision")
         self.dtype = chosen
-        self.enabled = enabled
+        self.enabled = flag("enabled", enabled)
         self._outer: list[DType | None] = []
 
     def __enter__(self) -> Self:

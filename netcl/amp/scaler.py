@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from netcl import validation
 from netcl.array import Array
 from netcl.backends.base import Backend, Span, View
 from netcl.dtypes import DType, float32
-from netcl.errors import DeviceMismatchError, HyperParameterError, NetclError, StateError
-from netcl.expression import Expression, Node, isfinite, logical_and, maximum, trace, where
+from netcl.errors import ArgumentError, DeviceMismatchError, DTypeError, HyperParameterError, NetclError, StateError
+from netcl.expression import Expression, Node, logical_and, maximum, trace, where
 
 A = TypeVar("A", bound=Array)
 
 _FIELDS = ("scale", "found_nonfinite", "growth_tracker", "steps_skipped")
 """What the scaler keeps on the device; the first two are what ``prepare_step`` reads."""
+
+_SAVED = ("scale", "growth_factor", "backoff_factor", "growth_interval", "growth_tracker")
+"""What every scaler's state has, torch's too."""
+
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**126
+"""Between these a float32 number and its inverse are both normal: devices may take what is less for zero."""
+
+_MOST_COUNTED = 1 << 24
+"""Up to here float32, which is what the device counts in, has every integer."""
 
 
 class ScaledStep(Protocol):
@@ -46,13 +58,13 @@ class GradScaler:
     Parameters
     ----------
     init_scale : float, default 65536.0
-        First loss scale, greater than 0.
+        First loss scale, from 2**-126 to 2**126: there float32 holds it and its inverse.
     growth_factor : float, default 2.0
         Greater than 1.
     backoff_factor : float, default 0.5
         In (0, 1).
     growth_interval : int, default 2000
-        Finite steps in a row before the scale grows, at least 1.
+        Finite steps in a row before the scale grows, from 1 to 2**24, which is as far as the device counts.
     enabled : bool, default True
         With False every method passes through, so that one script trains with and without.
     min_scale : float, default 1.0
@@ -84,7 +96,7 @@ class GradScaler:
     Notes
     -----
     As ``torch.amp.GradScaler``, with a floor under the scale (in torch 200 overflows drive it to 0), a growth that
-    stops before infinity, and skipped steps that can be counted. Source: P. Micikevicius et al., 2017.
+    stops at 2**126, and skipped steps that can be counted. Source: P. Micikevicius et al., 2017.
     """
 
     def __init__(
@@ -97,26 +109,28 @@ class GradScaler:
         *,
         min_scale: float = 1.0,
     ) -> None:
-        if not 0.0 < init_scale < float("inf"):
-            raise HyperParameterError(f"init_scale must be finite and greater than 0, got {init_scale!r}")
-        if not growth_factor > 1.0:
-            raise HyperParameterError(f"growth_factor must be greater than 1, got {growth_factor!r}")
-        if not 0.0 < backoff_factor < 1.0:
-            raise HyperParameterError(f"backoff_factor must lie in (0, 1), got {backoff_factor!r}")
-        if growth_interval < 1:
-            raise HyperParameterError(f"growth_interval must be at least 1, got {growth_interval!r}")
-        if not 0.0 < min_scale <= init_scale:
-            raise HyperParameterError(f"min_scale must lie in (0, init_scale={init_scale}], got {min_scale!r}")
-        self.growth_factor = float(growth_factor)
-        self.backoff_factor = float(backoff_factor)
-        self.growth_interval = int(growth_interval)
-        self.min_scale = float(min_scale)
-        self._enabled = bool(enabled)
-        self._values = np.array([init_scale, 0.0, 0.0, 0.0], np.float32)
+        self._enabled = validation.flag("enabled", enabled, error=HyperParameterError)
+        scale = _scale("init_scale", init_scale)
+        self._settle(growth_factor, backoff_factor, growth_interval)
+        self.min_scale = _scale("min_scale", min_scale)
+        if self.min_scale > scale:
+            raise HyperParameterError(
+                f"min_scale must be at most init_scale={init_scale!r}, got {min_scale!r}; the scale starts above it"
+            )
+        self._values = np.array([scale, 0.0, 0.0, 0.0], np.float32)
         self._backend: Backend | None = None
         self._state: Span | None = None
         self._unscaled: dict[int, list[Span]] = {}
         self._stepped: dict[int, Sequence[Span]] = {}
+
+    def _settle(self, growth_factor: float, backoff_factor: float, growth_interval: int) -> None:
+        """Keep these settings, if the float32 numbers that the device computes with are right too."""
+        growth = _rounded("growth_factor", growth_factor, above=1.0)
+        backoff = _rounded("backoff_factor", backoff_factor, above=0.0, below=1.0)
+        interval = validation.integer(
+            "growth_interval", growth_interval, least=1, most=_MOST_COUNTED, error=HyperParameterError
+        )
+        self.growth_factor, self.backoff_factor, self.growth_interval = growth, backoff, interval
 
     def is_enabled(self) -> bool:
         """Whether losses are scaled."""
@@ -134,7 +148,20 @@ class GradScaler:
         -------
         Tensor
             In float32 or wider. Enqueues work; does not block.
+
+        Raises
+        ------
+        DTypeError
+            If ``outputs`` is not a floating-point Tensor.
         """
+        if not isinstance(outputs, Array):
+            raise DTypeError(
+                f"scale() takes the loss, a Tensor, got {validation.shown(outputs)}; scale losses one by one"
+            )
+        if not outputs.dtype.is_floating:
+            raise DTypeError(
+                f"scale() takes a floating-point loss, got one of dtype {outputs.dtype}; only such a loss has gradients"
+            )
         if not self._enabled:
             return outputs
         backend, state = self._on(outputs.backend)
@@ -162,6 +189,7 @@ class GradScaler:
         NetclError
             If it was called already since the last ``update``, or after ``step``.
         """
+        _check_optimizer("unscale_()", optimizer)
         if not self._enabled:
             return
         if id(optimizer) in self._unscaled or id(optimizer) in self._stepped:
@@ -182,6 +210,7 @@ class GradScaler:
         NetclError
             If the optimizer was stepped already since the last ``update``, or has no gradients.
         """
+        _check_optimizer("step()", optimizer)
         if not self._enabled:
             optimizer.step(max_norm=max_norm)
             return
@@ -197,18 +226,25 @@ class GradScaler:
         Parameters
         ----------
         new_scale : float, optional
-            Take this scale instead.
+            Take this scale instead; at least ``min_scale``.
 
         Raises
         ------
+        HyperParameterError
+            If ``new_scale`` is out of range.
         NetclError
             If no optimizer was stepped or unscaled since the last call.
         """
+        if new_scale is not None:
+            new_scale = _scale("new_scale", new_scale)
+            if new_scale < self.min_scale:
+                raise HyperParameterError(
+                    f"new_scale must be at least min_scale={self.min_scale}, got {new_scale}; build the scaler with a "
+                    "lower min_scale"
+                )
         if not self._enabled:
             return
         if new_scale is not None:
-            if not 0.0 < new_scale < float("inf"):
-                raise HyperParameterError(f"new_scale must be finite and greater than 0, got {new_scale!r}")
             self._values[0] = new_scale
             if self._backend is not None and self._state is not None:
                 self._backend.fill(_one(self._state, 0), new_scale)
@@ -253,25 +289,63 @@ class GradScaler:
         Raises
         ------
         StateError
-            If an entry is missing (``_growth_tracker`` counts as torch's name); nothing is changed then.
+            If an entry is missing (``_growth_tracker`` counts as torch's name), unknown or out of range; nothing is
+            changed then.
         """
+        if not isinstance(state, Mapping):
+            raise StateError(
+                f"a scaler's state is what its state_dict() returns, a dict, got {validation.shown(state)}"
+            )
         if not self._enabled:
             return
-        tracker = state.get("growth_tracker", state.get("_growth_tracker"))
-        for name in ("scale", "growth_factor", "backoff_factor", "growth_interval"):
-            if name not in state:
-                raise StateError(f"the scaler's state lacks {name!r}; it has {', '.join(map(str, state)) or 'nothing'}")
-        if tracker is None:
-            raise StateError("the scaler's state lacks 'growth_tracker'; it must come from a scaler's state_dict()")
-        min_scale = min(float(state.get("min_scale", self.min_scale)), float(state["scale"]))
-        settings = [state[name] for name in ("scale", "growth_factor", "backoff_factor", "growth_interval")]
-        fresh = GradScaler(*settings, min_scale=min_scale)
+        values = dict(state)
+        if "growth_tracker" not in values and "_growth_tracker" in values:
+            values["growth_tracker"] = values.pop("_growth_tracker")
+        for name in _SAVED:
+            if name not in values:
+                held = ", ".join(map(str, state)) or "nothing"
+                raise StateError(f"the scaler's state lacks {name!r}; it has {held}, and must come from state_dict()")
+        for name in values:
+            if name not in (*_SAVED, "min_scale", "steps_skipped"):
+                raise StateError(
+                    f"the scaler's state has {validation.shown(name)}, which no scaler knows; it must come from "
+                    "state_dict()"
+                )
+        counts = [
+            validation.integer(name, values.get(name, 0), least=0, most=_MOST_COUNTED, error=StateError)
+            for name in ("growth_tracker", "steps_skipped")
+        ]
+        settings = [values[name] for name in ("growth_factor", "backoff_factor", "growth_interval")]
+        try:
+            scale = _scale("scale", values["scale"])
+            # torch's scalers have no floor: where one went below this scaler's, that gives way.
+            floor = values["min_scale"] if "min_scale" in values else min(self.min_scale, scale)
+            fresh = GradScaler(scale, *settings, min_scale=floor)
+        except HyperParameterError as error:
+            raise StateError(f"the scaler's state does not fit: {error}") from error
+        loaded = np.array([scale, 0.0, *counts], np.float32)
+        if self._backend is not None and self._state is not None:
+            self._backend.upload(loaded.copy(), self._state)
+        self._values = loaded
         self.growth_factor, self.backoff_factor = fresh.growth_factor, fresh.backoff_factor
         self.growth_interval, self.min_scale = fresh.growth_interval, fresh.min_scale
-        self._values = np.array([state["scale"], 0.0, tracker, state.get("steps_skipped", 0)], np.float32)
-        if self._backend is not None and self._state is not None:
-            self._backend.upload(self._values.copy(), self._state)
         self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle goes on from; it takes its place on a device with its first loss. **Blocks**."""
+        if self._unscaled or self._stepped:
+            raise NetclError(
+                "a scaler can be copied or pickled between update() and the next step, and a step waits for its "
+                "update(); call update() first"
+            )
+        return {**self.__dict__, "_values": self._read().copy(), "_backend": None, "_state": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._unscaled, self._stepped = {}, {}
+
+    def __copy__(self) -> GradScaler:
+        return copy.deepcopy(self)
 
     def _forget(self) -> None:
         self._unscaled.clear()
@@ -322,6 +396,35 @@ class GradScaler:
         return values
 
 
+def _rounded(name: str, value: Any, *, above: float, below: float = math.inf) -> float:
+    """``value`` rounded to float32, if it lies between ``above`` and ``below`` before and after."""
+    number = validation.real(name, value, above=above, below=below, error=HyperParameterError)
+    held = float(np.float32(number)) if number <= _LARGEST else math.inf
+    if not above < held < below or held < _SMALLEST:
+        raise HyperParameterError(
+            f"{name}={validation.shown(value)} is {held} in float32, which the device computes in; it must be a number "
+            f"greater than {above:g}{'' if below == math.inf else f' and less than {below:g}'} there too"
+        )
+    return number
+
+
+def _scale(name: str, value: Any) -> float:
+    """``value`` rounded to float32, if that and its inverse are normal numbers."""
+    number = validation.real(name, value, above=0.0, finite=False, error=HyperParameterError)
+    if not _SMALLEST <= number <= _LARGEST:
+        raise HyperParameterError(
+            f"{name} must be a number of at least 2**-126 and at most 2**126, so that float32 holds it and its "
+            f"inverse, got {validation.shown(value)}"
+        )
+    return float(np.float32(number))
+
+
+def _check_optimizer(call: str, optimizer: Any) -> None:
+    methods = ("step", "scaled_step", "unscale_gradients")
+    if isinstance(optimizer, type) or not all(callable(getattr(optimizer, name, None)) for name in methods):
+        raise ArgumentError(f"{call} takes an optimizer of netcl.optim, got {validation.shown(optimizer)}")
+
+
 def _one(span: Span, index: int) -> Span:
     return Span(span.buffer, span.offset + index, 1)
 
@@ -349,8 +452,8 @@ def _updated(flag: DType) -> Expression:
         finite_steps = where(bad, 0.0, tracker + 1)
         grows = finite_steps >= interval
         grown = scale * growth
-        # A scale that grew to infinity would make every later gradient infinite too.
-        larger = where(logical_and(grows, isfinite(grown)), grown, scale)
+        # A scale beyond this would make gradients infinite, or its inverse less than devices keep.
+        larger = where(logical_and(grows, grown <= _LARGEST), grown, scale)
         smaller = maximum(scale * backoff, floor)
         return where(bad, smaller, larger), where(grows, 0.0, finite_steps), skipped + where(bad, 1.0, 0.0)
 
