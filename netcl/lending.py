@@ -27,7 +27,7 @@ def host_memory(x: Any, label: str) -> tuple[np.ndarray[Any, Any], DType]:
     DTypeError
         If it is no such array, or its elements are none that netcl knows.
     """
-    if hasattr(x, "detach"):
+    if hasattr(x, "detach") and not isinstance(x, type):
         x = x.detach()
     if isinstance(x, np.ndarray):
         if isinstance(x, np.ma.MaskedArray):
@@ -40,7 +40,7 @@ def host_memory(x: Any, label: str) -> tuple[np.ndarray[Any, Any], DType]:
         if x.dtype.name not in BY_NAME:
             raise DTypeError(f"{label} has dtype {x.dtype}; convert it with astype() to one of {', '.join(BY_NAME)}")
         return x, as_dtype(x.dtype)
-    if not hasattr(x, "__dlpack__"):
+    if not hasattr(x, "__dlpack__") or isinstance(x, type):
         raise DTypeError(f"{label} is a {type(x).__name__}; pass a Tensor, or an array that offers __dlpack__")
     dtype = as_dtype(x.dtype)
     if dtype is bfloat16:  # DLPack knows it, NumPy does not: it travels as the integers of its bits

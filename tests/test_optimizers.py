@@ -328,13 +328,13 @@ def test_half_precision_parameters(dtype, backend):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda w: SGD([w], lr=-1.0), r"lr must be finite and at least 0, got -1.0"),
-        (lambda w: SGD([w], lr=float("nan")), r"lr must be a number, got nan"),
-        (lambda w: Adam([w], betas=(0.9, 1.5)), r"beta2 must lie in \[0, 1\), got 1.5"),
+        (lambda w: SGD([w], lr=-1.0), r"lr must be a number, at least 0 and at most 3.40282e\+38, got -1.0"),
+        (lambda w: SGD([w], lr=float("nan")), r"lr must be a number, .*, got nan"),
+        (lambda w: Adam([w], betas=(0.9, 1.5)), r"beta2 must be a number, at least 0 and less than 1, got 1.5"),
         (lambda w: Adam([w], betas=0.9), r"betas must be a pair"),
-        (lambda w: AdamW([w], eps=-1e-8), r"eps must be finite and at least 0"),
-        (lambda w: AdamW([w], weight_decay=-0.1), r"weight_decay must be finite and at least 0, got -0.1"),
-        (lambda w: RMSProp([w], alpha=1.0), r"alpha must lie in \[0, 1\), got 1.0"),
+        (lambda w: AdamW([w], eps=-1e-8), r"eps must be a number, at least 0"),
+        (lambda w: AdamW([w], weight_decay=-0.1), r"weight_decay must be a number, at least 0 .*, got -0.1"),
+        (lambda w: RMSProp([w], alpha=1.0), r"alpha must be a number, at least 0 and less than 1, got 1.0"),
         (lambda w: SGD([w], nesterov=True), r"nesterov=True needs momentum > 0"),
         (lambda w: SGD([w], momentum=0.9, dampening=0.1, nesterov=True), r"dampening = 0"),
         (lambda w: Momentum([w], momentum=0.0, nesterov=True), r"nesterov=True needs momentum > 0"),
@@ -461,7 +461,7 @@ def test_checkpoints_match_by_name(backend):
         (lambda s: s["state"][0].pop("exp_avg"), "'w' lacks the field 'exp_avg'"),
         (lambda s: s["state"][0].update(exp_avg=np.ones(3, "float32")), r"'w' has exp_avg of shape \(3,\)"),
         (lambda s: s["state"][0].update(exp_avg=np.ones(1)), "'w' has exp_avg of dtype float64"),
-        (lambda s: s["param_groups"][0].update(lr=-1.0), "lr must be finite"),
+        (lambda s: s["param_groups"][0].update(lr=-1.0), "lr must be a number"),
     ],
 )
 def test_broken_checkpoints_change_nothing(spoil, message):

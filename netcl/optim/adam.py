@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netcl.backends import Selection
-from netcl.errors import HyperParameterError
 from netcl.expression import Node, maximum, sqrt, where
 from netcl.optim import checks
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
-from netcl.validation import flag
 
 
 def _moments(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, Node, Node]:
@@ -89,10 +87,10 @@ def _adamw_rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
 
 _CHECKS = {
     "lr": checks.not_negative,
-    "betas": lambda name, value: checks.betas(value),
+    "betas": checks.betas,
     "eps": checks.not_negative,
     "weight_decay": checks.not_negative,
-    "amsgrad": lambda name, value: flag(name, value, error=HyperParameterError),
+    "amsgrad": checks.flag,
 }
 
 

@@ -1,65 +1,119 @@
-"""Checks of hyper-parameters: each message names the value, the rule and the remedy."""
+"""Checks of what optimizers, schedules and clipping are given: messages name the value, the rule and the remedy."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from netcl.errors import HyperParameterError
+from netcl import validation
+from netcl.errors import ArgumentError, HyperParameterError, NetclError
+
+LARGEST = (2.0 - 2.0**-23) * 2.0**127
+"""The largest float32: what a hyper-parameter may be, as the device holds it in that."""
+
+_MOST_STEPS = (1 << 63) - 1
 
 
 def real(name: str, value: Any) -> float:
-    """``value`` as a float, if it is a number."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise HyperParameterError(f"{name} must be a number, got {value!r}") from None
-    if math.isnan(number):
-        raise HyperParameterError(f"{name} must be a number, got nan")
-    return number
+    """``value`` as a float, if it is a finite number that float32 holds."""
+    if type(value) is float and -LARGEST <= value <= LARGEST:
+        return value
+    return validation.real(name, value, least=-LARGEST, most=LARGEST, error=HyperParameterError)
 
 
 def not_negative(name: str, value: Any) -> float:
-    """``value`` if it lies in [0, inf)."""
-    number = real(name, value)
-    if not 0.0 <= number < math.inf:
-        raise HyperParameterError(f"{name} must be finite and at least 0, got {value!r}")
-    return number
+    """``value`` as a float, if it lies in [0, inf) and float32 holds it."""
+    if type(value) is float and 0.0 <= value <= LARGEST:
+        return value
+    return validation.real(name, value, least=0.0, most=LARGEST, error=HyperParameterError)
 
 
 def positive(name: str, value: Any) -> float:
-    """``value`` if it lies in (0, inf]."""
-    number = real(name, value)
-    if not number > 0.0:
-        raise HyperParameterError(f"{name} must be greater than 0, got {value!r}")
-    return number
+    """``value`` as a float, if it lies in (0, inf]."""
+    return validation.real(name, value, above=0.0, finite=False, error=HyperParameterError)
+
+
+def bound(name: str, value: Any) -> float:
+    """``value`` as a float, if it lies in [0, inf]."""
+    return validation.real(name, value, least=0.0, finite=False, error=HyperParameterError)
 
 
 def fraction(name: str, value: Any) -> float:
-    """``value`` if it lies in [0, 1)."""
-    number = real(name, value)
-    if not 0.0 <= number < 1.0:
-        raise HyperParameterError(f"{name} must lie in [0, 1), got {value!r}")
-    return number
+    """``value`` as a float, if it lies in [0, 1)."""
+    return validation.real(name, value, least=0.0, below=1.0, error=HyperParameterError)
 
 
-def betas(value: Any) -> tuple[float, float]:
+def betas(name: str, value: Any) -> tuple[float, float]:
     """``value`` if it is a pair of decay rates in [0, 1)."""
     try:
+        if isinstance(value, str | bytes | Mapping | set | frozenset):
+            raise TypeError
         beta1, beta2 = value
-    except (TypeError, ValueError):
-        raise HyperParameterError(f"betas must be a pair such as (0.9, 0.999), got {value!r}") from None
+    except Exception:  # an array says in its own way that it does not unpack
+        raise HyperParameterError(
+            f"{name} must be a pair such as (0.9, 0.999), got {validation.shown(value)}"
+        ) from None
     return fraction("beta1", beta1), fraction("beta2", beta2)
 
 
+def flag(name: str, value: Any) -> bool:
+    """``value`` if it is True or False."""
+    return validation.flag(name, value, error=HyperParameterError)
+
+
 def whole(name: str, value: Any, least: int) -> int:
-    """``value`` if it is an integer of at least ``least``."""
-    integral = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if isinstance(value, bool) or not integral:
-        raise HyperParameterError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if value < least:
-        raise HyperParameterError(f"{name} must be at least {least}, got {value!r}")
-    return int(value)
+    """``value`` as an int, if it is a whole number of at least ``least``, as 10 and 10.0 are."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return validation.integer(name, value, least=least, most=_MOST_STEPS, error=HyperParameterError)
+
+
+def text(name: str, value: Any) -> str:
+    """``value`` if it is a string."""
+    if not isinstance(value, str):
+        raise HyperParameterError(f"{name} must be a string, got {validation.shown(value)}")
+    return value
+
+
+def listed(name: str, value: Any, *, error: type[NetclError] = HyperParameterError) -> list[Any]:
+    """The items of an iterable that is neither a string nor a mapping."""
+    try:
+        if isinstance(value, str | bytes | Mapping):
+            raise TypeError
+        items = iter(value)
+    except TypeError:
+        raise error(
+            f"{name} must be an iterable of tensors such as model.parameters(), got {validation.shown(value)}"
+        ) from None
+    return list(items)
+
+
+def function(name: str, value: Any) -> None:
+    """Refuse what cannot be called and is not None."""
+    if value is not None and not callable(value):
+        raise ArgumentError(f"{name} must be a function or None, got {validation.shown(value)}")
+
+
+def columns(hyper: Callable[[Mapping[str, Any]], Mapping[str, float]], group: Mapping[str, Any]) -> None:
+    """Refuse a group of which a rule's ``hyper`` does not make numbers."""
+    try:
+        made = hyper(group)
+    except NetclError:
+        raise
+    except Exception as error:  # whatever goes wrong in an author's function, its caller is told the group
+        shown = ", ".join(f"{k}={validation.shown(v)}" for k, v in group.items() if k not in ("params", "names"))
+        raise HyperParameterError(
+            f"the rule's hyper() fails with {type(error).__name__}: {error}, for a group with {shown}; it must return "
+            "a dict of numbers"
+        ) from error
+    if not isinstance(made, Mapping):
+        raise HyperParameterError(
+            f"the rule's hyper() must return a dict of numbers by name, got {validation.shown(made)}"
+        )
+    for name, value in made.items():
+        text("a name that hyper() returns", name)
+        validation.real(f"{name}, which the rule's hyper() returns,", value, finite=False, error=HyperParameterError)
 
 
 def log(beta: float) -> float:

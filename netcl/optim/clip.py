@@ -20,7 +20,7 @@ import numpy as np
 from netcl.array import Array, DeferredStorage, Storage
 from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock, View
 from netcl.dtypes import DType, float32
-from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, NetclError
+from netcl.errors import DeviceMismatchError, DTypeError, NetclError
 from netcl.expression import Expression, Node, conversion, maximum, minimum, trace
 from netcl.optim import checks
 from netcl.optim.partition import Partition
@@ -72,8 +72,8 @@ def clip_grad_norm(
     No finite input overflows or underflows; ``torch.nn.utils.clip_grad_norm_`` turns four gradients of 1e20 into zeros,
     and adds 1e-6 to the norm. Source: R. Pascanu, T. Mikolov and Y. Bengio, 2013.
     """
+    max_norm, norm_type = _checked(max_norm, norm_type, error_if_nonfinite)
     gradients = _gradients(parameters)
-    _check(max_norm, norm_type)
     host = [_on_host(gradient) for gradient in gradients]
     norm = _host_norm(host, norm_type)
     if error_if_nonfinite and not norm.finite:
@@ -134,8 +134,8 @@ def clip_grad_norm_device(
     If the parameters are those of one optimizer that have a gradient, the factor is left for its next step, which
     multiplies by it in passing. Whoever reads a gradient before that has all of them scaled.
     """
-    given = [parameters] if isinstance(parameters, Array) else list(parameters)
-    _check(max_norm, norm_type)
+    max_norm, norm_type = _checked(max_norm, norm_type, error_if_nonfinite)
+    given = _listed(parameters)
     partition = _same_partition(given)
     owners = [] if partition is not None else _with_gradients(given)
     if partition is None and owners:
@@ -251,12 +251,16 @@ def _clamp(dtype: DType) -> Expression:
 
 
 def _with_gradients(parameters: Array | Iterable[Array]) -> list[Array]:
-    given = [parameters] if isinstance(parameters, Array) else list(parameters)
+    given = _listed(parameters)
     for p in given:
         if not isinstance(p, Array):
             raise DTypeError(f"clipping takes Tensors, got {type(p).__name__}; pass model.parameters()")
     # A gradient that two parameters share is scaled once.
     return list({id(p.grad): p for p in given if p.grad is not None}.values())
+
+
+def _listed(parameters: Any) -> list[Any]:
+    return [parameters] if isinstance(parameters, Array) else checks.listed("parameters", parameters)
 
 
 def _gradients(parameters: Array | Iterable[Array]) -> list[Array]:
@@ -272,11 +276,9 @@ def _padded_span(p: Array) -> Span:
     return Span(span.buffer, span.offset, -(-span.size // CHUNK) * CHUNK)
 
 
-def _check(max_norm: float, norm_type: float) -> None:
-    number = checks.real("max_norm", max_norm)
-    if number < 0.0:
-        raise HyperParameterError(f"max_norm must be at least 0, got {max_norm!r}")
-    checks.positive("norm_type", norm_type)
+def _checked(max_norm: float, norm_type: float, error_if_nonfinite: bool) -> tuple[float, float]:
+    checks.flag("error_if_nonfinite", error_if_nonfinite)
+    return checks.bound("max_norm", max_norm), checks.positive("norm_type", norm_type)
 
 
 def _check_finite(backend: Backend, header: Span) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import copyreg
+import pickle
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
+from netcl import validation
 from netcl.array import Array
 from netcl.backends import Selection, get_backend
 from netcl.backends.base import HEADER, Span, View
@@ -15,11 +19,12 @@ from netcl.dtypes import float32
 from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, NetclError, TapeError
 from netcl.expression import conversion, maximum, trace
 from netcl.optim import checkpoint, checks
-from netcl.optim.group import ParameterGroup
+from netcl.optim.checkpoint import Entry
+from netcl.optim.group import NOTES, ParameterGroup, assign
 from netcl.optim.partition import Partition, check_parameters
 from netcl.optim.plain import PlainArrays
-from netcl.optim.rule import Rule
-from netcl.validation import real
+from netcl.optim.rule import Rule, RuleChoice
+from netcl.validation import shown
 
 Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Any]] | Iterable[Mapping[str, Any]] | Iterable[Any]"
 Check: TypeAlias = Callable[[str, Any], Any]
@@ -52,10 +57,15 @@ class Optimizer(ABC):
     ----------
     param_groups : list of dict
         Assigning a hyper-parameter takes effect at the next step, also one that needs state which was not there so far.
+        A group refuses names that it does not have, but for ``name``, which is yours, and ``initial_lr``, which
+        schedules start from.
 
     Notes
     -----
     Threads may share an optimizer: one call after the other changes it.
+
+    ``copy.deepcopy((model, optimizer))`` and pickles go on bit for bit. A rule of one's own can be pickled if its
+    functions stand at the top of a module. Hooks of others, such as a distributed model's, are not copied.
     """
 
     _fixed: tuple[str, ...] = ()
@@ -71,31 +81,44 @@ class Optimizer(ABC):
         check_group: Callable[[Mapping[str, Any]], None] | None = None,
         backend: Selection = None,
     ) -> None:
-        self.defaults = {**defaults, "master_weights": defaults.get("master_weights", True)}
-        self._check = {"lr": checks.not_negative, **(check or {})}
+        _check_author(defaults, rule, check, check_group)
+        self._check: dict[str, Check] = {
+            "lr": checks.not_negative,
+            "maximize": checks.flag,
+            "master_weights": checks.flag,
+            **NOTES,
+            **(check or {}),
+        }
         self._check_group = check_group
+        self._has_unchecked = not set(defaults) <= set(self._check)
+        self._choose_rule = RuleChoice(rule)
+        self.defaults = self._each_checked(
+            {**defaults, "master_weights": defaults.get("master_weights", True)}, ("master_weights", *defaults)
+        )
         self._selection = backend
         self._plain: PlainArrays | None = None
         self._has_tensors = False
+        groups = [self._new_group(group, f"parameter group {i}") for i, group in enumerate(_as_groups(params))]
+        _refuse_duplicates(groups)
+        self._build(groups)
+
+    def _build(self, groups: list[ParameterGroup]) -> None:
+        """Make what these groups need on the devices of their parameters."""
         self._records: Span | None = None
         self._lock = threading.RLock()
-        self.param_groups: list[ParameterGroup] = [
-            self._new_group(group, f"parameter group {i}") for i, group in enumerate(_as_groups(params))
-        ]
-        _refuse_duplicates(self.param_groups)
-        self._choose_rule = (lambda groups: rule) if isinstance(rule, Rule) else rule
-        self._rule = self._choose_rule(self.param_groups)
+        self.param_groups = groups
+        self._rule = self._choose_rule(groups)
         self._partitions: list[Partition] = []
-        self._partitions = self._partitioned(self.param_groups, self._rule)
+        self._partitions = self._partitioned(groups, self._rule)
         for partition in self._partitions:
             partition.adopt()
-        self._versions = [group.version for group in self.param_groups]
+        self._versions = [group.version for group in groups]
 
     def _new_group(self, group: Mapping[str, Any], where: str) -> ParameterGroup:
-        unknown = set(group) - set(self.defaults) - {"params", "names"}
+        unknown = set(group) - set(self.defaults) - set(NOTES) - {"params", "names"}
         if unknown:
             raise HyperParameterError(
-                f"{where} has unknown hyper-parameter(s) {', '.join(sorted(unknown))}; "
+                f"{where} has unknown hyper-parameter(s) {', '.join(sorted(map(str, unknown)))}; "
                 f"{type(self).__name__} has {', '.join(self.defaults)}"
             )
         names, params = self._named(group["params"], where)
@@ -103,13 +126,19 @@ class Optimizer(ABC):
 
     def _named(self, params: Any, where: str) -> tuple[list[str | None], list[Array]]:
         """Names and tensors of one group; a tensor given under two names is tied and kept once."""
-        given = [params] if isinstance(params, Array) or hasattr(params, "__dlpack__") else list(params)
+        single = isinstance(params, Array) or hasattr(params, "__dlpack__")
+        given = [params] if single else checks.listed(f'"params" of {where}', params)
         if not given:
             raise HyperParameterError(f"{where} has an empty parameter list; leave the group out or give it tensors")
         names: list[str | None] = []
         tensors: list[Array] = []
         for position, item in enumerate(given):
             name, tensor = item if isinstance(item, tuple) and len(item) == 2 else (None, item)
+            if name is not None and not isinstance(name, str):
+                raise HyperParameterError(
+                    f"{where}, parameter {position} is a pair whose first item must be a name, got {shown(name)}; give "
+                    "tensors, or (name, tensor) pairs"
+                )
             label = name or f"{where}, parameter {position}"
             tensor = self._as_parameter(tensor, label)
             if not tensor.dtype.is_floating:
@@ -118,6 +147,10 @@ class Optimizer(ABC):
                 raise TapeError(f"{label} was computed on a tape; optimize the leaves it was computed from")
             if name is not None and any(tensor is known for known in tensors):
                 continue
+            if name is not None and name in names:
+                raise HyperParameterError(
+                    f"{where} has two parameters of the name {name!r}; checkpoints tell parameters apart by name"
+                )
             names.append(name)
             tensors.append(tensor)
         return names, tensors
@@ -140,12 +173,26 @@ class Optimizer(ABC):
             self._plain = PlainArrays(get_backend(self._selection))
         return self._plain.take(x, label)
 
-    def _checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        checked = {
-            name: self._check[name](name, value) if name in self._check else value for name, value in values.items()
-        }
+    def _each_checked(self, values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        for name in names:
+            if name in self._check:
+                try:
+                    values[name] = self._check[name](name, values[name])
+                except NetclError:
+                    raise
+                except (TypeError, ValueError) as error:  # an author's check for numbers got something else
+                    raise HyperParameterError(
+                        f"{name}={shown(values[name])} does not pass its check: {error}"
+                    ) from error
+        return values
+
+    def _checked(self, values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """The values of a group, with those of ``names`` checked: the others were when they were set."""
+        checked = self._each_checked(values, names)
         if self._check_group is not None:
             self._check_group(checked)
+        if self._has_unchecked:
+            checks.columns(self._choose_rule([checked]).hyper, checked)
         return checked
 
     def _partitioned(self, groups: Sequence[ParameterGroup], rule: Rule) -> list[Partition]:
@@ -213,9 +260,7 @@ class Optimizer(ABC):
 
     @lr.setter
     def lr(self, value: float) -> None:
-        checks.not_negative("lr", value)
-        for group in self.param_groups:
-            group["lr"] = value
+        assign(self.param_groups, [{"lr": value}] * len(self.param_groups))
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Optimize further parameters, with hyper-parameters of their own. Does not block.
@@ -233,7 +278,7 @@ class Optimizer(ABC):
         HyperParameterError
             If a hyper-parameter is out of range, or a parameter is optimized already.
         """
-        if "params" not in group:
+        if not isinstance(group, Mapping) or "params" not in group:
             raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
         with self._lock:
             taken = 0 if self._plain is None else len(self._plain)
@@ -276,7 +321,7 @@ class Optimizer(ABC):
             Called first; its result is returned.
         max_norm : float, optional
             Scale the gradients by ``min(1, max_norm / norm)`` in the same pass, where norm is the L2 norm of all of
-            them together. The gradients themselves are left as they are.
+            them together; at least 0. The gradients themselves are left as they are.
         grads : iterable of array, optional
             For an optimizer built from plain arrays, and only then: the gradient of each parameter, in order, or None.
             The call **blocks** until the parameters are updated.
@@ -290,12 +335,19 @@ class Optimizer(ABC):
         NetclError
             If no parameter has a gradient. Nothing is changed then, nor in any other refusal.
         HyperParameterError, ShapeError, DTypeError
-            If ``grads`` do not fit the parameters.
+            If ``grads`` do not fit the parameters, or ``max_norm`` is no number of at least 0.
+        ArgumentError
+            If ``closure`` cannot be called.
 
         Notes
         -----
         A parameter whose ``grad`` is None is skipped: neither moved nor decayed, and its step count is kept.
         """
+        checks.function("closure", closure)
+        if max_norm is not None:
+            max_norm = checks.bound("max_norm", max_norm)
+        if grads is not None:
+            grads = checks.listed("grads", grads)
         result = None if closure is None else closure()
         if grads is None:
             with self._lock:
@@ -389,8 +441,7 @@ class Optimizer(ABC):
                 "step(grads=[...])"
             )
         if max_norm is not None:
-            if type(max_norm) is not float or not max_norm >= 0.0:
-                real("max_norm", max_norm, least=0.0, finite=False, error=HyperParameterError)
+            max_norm = checks.bound("max_norm", max_norm)
             if not _measurable_together(self._partitions):
                 held = ", ".join(f"{partition.dtype} on {partition.backend.device}" for partition in self._partitions)
                 raise HyperParameterError(
@@ -424,6 +475,7 @@ class Optimizer(ABC):
             Forget them, which touches no memory: the next backward overwrites instead of adding. Otherwise fill them
             with zeros in place.
         """
+        validation.flag("set_to_none", set_to_none)
         with self._lock:
             for partition in self._partitions:
                 partition.release_gradients(set_to_none=set_to_none)
@@ -456,32 +508,122 @@ class Optimizer(ABC):
         >>> opt.state_dict()["param_groups"][0]["param_names"]
         ['w']
         """
+        return checkpoint.pack(self._kind(), self.param_groups, self._read_state())
+
+    @classmethod
+    def _kind(cls) -> str:
+        """What checkpoints call this optimizer: what it is of netcl's own, or its class."""
+        for base in cls.__mro__:
+            if base.__module__.startswith("netcl.optim.") and base is not Optimizer:
+                return _SAME_KIND.get(base.__name__, base.__name__)
+        return cls.__name__
+
+    def _read_state(self) -> dict[int, tuple[int, dict[str, Any]]]:
+        """Step and fields of each parameter, by its id. **Blocks**."""
         entries: dict[int, Any] = {}
-        for partition in self._partitions:
-            entries |= partition.read_state()
-        return checkpoint.pack(self.param_groups, entries)
+        with self._lock:
+            self._adapt()
+            for partition in self._partitions:
+                entries |= partition.read_state()
+        return entries
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a :meth:`state_dict`, or from one of the ``torch.optim`` optimizer of the same kind.
 
         Parameters are matched by name if both sides have names (``(name, tensor)`` pairs, as from
-        ``model.named_parameters()``), else by position.
+        ``model.named_parameters()``), else by position. The hyper-parameters of the checkpoint's groups are taken over
+        too, and what state they call for: momentum comes back with its velocity. Only ``amsgrad`` has to agree.
 
         Raises
         ------
         StateError
-            At the first parameter, field, shape or dtype that does not fit; nothing is changed then.
+            At the first thing that does not fit: another kind of optimizer, a parameter, field, shape, dtype, step
+            count or hyper-parameter. Nothing is changed then.
         """
-        fields: dict[int, tuple[str, ...]] = {}
-        for partition in self._partitions:
-            fields |= partition.fields()
-        hyper, entries = checkpoint.unpack(state, self.param_groups, fields)
-        checked = [self._checked({**group, **values}) for group, values in zip(self.param_groups, hyper, strict=True)]
-        take_up = [partition.prepared_state(entries) for partition in self._partitions]
-        for group, values in zip(self.param_groups, checked, strict=True):
-            group.update(values)
-        for take in take_up:
-            take()
+        with self._lock:
+            loaded = checkpoint.read(state, self._kind(), self.param_groups, self._choose_rule)
+            self._restore(loaded.groups, loaded.entries)
+
+    def _restore(self, values: Sequence[Mapping[str, Any]], entries: Mapping[int, Entry]) -> None:
+        """Hold these hyper-parameters and this state, all of them or none."""
+        before = [dict(group) for group in self.param_groups]
+
+        def hold(values: Iterable[Mapping[str, Any]]) -> None:
+            for group, held in zip(self.param_groups, values, strict=True):
+                group.replace(held)
+
+        try:
+            self._adapt(checkpoint.with_state(values, entries, self._choose_rule))
+            hold(values)
+            fields: dict[int, tuple[str, ...]] = {}
+            for partition in self._partitions:
+                fields |= partition.fields()
+            # Groups without master weights have no room for those of a checkpoint, which are zeros.
+            kept = {
+                key: Entry(entry.step, {name: x for name, x in entry.fields.items() if name in fields[key]})
+                for key, entry in entries.items()
+            }
+            take_up = [partition.prepared_state(kept) for partition in self._partitions]
+        except BaseException:
+            hold(before)
+            raise
+        for each in take_up:
+            each()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle is made from. **Blocks**."""
+        name = type(self).__name__
+        if self._plain is not None:
+            raise NetclError(
+                f"{name} updates arrays of another library in place, and a copy of it would update arrays that nobody "
+                "holds; save its state_dict(), and load that into an optimizer of the copied arrays"
+            )
+        for number, group in enumerate(self.param_groups):
+            for i, p in enumerate(group["params"]):
+                if p.storage.size != p.size:
+                    raise NetclError(
+                        f"parameter {i} of group {number} is a view of a larger array, which a copy of {name} would "
+                        "lose sight of; save its state_dict(), and load that into an optimizer of the copied views"
+                    )
+        entries = self._read_state()
+        return {
+            "attributes": {name: value for name, value in self.__dict__.items() if name not in _MADE_ANEW},
+            "groups": [dict(group) for group in self.param_groups],
+            "state": [[entries[id(p)] for p in group["params"]] for group in self.param_groups],
+        }
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state["attributes"])
+        self._build([ParameterGroup(values, self._checked, self._fixed) for values in state["groups"]])
+        entries = {
+            id(p): Entry(step, fields)
+            for group, saved in zip(self.param_groups, state["state"], strict=True)
+            for p, (step, fields) in zip(group["params"], saved, strict=True)
+        }
+        self._restore([dict(group) for group in self.param_groups], entries)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """An optimizer of copies of the parameters: of those that ``memo`` knows, as in ``deepcopy((model, opt))``."""
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return made
+
+    def __copy__(self) -> Self:
+        raise NetclError(
+            f"a shallow copy of {type(self).__name__} would step the same parameters with a state of its own; take "
+            "copy.deepcopy((model, optimizer)), or its state_dict()"
+        )
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        try:
+            pickle.dumps((type(self), self._check, self._check_group, self._choose_rule))
+        except Exception as error:
+            raise NetclError(
+                f"{type(self).__name__} cannot be pickled, for its class, rule or checks cannot: {error}; define them "
+                "at the top of a module, or save the optimizer's state_dict()"
+            ) from error
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         def line(group: Mapping[str, Any]) -> str:
@@ -489,6 +631,13 @@ class Optimizer(ABC):
             return f"    {len(group['params'])} parameter(s): {shown}"
 
         return "\n".join([f"{type(self).__name__}(", *map(line, self.param_groups), ")"])
+
+
+_SAME_KIND = {"Momentum": "SGD"}
+"""Kinds of optimizers that differ in their constructor alone."""
+
+_MADE_ANEW = ("param_groups", "_lock", "_partitions", "_records", "_rule", "_versions")
+"""Attributes that a copy makes for itself."""
 
 
 def _measurable_together(partitions: Sequence[Partition]) -> bool:
@@ -506,7 +655,12 @@ def _as_groups(params: Parameters) -> list[Mapping[str, Any]]:
         raise HyperParameterError(
             f"params must be an iterable of tensors, got a single {type(params).__name__}; write [tensor]"
         )
-    given: list[Any] = list(params)
+    if isinstance(params, Mapping):
+        raise HyperParameterError(
+            "params must be an iterable of tensors, of (name, tensor) pairs or of parameter groups, got a single "
+            f"{type(params).__name__}; write [group], or model.parameters()"
+        )
+    given = checks.listed("params", params)
     if not given:
         raise HyperParameterError(
             "the optimizer got an empty parameter list; pass model.parameters() of a model that has some"
@@ -517,6 +671,21 @@ def _as_groups(params: Parameters) -> list[Mapping[str, Any]]:
                 raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
         return given
     return [{"params": given}]
+
+
+def _check_author(defaults: Any, rule: Any, check: Any, check_group: Any) -> None:
+    """Refuse what the author of an optimizer may hand to the base class by mistake."""
+    if not isinstance(defaults, Mapping) or not all(isinstance(name, str) for name in defaults):
+        raise HyperParameterError(f"defaults must be a dict of hyper-parameters by name, got {shown(defaults)}")
+    if taken := [name for name in ("params", "names", *NOTES) if name in defaults]:
+        raise HyperParameterError(f"a hyper-parameter cannot be called {taken[0]!r}; that key of a group is taken")
+    if not isinstance(rule, Rule) and not callable(rule):
+        raise HyperParameterError(
+            f"rule must be a Rule, or a function of the groups that returns one, got {shown(rule)}"
+        )
+    if check is not None and not (isinstance(check, Mapping) and all(map(callable, check.values()))):
+        raise HyperParameterError(f"check must be a dict of functions by hyper-parameter, got {shown(check)}")
+    checks.function("check_group", check_group)
 
 
 def _refuse_duplicates(groups: Sequence[Mapping[str, Any]]) -> None:

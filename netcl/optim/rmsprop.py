@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netcl.backends import Selection
-from netcl.errors import HyperParameterError
 from netcl.expression import Node, maximum, sqrt, where
 from netcl.optim import checks
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
-from netcl.validation import flag
 
 
 def _update(p: Node, g: Node, s: Any, h: Any, *, centered: bool, momentum: bool) -> tuple[Node, ...]:
@@ -85,7 +83,7 @@ _CHECKS = {
     "eps": checks.not_negative,
     "weight_decay": checks.not_negative,
     "momentum": checks.not_negative,
-    "centered": lambda name, value: flag(name, value, error=HyperParameterError),
+    "centered": checks.flag,
 }
 
 

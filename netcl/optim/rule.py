@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import unwrap
@@ -12,9 +12,10 @@ from typing import Any
 
 from netcl.backends.base import ADAM_COLUMNS, COUNTERS, ROW
 from netcl.dtypes import DType
-from netcl.errors import TraceError
+from netcl.errors import ArgumentError, TraceError
 from netcl.expression import Expression, Node, build, caller
 from netcl.formula import python_text
+from netcl.validation import flag, shown
 
 Update = Callable[..., Any]
 
@@ -37,12 +38,35 @@ class Rule:
         Names of the state fields; each starts at zero, in the parameter's compute dtype.
     fused_adam : bool, default False
         The backend's own ``fused_adam`` runs this update; ``update`` then only states what it computes.
+
+    Raises
+    ------
+    ArgumentError
+        If a piece is of another kind, or a state field has no proper name.
     """
 
     update: Update
     hyper: Callable[[Mapping[str, Any]], Mapping[str, float]]
     state: tuple[str, ...] = ()
     fused_adam: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("update", "hyper"):
+            if not callable(getattr(self, name)):
+                raise ArgumentError(f"{name} of a rule must be a function, got {shown(getattr(self, name))}")
+        fields = self.state
+        if isinstance(fields, str) or not isinstance(fields, Sequence):
+            raise ArgumentError(f'state must be a tuple of names such as ("exp_avg",), got {shown(fields)}')
+        for name in fields:
+            if not isinstance(name, str) or not name.isidentifier() or name == "step":
+                raise ArgumentError(
+                    f"state must name its fields as Python names other than step, got {shown(name)}; a rule reads them "
+                    "as s.<name>, and the step as h.step"
+                )
+        if len(set(fields)) != len(fields):
+            raise ArgumentError(f"state must name each field once, got {shown(fields)}")
+        object.__setattr__(self, "state", tuple(fields))
+        flag("fused_adam", self.fused_adam)
 
     def columns(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """The hyper-parameter columns, in the order in which the device holds them."""
@@ -70,6 +94,19 @@ class Rule:
         name = name if name.isidentifier() else "update"  # a lambda
         head = f"def {name}(p, g, s, h):  # {dtype}, computed in {dtype.compute}"
         return "\n    ".join([head, *lines, f"return {', '.join(results)}"])
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChoice:
+    """Which rule an optimizer runs: always the same one, or what a function of its groups returns."""
+
+    choice: Rule | Callable[[Sequence[Mapping[str, Any]]], Rule]
+
+    def __call__(self, groups: Sequence[Mapping[str, Any]]) -> Rule:
+        rule = self.choice if isinstance(self.choice, Rule) else self.choice(groups)
+        if not isinstance(rule, Rule):
+            raise ArgumentError(f"the function that chooses an optimizer's rule must return a Rule, got {shown(rule)}")
+        return rule
 
 
 @lru_cache(maxsize=256)

@@ -48,6 +48,7 @@ _CHECKS = {
     "momentum": checks.not_negative,
     "dampening": checks.real,
     "weight_decay": checks.not_negative,
+    "nesterov": checks.flag,
 }
 
 
