@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 import netcl
 from netcl.errors import HyperParameterError, StateError
 from netcl.optim import SGD, CosineAnnealingLR, ReduceLROnPlateau, WarmupCosine
+from netcl.optim.schedules import Schedule
+from tests.snapshots import snapshot
 
 
 def make(lr=0.1):
@@ -53,7 +55,7 @@ def test_resuming_gives_the_same_rates():
         one.step()
     two.load_state_dict(one.state_dict())
     assert second.lr == first.lr
-    with pytest.raises(StateError, match="lacks 'last_step'"):
+    with pytest.raises(StateError, match="lacks 'schedule'"):
         two.load_state_dict({})
     assert second.lr == first.lr
 
@@ -103,15 +105,21 @@ def test_plateau_takes_a_tensor_and_resumes():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda o: CosineAnnealingLR(o, 0), "T_max must be at least 1, got 0"),
-        (lambda o: CosineAnnealingLR(o, 2.5), "T_max must be a whole number"),
+        (lambda o: CosineAnnealingLR(o, 0), "T_max must be an integer of at least 1 .*, got 0"),
+        (lambda o: CosineAnnealingLR(o, 2.5), "T_max must be an integer of at least 1 .*, got 2.5"),
         (lambda o: WarmupCosine(o, 10, 10), "total_steps must exceed warmup_steps=10, got 10"),
-        (lambda o: WarmupCosine(o, 1, 10, warmup_start=2.0), r"warmup_start must lie in \[0, 1\]"),
-        (lambda o: ReduceLROnPlateau(o, mode="low"), 'mode must be "min" or "max", got \'low\''),
-        (lambda o: ReduceLROnPlateau(o, factor=1.0), r"factor must lie in \(0, 1\), got 1.0"),
+        (
+            lambda o: WarmupCosine(o, 1, 10, warmup_start=2.0),
+            "warmup_start .* at least 0 and at most 1, got 2.0",
+        ),
+        (lambda o: ReduceLROnPlateau(o, mode="low"), "mode must be one of 'min', 'max', got 'low'"),
+        (
+            lambda o: ReduceLROnPlateau(o, factor=1.0),
+            "factor must .*greater than 0 and less than 1, got 1.0",
+        ),
         (lambda o: ReduceLROnPlateau(o, threshold_mode="x"), "threshold_mode"),
         (lambda o: ReduceLROnPlateau(o).step("low"), "step takes the measured metric"),
-        (lambda o: CosineAnnealingLR([o], 3), "takes an optimizer, got list"),
+        (lambda o: CosineAnnealingLR([o], 3), "takes an optimizer, got \\[SGD"),
     ],
 )
 def test_bad_values_are_refused(build, message):
@@ -119,3 +127,181 @@ def test_bad_values_are_refused(build, message):
     with pytest.raises(HyperParameterError, match=message):
         build(optimizer)
     assert optimizer.lr == 0.1
+
+
+KINDS = {
+    "cosine": lambda o: CosineAnnealingLR(o, 10, eta_min=0.01),
+    "warmup": lambda o: WarmupCosine(o, 3, 20, eta_min=0.01, warmup_start=0.1),
+    "plateau": lambda o: ReduceLROnPlateau(o, patience=0, cooldown=1),
+}
+EVERY_KIND = pytest.mark.parametrize("make_schedule", KINDS.values(), ids=KINDS)
+
+
+def advance(schedule, steps=1):
+    for _ in range(steps):
+        schedule.step(*((1.0,) if isinstance(schedule, ReduceLROnPlateau) else ()))
+
+
+def weight():
+    return netcl.ones(1, backend="numpy", requires_grad=True)
+
+
+def single(lr=0.1):
+    return SGD([weight()], lr=lr)
+
+
+@EVERY_KIND
+@given(
+    before=st.integers(0, 4),
+    after=st.integers(0, 4),
+    rates=st.lists(st.floats(1e-3, 10.0), min_size=1, max_size=3),
+    late=st.booleans(),
+)
+def test_a_run_with_added_groups_resumes(make_schedule, before, after, rates, late):
+    """Into a schedule that was built over all groups, or over the first one and then got the others."""
+    optimizer = single(lr=0.5)
+    schedule = make_schedule(optimizer)
+    advance(schedule, before)
+    for rate in rates:
+        optimizer.add_param_group({"params": [weight()], "lr": rate})
+    advance(schedule, after)
+    saved = optimizer.state_dict(), schedule.state_dict()
+
+    again = single(lr=0.125)
+    resumed = make_schedule(again) if late else None
+    for _ in rates:
+        again.add_param_group({"params": [weight()]})
+    resumed = resumed or make_schedule(again)
+    again.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
+    for _ in range(4):
+        assert resumed.get_last_lr() == schedule.get_last_lr()
+        assert resumed.state_dict() == schedule.state_dict()
+        advance(schedule)
+        advance(resumed)
+
+
+def test_added_groups_start_from_their_own_rate():
+    optimizer = single(lr=1.0)
+    schedule = CosineAnnealingLR(optimizer, 10)
+    advance(schedule, 3)
+    optimizer.add_param_group({"params": [weight()], "lr": 0.5})
+    assert schedule.get_last_lr()[1] == 0.5
+    advance(schedule)
+    factor = (1 + math.cos(math.pi * 0.4)) / 2
+    assert schedule.get_last_lr() == pytest.approx([factor, 0.5 * factor])
+    assert schedule.base_lrs == [group["initial_lr"] for group in optimizer.param_groups] == [1.0, 0.5]
+
+
+def test_a_second_schedule_starts_from_the_first_rate():
+    optimizer = single(lr=1.0)
+    advance(CosineAnnealingLR(optimizer, 10), 5)
+    second = WarmupCosine(optimizer, 0, 10)
+    assert (second.base_lrs, optimizer.lr) == ([1.0], 1.0)
+
+
+@EVERY_KIND
+def test_a_state_brings_its_settings(make_schedule):
+    schedule = make_schedule(single(lr=1.0))
+    advance(schedule, 4)
+    other = type(schedule)(single(lr=1.0), *({CosineAnnealingLR: (77,), WarmupCosine: (5, 50)}.get(type(schedule), ())))
+    other.load_state_dict(schedule.state_dict())
+    advance(schedule, 3)
+    advance(other, 3)
+    assert other.state_dict() == schedule.state_dict()
+    assert other.get_last_lr() == schedule.get_last_lr()
+
+
+@pytest.mark.parametrize(
+    ("make_schedule", "old"),
+    [
+        (KINDS["cosine"], {"last_step": 4, "base_lrs": [0.5]}),
+        (KINDS["warmup"], {"last_step": 4, "base_lrs": [0.5]}),
+        (KINDS["plateau"], {"best": 1.0, "num_bad_epochs": 0, "cooldown_counter": 1, "lrs": [0.25]}),
+    ],
+)
+def test_states_of_before_they_said_their_kind(make_schedule, old):
+    schedule = make_schedule(single(lr=1.0))
+    settings = {name: value for name, value in schedule.state_dict().items() if name not in old}
+    schedule.load_state_dict(old)
+    assert schedule.state_dict() == {**settings, **old}
+
+
+BAD_COUNTS = [None, "1", "x", True, -1, 1.5, math.nan, math.inf, 2**63, [1]]
+BAD_RATES = [
+    None,
+    "x",
+    0.1,
+    {},
+    [],
+    [0.1, 0.1, 0.1],
+    ["0.1", 0.1],
+    [True, 0.1],
+    [math.nan, 0.1],
+    [0.1, -0.1],
+    [None, 0.1],
+]
+BAD_NUMBERS = [None, "0.1", True, math.nan, -1.0, [0.1], 1e39]
+BAD_TEXTS = [None, 5, "x", True, ["min"]]
+
+
+def misfits(state):
+    """For each entry of a state, what it cannot be."""
+    for name, value in state.items():
+        if name == "best":
+            bad = [None, "1", True, math.nan, [1.0]]
+        elif isinstance(value, str):
+            bad = BAD_TEXTS
+        elif isinstance(value, list):
+            bad = BAD_RATES
+        else:
+            bad = BAD_COUNTS if isinstance(value, int) else BAD_NUMBERS
+        yield from ({**state, name: each} for each in bad)
+        yield {key: each for key, each in state.items() if key != name}
+    yield {**state, "surplus": 1}
+    yield from ({}, None, 5, "x", [state])
+
+
+@EVERY_KIND
+def test_no_misfit_changes_anything(make_schedule):
+    optimizer = SGD([{"params": [weight()]}, {"params": [weight()], "lr": 0.5}], lr=1.0)
+    schedule = make_schedule(optimizer)
+    advance(schedule, 3)
+    state = schedule.state_dict()
+    others = [make_other(SGD([weight(), weight()])).state_dict() for make_other in KINDS.values()]
+    foreign = [other for other in others if other["schedule"] != state["schedule"]]
+    advance(schedule, 2)
+    before, tried = snapshot(optimizer, schedule), 0
+    for bad in (*misfits(state), *foreign):
+        with pytest.raises(StateError):
+            schedule.load_state_dict(bad)
+        assert snapshot(optimizer, schedule) == before, bad
+        tried += 1
+    assert tried > 30
+    schedule.load_state_dict(state)
+    assert schedule.state_dict() == state
+
+
+def test_settings_that_do_not_go_together_are_refused():
+    schedule = KINDS["warmup"](single())
+    before = schedule.state_dict()
+    with pytest.raises(StateError, match="total_steps must exceed warmup_steps=20, got 20"):
+        schedule.load_state_dict({**before, "warmup_steps": 20})
+    assert schedule.state_dict() == before
+
+
+class Steep(Schedule):
+    def lr_at(self, step, base_lr):
+        return base_lr * (2.0 - step)
+
+
+def test_a_rate_that_is_refused_leaves_the_count():
+    optimizer = SGD([{"params": [weight()], "lr": 0.0}, {"params": [weight()]}], lr=1.0)
+    schedule = Steep(optimizer)
+    advance(schedule, 2)
+    before = snapshot(optimizer, schedule)
+    with pytest.raises(HyperParameterError, match="lr must be a number, at least 0"):
+        schedule.step()
+    with pytest.raises(StateError, match="lr must be a number, at least 0"):
+        schedule.load_state_dict({**schedule.state_dict(), "last_step": 3})
+    assert snapshot(optimizer, schedule) == before
