@@ -257,7 +257,8 @@ def test_schedules(kind):
     for name, values in table.items():
         for bad in values:
             assert name in refused([optimizer], kind, optimizer, **{**good, name: bad})
-    for bad in (None, 5, "x", [optimizer], SGD, optimizer.param_groups, GradScaler()):
+    without = Mine(tensors(), {"rate": 0.1}, Rule(halve, lambda group: {"lr": group["rate"]}))
+    for bad in (None, 5, "x", [optimizer], SGD, optimizer.param_groups, GradScaler(), without):
         refused([optimizer], kind, bad, **good)
     schedule = kind(optimizer, **good)
     metrics = [None, "x", "0.5", True, [1.0], np.ones(2), np.array([NAN, 1.0]), 1j, {}, optimizer]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from netcl.array import Array
-from netcl.errors import HyperParameterError, StateError
+from netcl.errors import HyperParameterError, NetclError, StateError
 from netcl.optim.group import NOTES, ParameterGroup
 from netcl.optim.rule import Rule
 from netcl.validation import shown
@@ -109,6 +109,28 @@ def with_state(
     """The groups as they have to be for a moment, so that there is state for every field of the entries."""
     lacking = {field for entry in entries.values() for field in entry.fields} - set(choose(groups).state)
     return switched_on(groups, lacking)
+
+
+def refuse_untied_copies(name: str, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to copy an optimizer whose copy would update what nobody sees.
+
+    Raises
+    ------
+    NetclError
+        If the parameters are arrays of another library, or views of larger arrays.
+    """
+    for number, group in enumerate(groups):
+        for i, p in enumerate(group["params"]):
+            if p.storage.fixed:
+                raise NetclError(
+                    f"{name} updates arrays of another library in place, and a copy of it would update arrays that "
+                    "nobody holds; save its state_dict(), and load that into an optimizer of the copied arrays"
+                )
+            if p.storage.size != p.size:
+                raise NetclError(
+                    f"parameter {i} of group {number} is a view of a larger array, which a copy of {name} would lose "
+                    "sight of; save its state_dict(), and load that into an optimizer of the copied views"
+                )
 
 
 def read(checkpoint: Any, kind: str, groups: Sequence[ParameterGroup], choose: Choose) -> Loaded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
+from netcl.array import Array
 from netcl.errors import HyperParameterError
 from netcl.optim import checks
 from netcl.validation import shown
@@ -133,3 +134,38 @@ def assign(groups: Sequence[ParameterGroup], changes: Iterable[Mapping[str, Any]
     values = [group.assigned(each) for group, each in zip(groups, changes, strict=True)]
     for group, held in zip(groups, values, strict=True):
         group.replace(held)
+
+
+def as_groups(params: Any) -> list[Mapping[str, Any]]:
+    """What an optimizer was given to optimize, as parameter groups."""
+    if isinstance(params, Array) or hasattr(params, "__dlpack__"):
+        raise HyperParameterError(
+            f"params must be an iterable of tensors, got a single {type(params).__name__}; write [tensor]"
+        )
+    if isinstance(params, Mapping):
+        raise HyperParameterError(
+            "params must be an iterable of tensors, of (name, tensor) pairs or of parameter groups, got a single "
+            f"{type(params).__name__}; write [group], or model.parameters()"
+        )
+    given = checks.listed("params", params)
+    if not given:
+        raise HyperParameterError(
+            "the optimizer got an empty parameter list; pass model.parameters() of a model that has some"
+        )
+    if isinstance(given[0], Mapping):
+        for group in given:
+            if not isinstance(group, Mapping) or "params" not in group:
+                raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
+        return given
+    return [{"params": given}]
+
+
+def refuse_duplicates(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a parameter that was given twice."""
+    seen: dict[int, str] = {}
+    for number, group in enumerate(groups):
+        for position, p in enumerate(group["params"]):
+            where = f"parameter {position} of group {number}"
+            if id(p) in seen:
+                raise HyperParameterError(f"{where} is also {seen[id(p)]}; give each parameter once")
+            seen[id(p)] = where

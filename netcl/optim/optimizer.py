@@ -20,10 +20,10 @@ from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, N
 from netcl.expression import conversion, maximum, trace
 from netcl.optim import checkpoint, checks
 from netcl.optim.checkpoint import Entry
-from netcl.optim.group import NOTES, ParameterGroup, assign
+from netcl.optim.group import NOTES, ParameterGroup, as_groups, assign, refuse_duplicates
 from netcl.optim.partition import Partition, check_parameters
 from netcl.optim.plain import PlainArrays
-from netcl.optim.rule import Rule, RuleChoice
+from netcl.optim.rule import Rule, RuleChoice, check_author
 from netcl.validation import shown
 
 Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Any]] | Iterable[Mapping[str, Any]] | Iterable[Any]"
@@ -81,7 +81,7 @@ class Optimizer(ABC):
         check_group: Callable[[Mapping[str, Any]], None] | None = None,
         backend: Selection = None,
     ) -> None:
-        _check_author(defaults, rule, check, check_group)
+        check_author(defaults, rule, check, check_group)
         self._check: dict[str, Check] = {
             "lr": checks.not_negative,
             "maximize": checks.flag,
@@ -98,8 +98,8 @@ class Optimizer(ABC):
         self._selection = backend
         self._plain: PlainArrays | None = None
         self._has_tensors = False
-        groups = [self._new_group(group, f"parameter group {i}") for i, group in enumerate(_as_groups(params))]
-        _refuse_duplicates(groups)
+        groups = [self._new_group(group, f"parameter group {i}") for i, group in enumerate(as_groups(params))]
+        refuse_duplicates(groups)
         self._build(groups)
 
     def _build(self, groups: list[ParameterGroup]) -> None:
@@ -285,7 +285,7 @@ class Optimizer(ABC):
             try:
                 added = self._new_group(group, f"parameter group {len(self.param_groups)}")
                 groups = [*self.param_groups, added]
-                _refuse_duplicates(groups)
+                refuse_duplicates(groups)
                 rule = self._choose_rule(groups)
                 for partition in self._partitions:
                     partition.check()
@@ -572,19 +572,7 @@ class Optimizer(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle is made from. **Blocks**."""
-        name = type(self).__name__
-        if self._plain is not None:
-            raise NetclError(
-                f"{name} updates arrays of another library in place, and a copy of it would update arrays that nobody "
-                "holds; save its state_dict(), and load that into an optimizer of the copied arrays"
-            )
-        for number, group in enumerate(self.param_groups):
-            for i, p in enumerate(group["params"]):
-                if p.storage.size != p.size:
-                    raise NetclError(
-                        f"parameter {i} of group {number} is a view of a larger array, which a copy of {name} would "
-                        "lose sight of; save its state_dict(), and load that into an optimizer of the copied views"
-                    )
+        checkpoint.refuse_untied_copies(type(self).__name__, self.param_groups)
         entries = self._read_state()
         return {
             "attributes": {name: value for name, value in self.__dict__.items() if name not in _MADE_ANEW},
@@ -648,51 +636,3 @@ def _measurable_together(partitions: Sequence[Partition]) -> bool:
 
 def _flat(span: Span) -> View:
     return View(span.buffer, span.offset, (span.size,), (1,))
-
-
-def _as_groups(params: Parameters) -> list[Mapping[str, Any]]:
-    if isinstance(params, Array) or hasattr(params, "__dlpack__"):
-        raise HyperParameterError(
-            f"params must be an iterable of tensors, got a single {type(params).__name__}; write [tensor]"
-        )
-    if isinstance(params, Mapping):
-        raise HyperParameterError(
-            "params must be an iterable of tensors, of (name, tensor) pairs or of parameter groups, got a single "
-            f"{type(params).__name__}; write [group], or model.parameters()"
-        )
-    given = checks.listed("params", params)
-    if not given:
-        raise HyperParameterError(
-            "the optimizer got an empty parameter list; pass model.parameters() of a model that has some"
-        )
-    if isinstance(given[0], Mapping):
-        for group in given:
-            if not isinstance(group, Mapping) or "params" not in group:
-                raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
-        return given
-    return [{"params": given}]
-
-
-def _check_author(defaults: Any, rule: Any, check: Any, check_group: Any) -> None:
-    """Refuse what the author of an optimizer may hand to the base class by mistake."""
-    if not isinstance(defaults, Mapping) or not all(isinstance(name, str) for name in defaults):
-        raise HyperParameterError(f"defaults must be a dict of hyper-parameters by name, got {shown(defaults)}")
-    if taken := [name for name in ("params", "names", *NOTES) if name in defaults]:
-        raise HyperParameterError(f"a hyper-parameter cannot be called {taken[0]!r}; that key of a group is taken")
-    if not isinstance(rule, Rule) and not callable(rule):
-        raise HyperParameterError(
-            f"rule must be a Rule, or a function of the groups that returns one, got {shown(rule)}"
-        )
-    if check is not None and not (isinstance(check, Mapping) and all(map(callable, check.values()))):
-        raise HyperParameterError(f"check must be a dict of functions by hyper-parameter, got {shown(check)}")
-    checks.function("check_group", check_group)
-
-
-def _refuse_duplicates(groups: Sequence[Mapping[str, Any]]) -> None:
-    seen: dict[int, str] = {}
-    for number, group in enumerate(groups):
-        for position, p in enumerate(group["params"]):
-            where = f"parameter {position} of group {number}"
-            if id(p) in seen:
-                raise HyperParameterError(f"{where} is also {seen[id(p)]}; give each parameter once")
-            seen[id(p)] = where

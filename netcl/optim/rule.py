@@ -12,9 +12,11 @@ from typing import Any
 
 from netcl.backends.base import ADAM_COLUMNS, COUNTERS, ROW
 from netcl.dtypes import DType
-from netcl.errors import ArgumentError, TraceError
+from netcl.errors import ArgumentError, HyperParameterError, TraceError
 from netcl.expression import Expression, Node, build, caller
 from netcl.formula import python_text
+from netcl.optim import checks
+from netcl.optim.group import NOTES
 from netcl.validation import flag, shown
 
 Update = Callable[..., Any]
@@ -107,6 +109,21 @@ class RuleChoice:
         if not isinstance(rule, Rule):
             raise ArgumentError(f"the function that chooses an optimizer's rule must return a Rule, got {shown(rule)}")
         return rule
+
+
+def check_author(defaults: Any, rule: Any, check: Any, check_group: Any) -> None:
+    """Refuse what the author of an optimizer may hand to the base class by mistake."""
+    if not isinstance(defaults, Mapping) or not all(isinstance(name, str) for name in defaults):
+        raise HyperParameterError(f"defaults must be a dict of hyper-parameters by name, got {shown(defaults)}")
+    if taken := [name for name in ("params", "names", *NOTES) if name in defaults]:
+        raise HyperParameterError(f"a hyper-parameter cannot be called {taken[0]!r}; that key of a group is taken")
+    if not isinstance(rule, Rule) and not callable(rule):
+        raise HyperParameterError(
+            f"rule must be a Rule, or a function of the groups that returns one, got {shown(rule)}"
+        )
+    if check is not None and not (isinstance(check, Mapping) and all(map(callable, check.values()))):
+        raise HyperParameterError(f"check must be a dict of functions by hyper-parameter, got {shown(check)}")
+    checks.function("check_group", check_group)
 
 
 @lru_cache(maxsize=256)

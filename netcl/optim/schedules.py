@@ -25,6 +25,11 @@ def _optimizer(optimizer: Any) -> Optimizer:
         raise HyperParameterError(
             f"a schedule takes an optimizer, got {validation.shown(optimizer)}; build the optimizer first"
         )
+    if not all("lr" in group for group in optimizer.param_groups):
+        raise HyperParameterError(
+            f"a schedule sets the lr of each parameter group, and those of {type(optimizer).__name__} have none; give "
+            "it a hyper-parameter of that name"
+        )
     return optimizer
 
 
@@ -45,6 +50,7 @@ def _one_of(*choices: str) -> Check:
 
 
 def _longer_than_warmup(settings: Mapping[str, Any]) -> None:
+    """Refuse a total that leaves nothing after the warmup."""
     warmup, total = settings["warmup_steps"], settings["total_steps"]
     if total <= warmup:
         raise HyperParameterError(
