@@ -19,7 +19,7 @@
 #define SUM float32
 #endif
 // A: tag of the dtype of the buffer that holds `a`; undefined if `a` is a number of the arithmetic type.
-// Elements per vector: 1, 2, 4 or 8.
+// Elements per vector: 1, 2, 4 or, where no dtype has 8 bytes, 8.
 #ifndef WIDTH
 #define WIDTH 8
 #endif

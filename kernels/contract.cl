@@ -58,7 +58,7 @@ typedef REALV unaligned_vector __attribute__((aligned(sizeof(REAL))));
 #define PAIR_HIGH(a, b) (float8)(a.s23, b.s23, a.s67, b.s67)
 
 // Eight elements of k of eight columns, from rows of k to rows of columns; `to` counts vectors, a panel row has two.
-inline void transpose8(const __global float *from, const long column, __local float8 *to) {
+static inline void transpose8(const __global float *from, const long column, __local float8 *to) {
     const float8 r0 = CONST_VECTOR_AT(from), r1 = CONST_VECTOR_AT(from + column);
     const float8 r2 = CONST_VECTOR_AT(from + 2 * column), r3 = CONST_VECTOR_AT(from + 3 * column);
     const float8 r4 = CONST_VECTOR_AT(from + 4 * column), r5 = CONST_VECTOR_AT(from + 5 * column);
@@ -79,8 +79,8 @@ inline void transpose8(const __global float *from, const long column, __local fl
 #endif
 
 // Columns of b, from k = 0 to rows, as rows of NR; columns beyond the last are zero.
-inline void pack_panel(const __global STORED(B) * b, const long b_k, const long b_n, const size_t rows,
-                       const size_t columns, __local REALV *panel) {
+static inline void pack_panel(const __global STORED(B) * b, const long b_k, const long b_n, const size_t rows,
+                              const size_t columns, __local REALV *panel) {
     __local REAL *to = (__local REAL *)panel;
     size_t k = 0;
 #ifdef PLAIN_B
@@ -120,8 +120,8 @@ typedef const __global STORED(A) * tile_pointer;
         store_row(s##i##0, s##i##1, out + i * out_m, out_n, columns, first);
 
 // One row of a tile: stored, or added to what earlier runs of k have left.
-inline void store_row(const REALV s0, const REALV s1, __global REAL *out, const long out_n, const size_t columns,
-                      const int first) {
+static inline void store_row(const REALV s0, const REALV s1, __global REAL *out, const long out_n, const size_t columns,
+                             const int first) {
     if (out_n == 1 && columns == NR) {
         VECTOR_AT(out) = first ? s0 : VECTOR_AT(out) + s0;
         VECTOR_AT(out + LANES) = first ? s1 : VECTOR_AT(out + LANES) + s1;
@@ -135,9 +135,9 @@ inline void store_row(const REALV s0, const REALV s1, __global REAL *out, const 
 }
 
 // A tile of rows x columns results over one run of k. Rows beyond the last repeat it and are not stored.
-inline void compute_tile(const tile_pointer a, const long a_m, const long a_k, const __local REALV *panel,
-                         const size_t depth, __global REAL *out, const long out_m, const long out_n, const size_t rows,
-                         const size_t columns, const int first) {
+static inline void compute_tile(const tile_pointer a, const long a_m, const long a_k, const __local REALV *panel,
+                                const size_t depth, __global REAL *out, const long out_m, const long out_n,
+                                const size_t rows, const size_t columns, const int first) {
     ROW(0)
     ROW(1)
     ROW(2)

@@ -8,7 +8,7 @@
 #ifndef WORD
 #define WORD uint
 #endif
-// Elements per vector: 1, 2, 4 or 8.
+// Elements per vector: 1, 2, 4 or, for words of up to 4 bytes, 8.
 #ifndef WIDTH
 #define WIDTH 8
 #endif

@@ -16,6 +16,8 @@
 #define WORK_GROUP_SIZE 64
 #endif
 
+// Nothing here is a vector.
+#define WIDTH 1
 #include "step.clh"
 
 // The p of the norm if it is 1 or 2; 0 for another, which is then an argument; -1 for infinity.

@@ -18,8 +18,8 @@
 #define WEYL1 0xBB67AE85u
 
 // Words `lane` of the 8 counters belong at j = 4 * counter + lane; the first few or last few may lie outside out.
-inline void store_some(const uint8 lanes, const ulong lane, const ulong block, const ulong skip, const ulong n,
-                       __global uint *out) {
+static inline void store_some(const uint8 lanes, const ulong lane, const ulong block, const ulong skip, const ulong n,
+                              __global uint *out) {
     uint words[8];
     vstore8(lanes, 0, words);
     for (ulong b = 0; b < 8; ++b) {
@@ -37,8 +37,11 @@ random_bits(__global uint *out, const ulong out_offset, const ulong counter, con
     if (block * 4 >= skip + n)
         return;
     out += out_offset;
-    const ulong8 counters = (ulong8)(0, 1, 2, 3, 4, 5, 6, 7) + (counter + block);
-    uint8 x0 = convert_uint8(counters & 0xffffffffUL), x1 = convert_uint8(counters >> 32), x2 = 0, x3 = 0;
+    // 64-bit sums in halves, for eight of them would be a vector of 64 bytes: a lane that wraps carries one (-1 is
+    // true).
+    const ulong first = counter + block;
+    uint8 x0 = (uint8)(0, 1, 2, 3, 4, 5, 6, 7) + (uint)first;
+    uint8 x1 = (uint8)((uint)(first >> 32)) - as_uint8(x0 < (uint8)((uint)first)), x2 = 0, x3 = 0;
     uint k0 = key0, k1 = key1;
     for (int round = 0; round < ROUNDS; ++round) {
         const uint8 high0 = mul_hi(x0, (uint8)MULTIPLIER0), high1 = mul_hi(x2, (uint8)MULTIPLIER1);

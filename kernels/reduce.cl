@@ -83,8 +83,8 @@
 #endif
 #endif
 
-inline VECTOR(SUM) combine_vectors(const VECTOR(SUM) a, const VECTOR(SUM) b) { COMBINE_VECTORS }
-inline COMPUTED(SUM) combine_values(const COMPUTED(SUM) a, const COMPUTED(SUM) b){COMBINE_VALUES}
+static inline VECTOR(SUM) combine_vectors(const VECTOR(SUM) a, const VECTOR(SUM) b) { COMBINE_VECTORS }
+static inline COMPUTED(SUM) combine_values(const COMPUTED(SUM) a, const COMPUTED(SUM) b){COMBINE_VALUES}
 
 // total <- total + block, with what that rounds away added to `lost`.
 #if COMPENSATED
@@ -96,7 +96,7 @@ inline COMPUTED(SUM) combine_values(const COMPUTED(SUM) a, const COMPUTED(SUM) b
         total = sum;                                                                                                   \
     }
 // An infinite total has lost NaN, which is nothing.
-#define CLOSE(total, lost) total = select(total, (total) + (lost), isfinite(lost))
+#define CLOSE(total, lost) total = isfinite(lost) ? (total) + (lost) : total
 #else
 #define FOLD(total, lost, block) total = combine_vectors(total, block);
 #define CLOSE(total, lost) (void)(lost)
@@ -233,10 +233,10 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
             VECTOR(SUM) value = VALUE;
             if (!whole) {
                 COMPUTED(SUM) values[WIDTH];
-                STORAGE_PASTE(vstore, WIDTH)(value, 0, values);
+                TO_LANES(value, values);
                 for (size_t lane = count; lane < WIDTH; ++lane)
                     values[lane] = IDENTITY;
-                value = STORAGE_PASTE(vload, WIDTH)(0, values);
+                value = FROM_LANES(values);
             }
             block = combine_vectors(block, value);
         }
@@ -244,7 +244,7 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
     }
     CLOSE(total, lost);
     COMPUTED(SUM) values[WIDTH];
-    STORAGE_PASTE(vstore, WIDTH)(total, 0, values);
+    TO_LANES(total, values);
     for (size_t join = WIDTH / 2; join > 0; join /= 2)
         for (size_t lane = 0; lane < join; ++lane)
             values[lane] = combine_values(values[lane], values[lane + join]);

@@ -11,7 +11,7 @@
 #define X float32
 #endif
 // A: tag of the dtype of the buffer that holds `a`; undefined if `a` is a number of x's arithmetic type.
-// Elements per vector: 1, 2, 4 or 8.
+// Elements per vector: 1, 2, 4 or, for dtypes of up to 4 bytes, 8.
 #ifndef WIDTH
 #define WIDTH 8
 #endif

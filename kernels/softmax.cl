@@ -17,6 +17,10 @@
 #ifndef SUM
 #define SUM float32
 #endif
+// Elements per vector: 8, or 4 where one of the three dtypes has 8 bytes.
+#ifndef WIDTH
+#define WIDTH 8
+#endif
 // Work-items that share a row (a power of two), and rows that share a work-group: 1 and 1 on CPU runtimes.
 #ifndef ITEMS
 #define ITEMS 1
@@ -48,8 +52,8 @@ softmax(const __global STORED(X) * x, const ulong x_offset, __global STORED(OUT)
         const REAL shift = LOG ? log(sum) : 1 / sum;
         const long stride = x_c == 1 && out_c == 1 ? 1 : 0;
         VECTORS(j, stride, columns) {
-            const REAL8 centered = CONVERT8(SUM, LOAD8(X, row, j)) - maximum;
-            STORE8(OUT, CONVERT8(OUT, LOG ? centered - shift : exp(centered) * shift), to, j);
+            const REALV centered = LOAD_REALS(row, j) - maximum;
+            STORE_REALS(OUT, LOG ? centered - shift : exp(centered) * shift, to, j);
         }
         SINGLES(j, stride, columns) {
             const REAL centered = CONVERT(SUM, LOAD(X, row, (long)j * x_c)) - maximum;

@@ -26,6 +26,10 @@
 #ifndef LABEL
 #define LABEL long
 #endif
+// Elements per vector: 8, or 4 where one of the three dtypes has 8 bytes.
+#ifndef WIDTH
+#define WIDTH 8
+#endif
 // Work-items that share a row (a power of two), and rows that share a work-group: 1 and 1 on CPU runtimes.
 #ifndef ITEMS
 #define ITEMS 1
@@ -44,11 +48,12 @@
 
 #include "row_statistics.clh"
 
-inline REAL row_sum(const __global STORED(X) * row, const long stride, const size_t columns, __local REAL *scratch) {
-    REAL8 eight = 0;
+static inline REAL row_sum(const __global STORED(X) * row, const long stride, const size_t columns,
+                           __local REAL *scratch) {
+    REALV lanes = 0;
     VECTORS(j, stride, columns)
-    eight += CONVERT8(SUM, LOAD8(X, row, j));
-    REAL value = JOIN_LANES(eight, SUM_OF_TWO);
+    lanes += LOAD_REALS(row, j);
+    REAL value = JOIN_LANES(lanes, SUM_OF_TWO);
     SINGLES(j, stride, columns)
     value += CONVERT(SUM, LOAD(X, row, (long)j * stride));
     JOIN_ITEMS(value, SUM_OF_TWO)
@@ -98,10 +103,10 @@ softmax_cross_entropy(const __global STORED(X) * x, const ulong x_offset, const 
         const long at_label = known ? label : -1;
         const long stride = x_c == 1 && gradient_c == 1 ? 1 : 0;
         VECTORS(j, stride, columns) {
-            REAL8 value = exp(CONVERT8(SUM, LOAD8(X, row, j)) - maximum) * scale - shared;
-            if (at_label >= (long)j && at_label < (long)j + 8)
+            REALV value = exp(LOAD_REALS(row, j) - maximum) * scale - shared;
+            if (at_label >= (long)j && at_label < (long)j + WIDTH)
                 ((REAL *)&value)[at_label - (long)j] -= 1 - smoothing;
-            STORE8(GRADIENT, CONVERT8(GRADIENT, known ? value : (REAL8)0), to, j);
+            STORE_REALS(GRADIENT, known ? value : (REALV)0, to, j);
         }
         SINGLES(j, stride, columns) {
             REAL value = exp(CONVERT(SUM, LOAD(X, row, (long)j * x_c)) - maximum) * scale - shared;

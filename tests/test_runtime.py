@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -19,8 +16,7 @@ import netcl
 
 pytest.importorskip("pyopencl")
 
-from netcl.backends.opencl import devices, probe, runtime
-from netcl.backends.opencl.probe import Health
+from netcl.backends.opencl import devices, runtime
 
 ROOT = Path(netcl.__file__).resolve().parents[1]
 WITHOUT_CHOICE = {k: v for k, v in os.environ.items() if k not in (*runtime.USER_VARIABLES, "NETCL_BACKEND")}
@@ -352,125 +348,3 @@ def test_platform_listed_twice_counts_once(monkeypatch):
     expected = devices.listing()
     monkeypatch.setattr(cl, "get_platforms", lambda: [*platforms, *platforms])
     assert devices.listing.__wrapped__() == expected
-
-
-# Trying devices
-
-
-@pytest.fixture
-def device():
-    found = [d for d in devices.listing() if not devices.is_simulator(d)]
-    if not found:
-        pytest.skip("no OpenCL device")
-    return found[0]
-
-
-def child(monkeypatch, code):
-    """Let the child process run ``code``; each run leaves a mark in the returned list's file."""
-    monkeypatch.setattr(probe, "_CHILD", textwrap.dedent(code))
-
-
-def test_device_that_works_is_healthy(cache, device):
-    health = probe.check(device, devices.listing().index(device))
-    assert health == Health(True, "a trial kernel gave the right result")
-    (file,) = (cache / "probes").iterdir()
-    assert json.loads(file.read_text())["healthy"] is True
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
-def test_abort_is_a_reason_not_a_crash(cache, device, monkeypatch):
-    child(monkeypatch, "import os, sys; print('error: no linker', file=sys.stderr, flush=True); os.abort()")
-    health = probe.check(device, 0)
-    assert health == Health(False, f"a trial kernel ended its process with {signal.SIGABRT.name}: error: no linker")
-
-
-def test_wrong_result_is_a_reason(cache, device, monkeypatch):
-    child(monkeypatch, "import sys; sys.exit('wrong results: 2 * x + 1')")
-    assert probe.check(device, 0) == Health(False, "a trial kernel failed: wrong results: 2 * x + 1")
-
-
-def test_device_that_hangs_is_a_reason(cache, device, monkeypatch):
-    child(monkeypatch, "import time; time.sleep(60)")
-    monkeypatch.setattr(probe, "TIMEOUT", 0.5)
-    assert probe.check(device, 0) == Health(False, "a trial kernel did not finish within 0 s")
-
-
-def test_answer_is_kept(cache, device, monkeypatch):
-    child(monkeypatch, "")
-    assert probe.check(device, 0).healthy
-    child(monkeypatch, "import sys; sys.exit(1)")
-    assert probe.check(device, 0).healthy
-    assert not probe.check(device, 0, fresh=True).healthy
-    child(monkeypatch, "")
-    assert not probe.check(device, 0).healthy
-
-
-def test_failure_is_tried_again_after_a_day(cache, device, monkeypatch):
-    child(monkeypatch, "import sys; sys.exit(1)")
-    assert not probe.check(device, 0).healthy
-    child(monkeypatch, "")
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + probe.RETRY + 1)
-    assert probe.check(device, 0).healthy
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"healthy": true}', b"\xff\xfe", b'{"healthy":0,"reason":1,"time":"x"}']
-)
-def test_unreadable_answer_is_ignored(cache, device, monkeypatch, content):
-    child(monkeypatch, "")
-    probe.check(device, 0)
-    (file,) = (cache / "probes").iterdir()
-    file.write_bytes(content)
-    child(monkeypatch, "import sys; sys.exit(1)")
-    assert not probe.check(device, 0).healthy
-    assert json.loads(file.read_text())["healthy"] is False
-
-
-def test_cache_that_cannot_be_written_costs_only_time(tmp_path, device, monkeypatch):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    child(monkeypatch, "")
-    assert probe.check(device, 0).healthy
-
-
-def test_many_writers_leave_one_whole_answer(cache, device, monkeypatch):
-    child(monkeypatch, "")
-    with ThreadPoolExecutor(4) as pool:
-        assert all(health.healthy for health in pool.map(lambda _: probe.check(device, 0, fresh=True), range(8)))
-    (file,) = (cache / "probes").iterdir()
-    assert json.loads(file.read_text())["healthy"] is True
-
-
-def test_python_that_cannot_start_another_trusts_the_device(cache, device, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "")
-    assert probe.check(device, 0).reason.startswith("not tried: ")
-    assert "this Python cannot start another" in probe.check(device, 0).reason
-    monkeypatch.setattr(sys, "executable", str(cache / "no such python"))
-    assert probe.check(device, 0, fresh=True).reason.startswith("not tried: no child process could be started")
-
-
-@pytest.mark.skipif(not is_installed("pocl-binary-distribution"), reason="PoCL from PyPI is not installed")
-def test_pocl_without_a_linker_is_reported_and_passed_over(tmp_path):
-    code = """
-        import netcl
-        from netcl.errors import BackendError
-        (pocl,) = [row for row in netcl.devices() if row.device.platform.startswith("Portable")]
-        print(pocl.healthy, pocl.reason)
-        try:
-            netcl.get_backend("opencl:pocl")
-        except BackendError as error:
-            print("refused:", error)
-        print("default:", netcl.get_backend().device.platform)
-    """
-    done = run_python(code, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), POCL_CACHE_DIR=str(tmp_path / "pocl"))
-    assert done.returncode == 0, done.stderr
-    row, refused, default = done.stdout.splitlines()
-    assert row.startswith("False a trial kernel ended its process with SIGABRT: error: ")
-    assert '"ld"' in row
-    assert refused.startswith("refused: opencl:")
-    assert "does not work: a trial kernel ended its process with SIGABRT" in refused
-    assert "Portable" not in default
-    answers = [json.loads(file.read_text()) for file in (tmp_path / "netcl" / "probes").iterdir()]
-    assert [answer["healthy"] for answer in answers].count(False) == 1

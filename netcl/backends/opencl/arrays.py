@@ -50,8 +50,9 @@ class ArrayCalls(ContractCall, IndexingCalls):
             "softmax.cl",
             "softmax",
             (
-                ("X", TAG[x.dtype]), ("OUT", TAG[out.dtype]), ("SUM", TAG[x.dtype.compute]), ("ITEMS", items),
-                ("ROWS", group_rows), ("LOG", int(log)),
+                ("X", TAG[x.dtype]), ("OUT", TAG[out.dtype]), ("SUM", TAG[x.dtype.compute]),
+                ("WIDTH", self.lanes("softmax", x.dtype, out.dtype)), ("ITEMS", items), ("ROWS", group_rows),
+                ("LOG", int(log)),
             ),
             arguments=(*(None, np.uint64) * 2, *(np.int64,) * 4, *(np.uint64,) * 3),
         )  # fmt: skip
@@ -84,12 +85,13 @@ class ArrayCalls(ContractCall, IndexingCalls):
             return
         items, group_rows, rows_each = self._share_rows(rows, columns)
         compute = logits.dtype.compute
+        width = self.lanes("softmax_cross_entropy", logits.dtype, loss.dtype, wanted.dtype)
         kernel = self.kernel(
             "softmax_cross_entropy.cl",
             "softmax_cross_entropy",
             (
                 ("X", TAG[logits.dtype]), ("LOSS", TAG[loss.dtype]), ("GRADIENT", TAG[wanted.dtype]),
-                ("SUM", TAG[compute]), ("LABEL", label), ("ITEMS", items), ("ROWS", group_rows),
+                ("SUM", TAG[compute]), ("WIDTH", width), ("LABEL", label), ("ITEMS", items), ("ROWS", group_rows),
                 ("WITH_GRADIENT", int(gradient is not None)), ("FAULT", LABEL_FAULT),
             ),
             arguments=(
@@ -132,6 +134,7 @@ class ArrayCalls(ContractCall, IndexingCalls):
                 f"random_bits fills contiguous memory, got shape {out.shape} with strides {out.strides}; fill an array "
                 "of its own and copy it"
             )
+        self.needs_plain("random_bits", uint32)
         group = self.work_group_size
         kernel = self.kernel(
             "random_bits.cl",

@@ -70,19 +70,18 @@ def statements(expression: Expression, names: Names, width: int, prefix: str = "
     return writer.lines, outputs
 
 
-def is_wide(expression: Expression) -> bool:
-    """Whether a value of 8 bytes takes part. Vectors of 8 of them are unsafe on PoCL, so such code uses 4.
+def value_dtypes(expression: Expression) -> tuple[DType, ...]:
+    """The dtype of every value in the statements of ``expression``, each once; the widest limits the lanes.
 
     Examples
     --------
     >>> from netcl import expression as ex
     >>> from netcl.dtypes import float32, int64
-    >>> from netcl.backends.opencl.codegen import is_wide
-    >>> is_wide(ex.trace(lambda x: x + 1, (int64,), stored=(float32,)))
-    True
+    >>> from netcl.backends.opencl.codegen import value_dtypes
+    >>> [dtype.name for dtype in value_dtypes(ex.trace(lambda x: x + 1, (int64,), stored=(float32,)))]
+    ['int64', 'float32']
     """
-    if any(dtype.itemsize == 8 for dtype in (*expression.inputs, *expression.scalars, *expression.stored)):
-        return True
+    found = dict.fromkeys((*expression.inputs, *expression.scalars, *expression.stored))
     seen: set[int] = set()
     pending = list(expression.outputs)
     while pending:
@@ -90,12 +89,11 @@ def is_wide(expression: Expression) -> bool:
         if id(node) in seen:
             continue
         seen.add(id(node))
-        # A float becomes an unsigned int by way of a long.
-        through_long = node.op == "cast" and node.dtype is uint32 and node.args[0].dtype.kind == "f"
-        if node.dtype.itemsize == 8 or through_long:
-            return True
+        found[node.dtype] = None
+        if node.op == "cast" and node.dtype is uint32 and node.args[0].dtype.kind == "f":
+            found[int64] = None  # by way of which the cast goes
         pending.extend(node.args)
-    return False
+    return tuple(found)
 
 
 class Writer:

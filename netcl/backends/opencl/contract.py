@@ -15,7 +15,7 @@ import pyopencl as cl
 from netcl.backends.base import View
 from netcl.backends.opencl.core import memory
 from netcl.backends.opencl.mapping import MapCalls
-from netcl.backends.opencl.storage import TAG
+from netcl.backends.opencl.storage import TAG, VECTOR_BYTES
 from netcl.dtypes import DType, float32, int32, promote, uint32
 from netcl.errors import ShapeError
 from netcl.expression import conversion
@@ -199,11 +199,13 @@ class ContractCall(MapCalls):
         if layout.batch * layout.m * layout.n == 0:
             return None
         dtypes = (a.dtype, b.dtype, out.dtype)
-        return self._plan_blocks(layout, *dtypes) if self.is_cpu else self._plan_tiles(layout, *dtypes)
+        if self.is_cpu and not self.needs_plain("contract", *dtypes):
+            return self._plan_blocks(layout, *dtypes)
+        return self._plan_tiles(layout, *dtypes)
 
     def _plan_blocks(self, layout: Layout, a: DType, b: DType, out: DType) -> ContractPlan:
         dtype = sum_dtype(a, b, out)
-        lanes = 32 // dtype.itemsize
+        lanes = VECTOR_BYTES // dtype.itemsize
         units = self.cl_device.max_compute_units
         along_m, along_n = layout.tiles(lanes)
         splits = min(units // (layout.batch * along_m * along_n), layout.k // (4 * RUN)) or 1

@@ -9,10 +9,11 @@ import numpy as np
 import pyopencl as cl
 
 from netcl.backends.base import Device, HostArray, Span, View
-from netcl.backends.opencl import program, tuning
+from netcl.backends.opencl import forking, program, tuning
+from netcl.backends.opencl.defects import Defects
 from netcl.backends.opencl.memory import CLBuffer, Pool, Staging
 from netcl.backends.opencl.program import Defines
-from netcl.backends.opencl.storage import HOST
+from netcl.backends.opencl.storage import HOST, lanes
 from netcl.backends.opencl.tuning import Knobs, Target
 from netcl.dtypes import DType, float64, int32
 from netcl.errors import DeviceMismatchError, DTypeError, ShapeError
@@ -26,6 +27,13 @@ FAULTS = {
 
 MAPPED = 1 << 20
 """Bytes from which a download from shared memory is faster through a map than through a read."""
+
+
+ENQUEUING = (
+    "alloc", "upload", "download", "borrow", "map_host", "wait", "synchronize", "report_errors_from_device", "kernel",
+    "own_kernel", "launch",
+)  # fmt: skip
+"""The methods of :class:`Core` that reach the device; every operation goes through one of them first."""
 
 
 def describe(device: cl.Device, index: int) -> Device:
@@ -55,8 +63,7 @@ class HostMemory:
     def array(self) -> HostArray:
         """The elements. **Blocks** until what was enqueued before the mapping is done."""
         if self._event is not None:
-            self._core.blocking += 1
-            self._event.wait()
+            self._core.wait(self._event)
             self._event = None
         return self._host
 
@@ -92,6 +99,8 @@ class Core:
         What a one-dimensional kernel without needs of its own should use.
     target : Target
         What the device is called in a tuning table.
+    defects : Defects
+        What the device's runtime gets wrong; empty until set.
     launches, blocking : int
         Kernels enqueued and transfers waited for, since the start.
     faults : CLBuffer
@@ -108,6 +117,7 @@ class Core:
         self._knobs = {kind: tuning.choose(self.target, kind, tables) for kind in tuning.KINDS}
         self.context = cl.Context([cl_device])
         self.queue = cl.CommandQueue(self.context, cl_device)
+        self.defects = Defects()
         self.launches = 0
         self.blocking = 0
         self.faults_pending = False
@@ -118,6 +128,7 @@ class Core:
         self._staging = Staging()
         self.faults = self.alloc(1, int32)
         self._clear_faults()
+        forking.forbid_in_children(self, ENQUEUING)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.device}, {self.device.name!r}, {self.device.platform!r})"
@@ -152,6 +163,26 @@ class Core:
                     f"{self.device} ({self.device.name}) cannot compute with {dtype}; cast to float32 with astype(), "
                     'or use backend="numpy"'
                 )
+
+    def needs_plain(self, family: str, *dtypes: DType) -> bool:
+        """Whether a kernel for operands of ``dtypes`` works on this device only in its plain form.
+
+        Raises
+        ------
+        BackendError
+            If it works in none.
+        """
+        return bool(self.defects) and self.defects.needs_plain(family, dtypes, f"{self.device} ({self.device.name})")
+
+    def lanes(self, family: str, *dtypes: DType, most: int = 8) -> int:
+        """How many elements a vector of a kernel takes through which values of all ``dtypes`` pass; 1 if plain.
+
+        Raises
+        ------
+        BackendError
+            As :meth:`needs_plain`.
+        """
+        return 1 if self.needs_plain(family, *dtypes) else lanes(*dtypes, most=most)
 
     def alloc(self, n: int, dtype: DType) -> CLBuffer:
         """A buffer of ``n`` elements with unspecified contents. See :class:`~netcl.backends.base.UpdateOperations`."""
@@ -225,6 +256,11 @@ class Core:
                     event = cl.enqueue_copy(self.queue, host, mem, src_offset=start, is_blocking=False)
             self.queue.flush()
         return HostMemory(self, x, host, event)
+
+    def wait(self, event: cl.Event) -> None:
+        """Return when ``event`` has happened. **Blocks**."""
+        self.blocking += 1
+        event.wait()
 
     def synchronize(self) -> None:
         """Return when everything enqueued so far is done. **Blocks**.

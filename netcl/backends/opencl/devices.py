@@ -9,7 +9,7 @@ from typing import Any
 import pyopencl as cl
 
 from netcl.backends.base import Device
-from netcl.backends.opencl import probe, runtime
+from netcl.backends.opencl import forking, probe, runtime
 from netcl.backends.opencl.core import describe
 from netcl.backends.opencl.probe import Health
 from netcl.backends.opencl.runtime import INSTALL
@@ -39,6 +39,7 @@ def preference(device: cl.Device) -> int:
 @cache
 def listing() -> tuple[cl.Device, ...]:
     """Every device, best first; a platform that the loader lists twice counts once."""
+    forking.mark_loaded()
     devices: list[cl.Device] = []
     for platform in runtime.platforms():
         try:
@@ -54,12 +55,16 @@ def described() -> tuple[Device, ...]:
     return tuple(describe(device, index) for index, device in enumerate(listing()))
 
 
-def health(index: int, *, fresh: bool = False) -> Health:
-    """Whether the device at ``index`` works. **Blocks** while it is tried for the first time."""
+def health(index: int, *, fresh: bool = False, thorough: bool = False) -> Health:
+    """Whether the device at ``index`` works. **Blocks** while it is tried for the first time.
+
+    ``thorough`` is for those who open it: it asks for every kernel family.
+    """
     with _locks.setdefault(index, threading.Lock()):
         known = _health.get(index)
-        if known is None or fresh:
-            known = _health[index] = probe.check(listing()[index], index, fresh=fresh)
+        if known is None or fresh or (thorough and known.healthy and known.defects is None):
+            known = probe.check(listing()[index], index, fresh=fresh, thorough=thorough)
+            _health[index] = known
         return known
 
 
@@ -103,17 +108,18 @@ def _hint() -> str:
     return f"{reason}; " if reason else ""
 
 
-def choose(selector: str = "") -> int:
-    """Position of the first healthy device that ``selector`` means.
+def choose(selector: str = "", *, thorough: bool = False) -> int:
+    """Position of the first healthy device that ``selector`` means; ``thorough`` as in :func:`health`.
 
     Raises
     ------
     BackendError
-        If there is no such device, or none of them works.
+        If there is no such device, none of them works, or this is a forked child of a process that used OpenCL.
     """
+    forking.refuse_inherited()
     found = candidates(selector)
     for index in found:
-        if health(index).healthy:
+        if health(index, thorough=thorough).healthy:
             return index
     reports = (f"{described()[i]} ({described()[i].platform}) does not work: {health(i).reason}" for i in found)
     raise BackendError(

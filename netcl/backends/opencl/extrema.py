@@ -74,6 +74,7 @@ class ArgReduceCalls(Core):
         if out.dtype is not int64:
             raise DTypeError(f"{op} writes int64, the output is {out.dtype}; pass an int64 array")
         self.require(x.dtype)
+        self.needs_plain("arg_reduce", x.dtype)
         if 0 in left:
             return ()
         extent = x.shape[axis]

@@ -90,7 +90,9 @@ class FlatCalls(Core):
         prepared = self._flat.get(("fill", knobs, dtype))
         if prepared is None:
             name, argument = WORDS[dtype.itemsize]
-            prepared = self._prepare_flat("fill", knobs, (("WORD", name),), (argument, None, np.uint64, np.uint64))
+            prepared = self._prepare_flat(
+                "fill", knobs, (dtype,), (("WORD", name),), (argument, None, np.uint64, np.uint64)
+            )
             self._flat["fill", knobs, dtype] = prepared
         self._launch_flat(prepared, x.size, value, memory(x), x.offset, x.size)
 
@@ -110,7 +112,8 @@ class FlatCalls(Core):
         if prepared is None:
             defines, arguments = _factor_argument(factor_dtype, dtype)
             defines = (("X", TAG[dtype]), *defines)
-            prepared = self._prepare_flat("scale", knobs, defines, (*arguments, None, np.uint64, np.uint64))
+            arguments = (*arguments, None, np.uint64, np.uint64)
+            prepared = self._prepare_flat("scale", knobs, (dtype,), defines, arguments)
             self._flat["scale", knobs, dtype, factor_dtype] = prepared
         self._launch_flat(prepared, x.size, *factor, memory(x), x.offset, x.size)
 
@@ -136,7 +139,7 @@ class FlatCalls(Core):
             defines, arguments = _factor_argument(factor_dtype, common)
             defines = (("X", TAG[x_dtype]), ("Y", TAG[y_dtype]), ("SUM", TAG[common]), *defines)
             arguments = (*arguments, None, np.uint64, None, np.uint64, np.uint64)
-            prepared = self._prepare_flat("axpy", knobs, defines, arguments)
+            prepared = self._prepare_flat("axpy", knobs, (x_dtype, y_dtype, common), defines, arguments)
             self._flat["axpy", knobs, x_dtype, y_dtype, factor_dtype] = prepared
         self._launch_flat(prepared, x.size, *factor, memory(x), x.offset, memory(y), y.offset, x.size)
 
@@ -152,11 +155,14 @@ class FlatCalls(Core):
         return (memory(a), a.offset), a.dtype
 
     def _prepare_flat(
-        self, call: str, knobs: Knobs, defines: Defines, arguments: tuple[Any, ...]
+        self, call: str, knobs: Knobs, dtypes: tuple[DType, ...], defines: Defines, arguments: tuple[Any, ...]
     ) -> tuple[cl.Kernel, int, int]:
-        """A kernel, the elements that one of its work-groups takes, and the work-items of it."""
+        """A kernel in whose vectors all ``dtypes`` fit, the elements that a work-group takes, and its work-items."""
         width, run, group = (number for _, number in knobs)
-        return self.kernel(f"{call}.cl", call, (*knobs, *defines), arguments=arguments), width * run * group, group
+        share = width * run
+        width = self.lanes(call, *dtypes, most=width)
+        shape: Defines = (("WIDTH", width), ("RUN", share // width), ("WORK_GROUP_SIZE", group))
+        return self.kernel(f"{call}.cl", call, (*shape, *defines), arguments=arguments), share * group, group
 
     def _launch_flat(self, prepared: tuple[cl.Kernel, int, int], n: int, *args: Any) -> None:
         if n:

@@ -8,6 +8,7 @@ import pyopencl as cl
 from netcl.backends.base import View
 from netcl.backends.opencl.core import Core, memory
 from netcl.backends.opencl.flat import WORDS
+from netcl.backends.opencl.memory import CLBuffer
 from netcl.backends.opencl.storage import TAG
 from netcl.dtypes import DType, int32, int64
 from netcl.errors import DTypeError, ShapeError
@@ -51,6 +52,7 @@ class IndexingCalls(Core):
         _check_shapes("gather", x, indices, out)
         if x.dtype is not out.dtype:
             raise DTypeError(f"gather keeps the dtype: x is {x.dtype} and out is {out.dtype}; cast one with astype()")
+        self.needs_plain("gather", x.dtype)
         word = "ulong2" if x.dtype.itemsize == 16 else WORDS[x.dtype.itemsize][0]
         index = index_type(indices)
         outer, size_c, inner = out.shape
@@ -89,6 +91,7 @@ class IndexingCalls(Core):
         """
         _check_shapes("scatter_add", out, indices, updates)
         self.require(updates.dtype, out.dtype)
+        self.needs_plain("scatter_add", updates.dtype, out.dtype)
         index = index_type(indices)
         outer, size_n, inner = out.shape
         if updates.shape[0] * updates.shape[1] * updates.shape[2] == 0:
@@ -98,11 +101,18 @@ class IndexingCalls(Core):
         if out.dtype.compute is not out.dtype:
             dtype = out.dtype.compute
             sums = self.alloc(max(outer * size_n * inner, 1), dtype)
-            cl.enqueue_fill_buffer(self.queue, sums.mem, np.zeros(1, np.float32), 0, sums.size * dtype.itemsize)
+            self._zero(sums)
             target, offset, strides = sums.mem, 0, (size_n * inner, inner, 1)
         self._add(updates, indices, index, target, offset, strides, dtype, out.shape)
         if sums is not None and outer * size_n * inner:
             self._add_rounded(sums.mem, out)
+
+    def _zero(self, sums: CLBuffer) -> None:
+        # Not as OpenCL fills buffers: Oclgrind would take the result for uninitialised.
+        width, group = 8, self.work_group_size
+        defines = (("WORD", "uint"), ("WIDTH", width), ("RUN", 1), ("WORK_GROUP_SIZE", group))
+        kernel = self.kernel("fill.cl", "fill", defines, arguments=(np.uint32, None, np.uint64, np.uint64))
+        self.launch(kernel, _whole_groups(-(-sums.size // width), group), (group,), 0, sums.mem, 0, sums.size)
 
     def _add(
         self,

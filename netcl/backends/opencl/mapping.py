@@ -11,7 +11,7 @@ import pyopencl as cl
 
 from netcl.backends.base import Scalar, View
 from netcl.backends.opencl import operands
-from netcl.backends.opencl.codegen import is_wide, statements
+from netcl.backends.opencl.codegen import statements, value_dtypes
 from netcl.backends.opencl.core import Core
 from netcl.backends.opencl.layout import Axes
 from netcl.backends.opencl.operands import WORD
@@ -105,7 +105,7 @@ class MapCalls(Core):
         outer, inner, steps = axes.split(count)
         kinds = "".join(operands.kind(step, written=position >= inputs) for position, step in enumerate(steps))
         pieces, outer = outer.pieces(OUTER, count)
-        width = 4 if is_wide(expression) else 8
+        width = self.lanes("map", *value_dtypes(expression))
         rows = math.prod(outer.shape)
         chunk = width
         if self.is_cpu:

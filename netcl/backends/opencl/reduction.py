@@ -14,7 +14,7 @@ from netcl import expression as ex
 from netcl.array import contiguous_strides
 from netcl.backends.base import Scalar, View
 from netcl.backends.opencl import operands
-from netcl.backends.opencl.codegen import Names, is_wide, statements
+from netcl.backends.opencl.codegen import Names, statements, value_dtypes
 from netcl.backends.opencl.core import memory
 from netcl.backends.opencl.layout import Axes
 from netcl.backends.opencl.literals import literal
@@ -191,7 +191,7 @@ class ReduceCalls(MapCalls):
         walk = walk_of(inputs, axes, out)
         if len(walk.units.shape) + len(walk.outer.shape) > OUTER:
             return None
-        width = 4 if is_wide(terms) or out.dtype.itemsize == 8 else 8
+        width = self.lanes("reduce", *value_dtypes(terms), out.dtype)
         strip = ACCUMULATORS
         if walk.columns:
             strip = min(STRIP, 1 << (max(walk.lanes // width, 1).bit_length() - 1)) if self.is_cpu else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -28,7 +29,24 @@ HOST: MappingProxyType[DType, np.dtype[Any]] = MappingProxyType(
 )
 """The NumPy dtype of a host array of a dtype's elements."""
 
+VECTOR_BYTES = 32
+"""The most that a vector in a kernel may have; PoCL 3.0 crashes with 64 on processors that its LLVM does not know."""
+
 SCALAR: MappingProxyType[DType, type[np.generic]] = MappingProxyType(
     {dtype: HOST[dtype.compute].type for dtype in dtypes.ALL} | {dtypes.bool_: np.uint8}
 )
 """The NumPy type of a kernel argument that holds one value in a dtype's arithmetic type."""
+
+
+@cache
+def lanes(*dtypes: DType, most: int = 8) -> int:
+    """How many elements a vector takes, at most ``most``, if values of all ``dtypes`` pass through vectors of it.
+
+    Examples
+    --------
+    >>> from netcl.backends.opencl.storage import lanes
+    >>> from netcl.dtypes import float16, float32, int64
+    >>> lanes(float16, float32), lanes(float32, int64), lanes(int64, most=2)
+    (8, 4, 2)
+    """
+    return min(most, VECTOR_BYTES // max(dtype.compute.itemsize for dtype in dtypes))

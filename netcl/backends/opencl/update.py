@@ -12,6 +12,7 @@ import numpy as np
 import pyopencl as cl
 
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
+from netcl.backends.opencl.codegen import value_dtypes
 from netcl.backends.opencl.core import Core, memory
 from netcl.backends.opencl.flat import number
 from netcl.backends.opencl.program import Defines, compose
@@ -74,10 +75,6 @@ def _arguments(*spans: Span) -> list[Any]:
     return [argument for span in spans for argument in (memory(span), span.offset)]
 
 
-def _width(width: int, dtype: DType) -> int:
-    return min(width, 4) if dtype is float64 else width
-
-
 def _real(value: float, dtype: DType) -> Any:
     """A number as a kernel argument; one that the dtype does not hold is infinite, without a warning."""
     return SCALAR[dtype](number(value, dtype))
@@ -93,10 +90,11 @@ def _order(ord: float) -> int:
 class UpdateCalls(Core):
     """norm_reduce, prepare_step and the fused updates of :class:`~netcl.backends.base.UpdateOperations`."""
 
-    def shape(self, call: str, dtype: DType) -> Shape:
-        """The knobs of a fused update; vectors of float64 have at most 4, for PoCL is unsafe with 64 bytes."""
+    def shape(self, call: str, fields: Sequence[Span], block: StepBlock, rule: Expression | None) -> Shape:
+        """The knobs of a fused update of ``fields`` by ``rule``."""
+        dtypes = [block.header.dtype, *(span.dtype for span in fields), *(value_dtypes(rule) if rule else ())]
         width, run, group, interleaved = (number for _, number in self.knobs(call))
-        narrowed = _width(width, dtype)
+        narrowed = self.lanes(call, *dtypes, most=width)
         return Shape(narrowed, run * width // narrowed, group, interleaved)
 
     def _ready(
@@ -180,11 +178,11 @@ class UpdateCalls(Core):
             )
         _same_compute(compute, multiplier=multiplier)
         knobs = dict(self.knobs("norm_reduce"))
-        lanes = knobs["LANES"]
+        items = knobs["LANES"]
         defines: Defines = (
             *_reals(compute),
-            ("WIDTH", _width(knobs["WIDTH"], compute)),
-            ("LANES", lanes),
+            ("WIDTH", self.lanes("norm_reduce", compute, x.dtype, most=knobs["WIDTH"])),
+            ("LANES", items),
             ("PIECE", knobs["PIECE"]),
             ("X", TAG[x.dtype]),
             ("WIDE", int(compute is float64)),
@@ -207,7 +205,7 @@ class UpdateCalls(Core):
             defines += (("COLUMNS", len(block.columns)),)
             types += [None, np.uint64, None, np.uint64]
             arguments += _arguments(block.hyper, rows)
-        return self._ready("norm_reduce", defines, types, arguments, (count, lanes), spans, kept=block is not None)
+        return self._ready("norm_reduce", defines, types, arguments, (count, items), spans, kept=block is not None)
 
     def prepare_step(
         self,
@@ -269,6 +267,7 @@ class UpdateCalls(Core):
         if block.rows:
             types += [None, np.uint64] * 3 + [np.uint64]
             arguments += [*_arguments(*_tables(block)), block.rows]
+        self.needs_plain("prepare_step", compute)
         ((_, group),) = self.knobs("prepare_step")
         defines: Defines = (
             *_reals(compute),
@@ -337,7 +336,7 @@ class UpdateCalls(Core):
         See :class:`~netcl.backends.base.UpdateSource`.
         """
         call = "fused_adam" if rule is None else "fused_update"
-        shape = self.shape(call, block.header.dtype)
+        shape = self.shape(call, fields, block, rule)
         return compose(f"{call}.cl", *_program(rule, fields, block, shape, True))
 
     def _fused(
@@ -374,7 +373,7 @@ class UpdateCalls(Core):
             raise ShapeError(f"{call} needs parameters, gradients and state of one size, got {sizes} elements")
         _check_rows(rows, p.size)
         _same_compute(compute, **{f"operand {i}": span for i, span in enumerate(fields)})
-        shape = self.shape(call, compute)
+        shape = self.shape(call, fields, block, rule)
         defines, generated = _program(rule, fields, block, shape, advance)
         types = ([None, np.uint64] * 4) + [np.uint64, None, np.uint64, np.uint64] + [None, np.uint64] * len(fields)
         arguments = [*_arguments(block.header, *_tables(block)), block.rows, *_arguments(rows), p.size]
