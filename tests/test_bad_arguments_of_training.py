@@ -374,7 +374,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("given", PIECES, ids=str)
+@pytest.mark.parametrize("given", PIECES)
 def test_pieces_of_ones_own_optimizer(given):
     whole = {"defaults": {"lr": 0.1, "size": 1}, "rule": Rule(halve, numbers), **given}
     refused([SGD(tensors())], Mine, tensors(), **whole)

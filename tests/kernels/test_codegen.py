@@ -11,9 +11,10 @@ import pytest
 
 from netcl import dtypes
 from netcl import expression as ex
-from netcl.backends.opencl.codegen import is_wide, statements
+from netcl.backends.opencl.codegen import statements, value_dtypes
 from netcl.backends.opencl.literals import c_type, literal
 from netcl.backends.opencl.program import source
+from netcl.backends.opencl.storage import lanes
 from netcl.dtypes import bool_, complex64, float16, float32, float64, int8, int32, int64, uint8, uint16, uint32, uint64
 from netcl.errors import DTypeError
 
@@ -246,9 +247,12 @@ def test_a_long_sum_needs_no_recursion():
 
 
 def test_width_follows_the_widest_value():
-    assert not is_wide(ex.trace(lambda x: x + 1.0, (float16,)))
-    assert is_wide(ex.trace(lambda x: ex.cast(ex.cast(x, int64), float32), (float32,)))
-    assert is_wide(ex.trace(lambda x: ex.cast(x, uint32), (float32,)))
+    def width(expression):
+        return lanes(*value_dtypes(expression))
+
+    assert width(ex.trace(lambda x: x + 1.0, (float16,))) == 8
+    assert width(ex.trace(lambda x: ex.cast(ex.cast(x, int64), float32), (float32,))) == 4
+    assert width(ex.trace(lambda x: ex.cast(x, uint32), (float32,))) == 4
 
 
 def test_literals():
