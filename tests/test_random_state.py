@@ -79,7 +79,6 @@ HOST = netcl_random.get_state()["host"]
         *(None, 3, {}, {**HOST, "bit_generator": "MT19937"}, {**HOST, "state": None}),
         *({**HOST, "state": {"state": value, "inc": 1}} for value in (-1, 1 << 200, "x", None)),
     ],
-    ids=str,
 )
 def test_a_wrong_state_of_the_host_is_refused_and_changes_nothing(wrong):
     before = netcl.random.get_state()
