@@ -143,6 +143,17 @@ def two_layers(backend):
     return nn.Sequential(nn.Linear(2, 3, generator=rng), nn.Linear(3, 2, generator=rng)).to(backend.device)
 
 
+def loaded_state_of_another_rule(backend):
+    """The checkpoint brings momentum, and its velocity, to an optimizer that has none; a clipped step waits."""
+    tensors = three(backend)
+    state = SGD(tensors, lr=0.5, momentum=0.5)
+    state.step()
+    state, optimizer = state.state_dict(), SGD(tensors, lr=0.5)
+    optimizer.step()
+    norm = clip_grad_norm_device(tensors[:2], 0.5)
+    return Scene(tensors, lambda: optimizer.load_state_dict(state), optimizer, [norm])
+
+
 def loaded_module(backend):
     model = two_layers(backend)
     half = variable([1.0, 2.0], backend, "bfloat16")
@@ -238,6 +249,7 @@ SCENES = {
     "step with late state": step_with_late_state,
     "step of given gradients": step_of_given_gradients,
     "optimizer.load_state_dict": loaded_optimizer,
+    "load_state_dict of another rule": loaded_state_of_another_rule,
     "module.load_state_dict": loaded_module,
     "module.to": moved_module,
     "backward": backward_into_nothing,

@@ -217,7 +217,7 @@ class Optimizer(ABC):
             partitions.append(partition)
         return partitions
 
-    def _adapt(self, groups: Sequence[Mapping[str, Any]] | None = None) -> None:
+    def _adapt(self, groups: Sequence[Mapping[str, Any]] | None = None) -> Callable[[], None]:
         """Choose the rule anew, and add the state that it needs and that is not there yet. Does not block.
 
         State starts as it does when the optimizer is built; what there is already, step counts and what is pending stay
@@ -227,25 +227,27 @@ class Optimizer(ABC):
         ----------
         groups : sequence of mapping, optional
             The parameter groups with the hyper-parameters to choose by; by default those of the optimizer.
+
+        Returns
+        -------
+        callable
+            Takes the change back, as long as no step came between. Takes no memory.
         """
         groups = self.param_groups if groups is None else groups
         rule = self._choose_rule(groups)
         # A learning rate that changes at every step is the usual case, and asks for nothing.
         changed = [partition for partition in self._partitions if rule is not self._rule or partition.is_narrow]
         changes = [partition.planned(rule, groups) for partition in changed]
-        for change in changes:
-            if change is not None:
-                change()
-        self._rule = rule
+        made = [change() for change in changes if change is not None]
+        earlier, self._rule = self._rule, rule
         self._versions = [group.version for group in self.param_groups]
 
-    def _fields(self, groups: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, ...]]:
-        """The state fields of each parameter, by its id, that :meth:`_adapt` to ``groups`` would leave."""
-        rule = self._choose_rule(groups)
-        fields: dict[int, tuple[str, ...]] = {}
-        for partition in self._partitions:
-            fields |= partition.fields_with(rule, groups)
-        return fields
+        def take_back() -> None:
+            for change_back in made:
+                change_back()
+            self._rule = earlier
+
+        return take_back
 
     @property
     def partitions(self) -> Sequence[Partition]:
@@ -547,13 +549,14 @@ class Optimizer(ABC):
     def _restore(self, values: Sequence[Mapping[str, Any]], entries: Mapping[int, Entry]) -> None:
         """Hold these hyper-parameters and this state, all of them or none."""
         before = [dict(group) for group in self.param_groups]
+        take_back: Callable[[], None] | None = None
 
         def hold(values: Iterable[Mapping[str, Any]]) -> None:
             for group, held in zip(self.param_groups, values, strict=True):
                 group.replace(held)
 
         try:
-            self._adapt(checkpoint.with_state(values, entries, self._choose_rule))
+            take_back = self._adapt(checkpoint.with_state(values, entries, self._choose_rule))
             hold(values)
             fields: dict[int, tuple[str, ...]] = {}
             for partition in self._partitions:
@@ -566,6 +569,8 @@ class Optimizer(ABC):
             take_up = [partition.prepared_state(kept) for partition in self._partitions]
         except BaseException:
             hold(before)
+            if take_back is not None:
+                take_back()
             raise
         for each in take_up:
             each()

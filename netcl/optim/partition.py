@@ -146,33 +146,36 @@ class Partition:
         columns = rule.columns(groups[0])
         return rule, columns, None if rule.fused_adam else rule.expression(dtype, dtype, columns)
 
-    def planned(self, rule: Rule, groups: Sequence[Mapping[str, Any]]) -> Callable[[], None] | None:
+    def planned(self, rule: Rule, groups: Sequence[Mapping[str, Any]]) -> Callable[[], Callable[[], None]] | None:
         """Take the memory that another rule needs, and return what changes to it; None if nothing has to change.
 
-        State that there is already is kept, also where the rule does not use it. Does not block.
+        What that returns changes back, as long as no step came between, and takes no memory. State that exists already
+        is kept, also where the rule does not use it. Does not block.
         """
         chosen, columns, expression = self._chosen(rule, groups)
         if chosen == self._rule and columns == self._rows.columns:
             return None
         state = {name: self.arena.like(self.compute) for name in chosen.state if name not in self.state}
-        block = self._rows.with_rule(chosen, columns)
+        block = self._rows.with_rule(columns)
 
-        def change() -> None:
-            if block is not self._rows.block:
+        def change() -> Callable[[], None]:
+            before = self._rule, self._expression, self.state, self._norm
+            columns_before, block_before = self._rows.columns, self._rows.block
+            if block is not block_before:
                 # Their header is written no more: the norm of a clipping, and its factor, stay as they are.
                 self._norm = None
-            self._rule, self._expression = chosen, expression
-            self.state |= state
+            self._rule, self._expression, self.state = chosen, expression, self.state | state
             self._rows.adopt(chosen, columns, block)
             self._bind()
 
-        return change
+            def change_back() -> None:
+                self._rule, self._expression, self.state, self._norm = before
+                self._rows.adopt(self._rule, columns_before, block_before)
+                self._bind()
 
-    def fields_with(self, rule: Rule, groups: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, ...]]:
-        """The state fields that each parameter would have after changing to a rule, by its id. Takes no memory."""
-        chosen, _, _ = self._chosen(rule, groups)
-        names = tuple(dict.fromkeys((*self.state, *chosen.state)))
-        return {id(p): names for p in self.parameters}
+            return change_back
+
+        return change
 
     def _take_in(self, gradient: Array, home: Array) -> Array:
         self.backend.map(conversion(gradient.dtype, home.dtype), (gradient.view(),), (home.view(),))

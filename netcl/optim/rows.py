@@ -91,7 +91,7 @@ class Rows:
         self.block = self._continued(earlier.block, max(8, 2 * len(self._rows), earlier.block.rows))
         self._upload_map()
 
-    def with_rule(self, rule: Rule, columns: tuple[str, ...]) -> StepBlock:
+    def with_rule(self, columns: tuple[str, ...]) -> StepBlock:
         """A block with the columns of another rule, which continues these counters; for :meth:`adopt`."""
         return self.block if columns == self.columns else self._continued(self.block, self.block.rows, columns)
 
