@@ -279,6 +279,17 @@ def test_shape_functions_are_numpys():
         np.testing.assert_array_equal(got.numpy(), want)
 
 
+@pytest.mark.parametrize(("dtype", "digits"), [("float16", 10), ("bfloat16", 7)])
+def test_products_of_16_bits_are_added_up_unrounded(dtype, digits):
+    # (1 + ε)² - (1 + 2ε) is ε², which is lost if the square is rounded to the dtype.
+    eps = 2.0**-digits
+    x = netcl.asarray([1 + eps, 1.0], dtype=dtype)
+    y = netcl.asarray([1 + eps, -(1 + 2 * eps)], dtype=dtype)
+    products = [netcl.vecdot(x, y), x @ y, netcl.tensordot(x, y, axes=1), F.linear(x, y[None])[0]]
+    assert [float(found) for found in products] == [eps * eps] * 4
+    assert all(found.dtype is x.dtype for found in products)
+
+
 def test_products_are_numpys():
     rng = np.random.default_rng(0)
     a, b, v = rng.normal(size=(2, 1, 3, 4)), rng.normal(size=(5, 4, 2)), rng.normal(size=4)

@@ -26,7 +26,7 @@ from netcl.functional.launch import (
     zeros_for,
 )
 from netcl.functional.precision import lowered
-from netcl.functional.reduction import sum
+from netcl.functional.reduction import restored
 from netcl.functional.shape import collapsed_strides, normalize_axis, permute_dims, reshape, viewed
 from netcl.validation import axes as named_axes
 from netcl.validation import integer, shown
@@ -204,8 +204,27 @@ def vecdot(x1: A, x2: A, /, *, axis: int = -1) -> A:
         raise ShapeError(f"vecdot of shapes {x1.shape} and {x2.shape}: axis {axis} must have the same extent in both")
     if x1.dtype.kind == "c":
         raise DTypeError("vecdot does not take complex arrays; use sum(conj(x1) * x2)")
-    y: A = multiply(x1, x2)
-    return sum(y, axis=axis, dtype=y.dtype)
+    for x in (x1, x2):
+        _numeric(x, "vecdot")
+    shape = broadcast_shapes(x1.shape, x2.shape)
+    place = len(shape) + axis
+    # In one launch, so that products of 16-bit elements are not rounded before they are added up.
+    out: A = reduced("sum", _product, x1, x2, axes=(place,), dtype=promote(x1.dtype, x2.dtype))
+
+    def toward(x: A, other: A) -> tape.VJP:
+        def vjp(g: A, into: Any) -> Any:
+            g = restored(g, shape, (place,))
+            strides = tuple([0 if i == place else stride for i, stride in enumerate(g.strides)])
+            return pull(x, _product, g.restride(shape, strides, g.offset), other, out=into)
+
+        return tape.Into(vjp)
+
+    tape.record(out, (x1, toward(x1, x2)), (x2, toward(x2, x1)), name="vecdot")
+    return out
+
+
+def _product(x: Any, y: Any) -> Any:
+    return x * y
 
 
 def outer(x1: A, x2: A, /) -> A:
