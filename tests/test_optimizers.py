@@ -100,6 +100,27 @@ def test_a_parameter_without_a_gradient_rests(case, backend):
     assert relative([resting.numpy()], [theta]) <= 2e-6
 
 
+@pytest.mark.parametrize("max_norm", [None, 1.0])
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_parameter_without_elements_counts_its_steps(backend, beside, max_norm):
+    """Also where nothing is launched, since all parameters of its dtype are empty."""
+    empty = netcl.zeros((0, 3), dtype="float16", device=str(backend.device), requires_grad=True)
+    w = parameter([1.0, 2.0], backend, [0.5, 0.5])
+    opt = AdamW([empty, w] if beside else [empty])
+    for _ in range(3):
+        empty.grad = netcl.zeros((0, 3), dtype="float16", device=str(backend.device))
+        opt.step(max_norm=max_norm)
+    assert [entry["step"] for entry in opt.state_dict()["state"].values()] == [3] * (1 + beside)
+
+
+def test_a_plain_array_without_elements_counts_its_steps():
+    empty = np.zeros(0, np.float32)
+    opt = SGD([empty, np.ones(2, np.float32)], backend="numpy")
+    for _ in range(2):
+        opt.step(grads=[empty.copy(), None])
+    assert [entry["step"] for entry in opt.state_dict()["state"].values()] == [2, 0]
+
+
 def test_groups_have_their_own_hyper_parameters(backend):
     a, b = parameter([1.0, 2.0], backend, [1.0, 1.0]), parameter([3.0], backend, [1.0])
     optimizer = SGD([{"params": [a], "lr": 0.5}, {"params": b}], lr=0.1)

@@ -291,7 +291,7 @@ def _flat(x: Span) -> View:
 def _combined(records: Any, ord: float) -> tuple[float, float, float, bool]:
     """Scale, root and value of a norm from its records, and whether it is NaN or infinite."""
     scales, sums = records[:, 0], records[:, 1]
-    scale = float(np.max(scales))
+    scale = float(np.max(scales, initial=0.0))
     if np.isnan(sums).any() or math.isnan(scale):
         return math.nan, math.nan, math.nan, True
     if math.isinf(scale):

@@ -302,7 +302,8 @@ class Partition:
             self.pending.settle_clip()
         if measured:
             self._measure_step(math.inf if max_norm is None else max_norm, 2.0, loss_scale, records)
-        elif rows.renew and not folded:
+        elif not folded and (rows.renew or not self._operands):
+            # Without any element there is no launch that would move the counters on.
             self.backend.prepare_step(rows.block)
         self._launch(advance=not (measured or folded or rows.renew))
         rows.block.slot ^= 1

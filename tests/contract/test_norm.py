@@ -158,6 +158,15 @@ def test_norm_of_anything_finite(backend, values):
     assert header["nonfinite"] == 0
 
 
+@pytest.mark.parametrize("ord", [2.0, math.inf])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_norm_of_nothing_is_zero(backend, ord, scaled):
+    carried = Operand(backend, [4.0, 0.0], dtypes.float32)
+    header = norm_of(backend, [], ord, max_norm=1.0, loss_scale=carried.span if scaled else None)
+    assert (header["norm"], header["nonfinite"], header["skip"]) == (0, 0, 0)
+    assert header["multiplier"] == (0.25 if scaled else 1)
+
+
 def test_without_partials_only_the_multiplier_is_set(backend):
     block = Block(backend)
     backend.prepare_step(block.step)
