@@ -259,6 +259,8 @@ def apply(op: str, *operands: Operand) -> Node:
     if rule == "where":
         condition, *branches = nodes
         common = promote(branches[0].dtype, branches[1].dtype)
+        if common is float32 and all(isinstance(x, float) for x in operands[1:]) and _compares_doubles(condition):
+            common = float64  # two numbers meet no value that says how wide they are
         args = (cast(condition, bool_), *(cast(branch, common) for branch in branches))
         return Node(op, args, common)
     common = nodes[0].dtype
@@ -276,6 +278,19 @@ def apply(op: str, *operands: Operand) -> Node:
     if rule == "real" and common.kind == "c":
         return Node(op, args, float32 if common is complex64 else float64)
     return Node(op, args, common)
+
+
+def _compares_doubles(condition: Node) -> bool:
+    """Whether float64 values decide a condition."""
+    seen, pending = {condition}, [condition]
+    while pending:
+        for arg in pending.pop().args:
+            if arg.dtype is float64:
+                return True
+            if arg.dtype is bool_ and arg not in seen:
+                seen.add(arg)
+                pending.append(arg)
+    return False
 
 
 def _unary(op: str) -> Callable[[Operand], Node]:

@@ -304,6 +304,13 @@ def test_where(backend):
     np.testing.assert_array_equal(out.values, [1.0, -1.0, 3.0, -1.0])
 
 
+def test_a_choice_of_two_numbers_is_as_wide_as_what_decides_it(backend):
+    need(backend, float64)
+    x = Operand(backend, [1.0, -1.0], float64)
+    out = apply(backend, lambda x: ex.where((x > 0.0) & (x < 2.0), 0.1, 0.2), x)
+    np.testing.assert_array_equal(out.values, [0.1, 0.2])
+
+
 def test_a_long_expression_uses_values_twice(backend):
     def polynomial(x, y):
         a = x * y + 1.0

@@ -29,10 +29,7 @@ def _factor(r: random.Random, depth: int) -> Any:
     name = r.choice(
         ["add", "subtract", "multiply", "over", "root", "sign", "abs", "maximum", "minimum", "where", "tanh", "decay"]
     )
-    if name == "where":  # of two Python numbers a trace makes float32, whatever it is of
-        condition = _factor(r, depth - 1), _factor(r, depth - 1)
-        return (name, *condition, r.choice(LEAVES), _factor(r, depth - 1))
-    count = {"root": 1, "sign": 1, "abs": 1, "tanh": 1, "decay": 1}.get(name, 2)
+    count = {"root": 1, "sign": 1, "abs": 1, "tanh": 1, "decay": 1, "where": 4}.get(name, 2)
     return (name, *(_factor(r, depth - 1) for _ in range(count)))
 
 
