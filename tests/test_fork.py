@@ -59,6 +59,7 @@ held = netcl.ones(8, device=name)
 backend = netcl.get_backend(name)
 for work in (
     use, lambda: held + 1, lambda: held.numpy(), lambda: netcl.zeros(3, device=name), backend.synchronize,
+    lambda: backend.synchronize(),
     lambda: backend.alloc(3, netcl.float32),
     lambda: netcl.get_backend("opencl:" + str(backend.device.index)).alloc(3, netcl.float32),
 ):
@@ -75,7 +76,7 @@ def test_fork_after_use_is_refused_at_once(backend):
     first, *refusals, on_numpy, last = run(backend, REFUSED)
     assert first == on_numpy == "48000.0"
     assert last == "48000.0 8.0"
-    assert len(refusals) == 7
+    assert len(refusals) == 8
     for said in refusals:
         assert said.startswith("refused in 0 s")
         assert 'set_start_method("spawn")' in said

@@ -272,6 +272,16 @@ def test_many_writers_leave_one_whole_answer(cache, device, monkeypatch):
     assert json.loads(file.read_text())["healthy"] is True
 
 
+def test_processes_that_start_together_try_a_device_once(cache, device, monkeypatch):
+    tried = []
+    child(monkeypatch)
+    monkeypatch.setattr(selftest, "cases", lambda: tried.append("once") or [Case("map", "float32")])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: probe.check(device, 0, thorough=True), range(4)))
+    assert found == [WHOLE] * 4
+    assert tried == ["once"]
+
+
 def test_python_that_cannot_start_another_trusts_the_device(cache, device, monkeypatch):
     monkeypatch.setattr(sys, "executable", "")
     assert probe.check(device, 0).reason.startswith("not tried: no child process could be started")

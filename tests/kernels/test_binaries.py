@@ -85,6 +85,7 @@ def of_another_program(file):
 
 def huge(file):
     os.truncate(file, binaries.LARGEST + 1)  # sparse
+    os.utime(file, (0, 0))  # the oldest, so that it alone is deleted to make room
 
 
 def linked(file):

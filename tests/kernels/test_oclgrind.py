@@ -54,6 +54,28 @@ def test_every_kernel_has_a_workload():
     assert {SHAPES.get(name, name) for name in files} <= set(WORKLOADS)
 
 
+# Every family on the dtypes that workloads, which are mostly of float32, leave out; and the forms without vectors.
+FAMILIES = """
+from netcl.backends import get_backend
+from netcl.backends.opencl.selftest import PLAIN, TRIALS, Case, cases, try_case
+from netcl.backends.reference import ReferenceBackend
+
+device, reference = get_backend("opencl:oclgrind"), ReferenceBackend()
+plain = [Case(family, TRIALS[family][1][0].name, plain=True) for family in PLAIN]
+for case in [*(case for case in cases() if case.dtype != "float32"), *plain]:
+    try_case(device, reference, case)
+print(device.launches, "launches on Oclgrind")
+"""
+
+
+def test_oclgrind_finds_nothing_in_any_family_and_dtype(tmp_path):
+    script = tmp_path / "families.py"
+    script.write_text(FAMILIES)
+    printed, log = run(tmp_path, script)
+    assert int(printed.split()[0]) > 60
+    assert log.strip() == ""
+
+
 PLANTED = """
 import numpy as np, pyopencl as cl
 from netcl.backends import get_backend

@@ -24,8 +24,15 @@ def mark_loaded() -> None:
     _loaded = True
 
 
+class _Gone:
+    """In a child, what stands where the parent's queue was: a method that was looked up before the fork meets it."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        _refuse()
+
+
 def forbid_in_children(user: Any, methods: tuple[str, ...]) -> None:
-    """Let ``methods`` of ``user`` raise in every forked child. Costs nothing while there is none."""
+    """Let ``methods`` of ``user`` and of its ``queue`` raise in every forked child. Free while there is none."""
     _used[user] = methods
 
 
@@ -56,7 +63,9 @@ def _in_child() -> None:
         gc.freeze()
     # Neither is a user nor garbage of the parent's ever released here, for these calls may hang too.
     for user, methods in list(_used.items()):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(user))
+        for kept in (user, user.queue):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+        user.queue = _Gone()
         for name in methods:
             setattr(user, name, _refuse)
 

@@ -8,12 +8,13 @@ tried once, not once per program.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ from netcl.child_process import Outcome, run_python
 from netcl.dtypes import BY_NAME
 from netcl.files import parse_json, read_regular, write_private
 from netcl.version import __version__
+
+FOLDER = "probes"
 
 RETRY = 24 * 3600.0
 """Seconds after which what failed is tried again: its cause may have been repaired."""
@@ -91,15 +94,32 @@ def check(cl_device: cl.Device, position: int, *, fresh: bool = False, thorough:
         Try every kernel family, if the device works at all.
     """
     file = f"{_key(cl_device)}.json"
-    known = None if fresh else _read(file)
     thorough = (thorough or fresh) and "oclgrind" not in cl_device.platform.name.lower()  # a simulator is too slow
-    if known is None or (thorough and known.healthy and known.defects is None):
-        try:
-            known = _try(position, selftest.cases() if thorough else None)
-        except NotTriedError as error:
-            return Health(True, f"not tried: {error}", Defects())
-        _write(file, known)
+    known = None if fresh else _read(file, thorough)
+    if known is not None:
+        return known
+    with _one_at_a_time() if thorough else contextlib.nullcontext():
+        known = None if fresh else _read(file, thorough)
+        if known is None:
+            try:
+                known = _try(position, selftest.cases() if thorough else None)
+            except NotTriedError as error:
+                return Health(True, f"not tried: {error}", Defects())
+            _write(file, known)
     return known
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let processes that start together wait for the first one's answer, where the system has such locks."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            descriptor = os.open(cache_subfolder(FOLDER), os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # ends with its process
+        yield
 
 
 def _try(position: int, cases: Sequence[Case] | None) -> Health:
@@ -207,12 +227,15 @@ def _key(cl_device: cl.Device) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _read(name: str) -> Health | None:
+def _read(name: str, thorough: bool) -> Health | None:
+    """The answer on disk, if it is as thorough as asked for."""
     try:
-        entry = parse_json(read_regular(cache_subfolder("probes") / name, LARGEST, private=True))
+        entry = parse_json(read_regular(cache_subfolder(FOLDER) / name, LARGEST, private=True))
         listed = entry["defects"]
         found = {(str(f), str(k)): Defect(str(reason), bool(plain)) for f, k, plain, reason in listed or ()}
         health = Health(bool(entry["healthy"]), str(entry["reason"]), None if listed is None else Defects(found))
+        if thorough and health.healthy and listed is None:
+            return None
         if (health.healthy and not found) or 0 <= time.time() - float(entry["time"]) < RETRY:
             return health
     except (OSError, ValueError, KeyError, TypeError):
@@ -226,6 +249,6 @@ def _write(name: str, health: Health) -> None:
     entry: dict[str, Any] = {"healthy": health.healthy, "reason": health.reason, "defects": defects}
     text = json.dumps(entry | {"time": time.time()})
     try:
-        write_private(cache_subfolder("probes") / name, text.encode())
+        write_private(cache_subfolder(FOLDER) / name, text.encode())
     except OSError as error:
         report_cache(error)
