@@ -31,11 +31,15 @@ def not_negative(name: str, value: Any) -> float:
 
 def positive(name: str, value: Any) -> float:
     """``value`` as a float, if it lies in (0, inf]."""
+    if type(value) is float and value > 0.0:
+        return value
     return validation.real(name, value, above=0.0, finite=False, error=HyperParameterError)
 
 
 def bound(name: str, value: Any) -> float:
     """``value`` as a float, if it lies in [0, inf]."""
+    if type(value) is float and value >= 0.0:
+        return value
     return validation.real(name, value, least=0.0, finite=False, error=HyperParameterError)
 
 

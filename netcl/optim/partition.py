@@ -263,13 +263,15 @@ class Partition:
         """Send the hyper-parameters to the device if any of them changed."""
         self._rows.write(self.pending.workers, prepared=self._decided)
 
-    def _leave_others(self) -> None:
-        """As :meth:`leave_resting`, at any time."""
+    def _leave_others(self) -> bool:
+        """As :meth:`leave_resting`, at any time. Returns whether there were none to leave."""
         gradients, homes = [p.gradient for p in self.parameters], self._homes.arrays
-        if not all(map(is_, gradients, homes)):
-            others = [i for i, home in enumerate(homes) if gradients[i] is not home]
-            del gradients  # which would count as somebody who sees them
-            self._homes.leave(others)
+        if all(map(is_, gradients, homes)):
+            return True
+        others = [i for i, home in enumerate(homes) if gradients[i] is not home]
+        del gradients  # which would count as somebody who sees them
+        self._homes.leave(others)
+        return False
 
     def prepare(self, *, measured: bool) -> None:
         """Do what may take memory, before any step of the optimizer is enqueued."""
@@ -464,12 +466,13 @@ class Partition:
             if (pending.clip is not None or pending.workers != 1) and not self._homes.anybody_sees():
                 pending.drop()
             return
-        self._leave_others()
+        everywhere = self._leave_others()
         self.pending.drop()
         self.backend.fill(self.gradients, 0)
-        for p, home in zip(self.parameters, self._homes.arrays, strict=True):
-            if p.gradient is not None:
-                p.gradient = home
+        if not everywhere:
+            for p, home in zip(self.parameters, self._homes.arrays, strict=True):
+                if p.gradient is not None:
+                    p.gradient = home
 
     def has_gradients(self) -> bool:
         """Whether any parameter has its gradient in the arena, or anybody else keeps one there."""
