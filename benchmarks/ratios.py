@@ -169,6 +169,7 @@ class Measured:
         return lines
 
     def start(self, row: str, own: Callable[[str], Side], others: Mapping[str, Build]) -> Iterable[Line]:
+        self.workers.close()
         sides = {name: partial(own, RUNTIMES[name]) for name in self.runtimes} | dict(others)
         for name, build in sides.items():
             try:
@@ -265,7 +266,9 @@ def environment(runtimes: Mapping[str, str]) -> dict[str, Any]:
 def options(description: str, method: Method) -> argparse.ArgumentParser:
     """The options that the scripts share; ``method`` is what serves without them."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="small sizes, two rounds in one process: does it run")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, two rounds in one process, no first steps: does it run"
+    )
     names = list(RUNTIMES)
     parser.add_argument("--runtime", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--rounds", type=int, help=f"samples of each side in one process (default: {method.rounds})")

@@ -21,6 +21,9 @@ PAGE = ROOT / "docs/performance.md"
 README = ROOT / "README.md"
 
 RUNTIMES = {"intel": "Intel", "pocl": "PoCL", "numpy": "NumPy backend"}
+QUIET = 2.0
+"""The load average up to which a machine of two cores is taken for quiet; the run before may have left as much."""
+
 PEERS = ("torch", "optax", "MLX", "tinygrad")
 README_LABELS = ("netcl's time over theirs", "its time over theirs, a training step")
 README_LINKS = ("docs/performance.md#beside-other-libraries", "docs/performance.md#measured")
@@ -166,12 +169,18 @@ def peers() -> str:
 NAMES = {"cpu": "processor", "python": "Python", "numpy": "NumPy", "intel": "Intel's runtime", "pocl": "PoCL"}
 
 
+def busy(found: Measured) -> bool:
+    """Whether other programs ran when the measurement began: torch's steps then take many times as long."""
+    return any(value > QUIET for value in found["machine"]["load"][:1])
+
+
 def machine(name: str) -> str:
     """What it was measured on and with, and how busy it was when that began."""
-    found = load(name)["machine"]
-    parts = [f"{NAMES.get(key, key)} {value}" for key, value in found.items() if key != "load"]
-    load_average = ", ".join(f"{value:.1f}" for value in found["load"])
-    return f"Measured on: {'; '.join(parts)}. Load average when it began: {load_average}."
+    found = load(name)
+    parts = [f"{NAMES.get(key, key)} {value}" for key, value in found["machine"].items() if key != "load"]
+    load_average = ", ".join(f"{value:.1f}" for value in found["machine"]["load"])
+    warning = " **Other programs ran meanwhile: these are no figures to rely on.**" if busy(found) else ""
+    return f"Measured on: {'; '.join(parts)}. Load average when it began: {load_average}.{warning}"
 
 
 def readme_rows() -> dict[str, str]:
@@ -188,7 +197,8 @@ def readme_rows() -> dict[str, str]:
     steps = f"{README_LABELS[0]}, AdamW on two CPU cores: 10 M floats in one tensor, and 1 M in 1000"
     rows = {README_LABELS[0]: f"| [{steps}]({README_LINKS[0]}) | 1 and 1 | {' | '.join(cells)} |"}
 
-    measured = ratios(load("compare"))
+    compare = load("compare")
+    measured = {} if busy(compare) else ratios(compare)
     each = []
     for name, row in TRAININGS.items():
         lines = measured.get((row, "torch"), {})

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks import sides
 from benchmarks.ratios import Measured, Row, compared
-from benchmarks.sides import QUICK, Method, Side, SideError, Workers, in_turns, ratio
+from benchmarks.sides import QUICK, Method, Side, SideError, Workers, _first_step, first_run, in_turns, ratio
 from benchmarks.steps import Work, netcl_side
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +88,27 @@ def test_a_side_imports_nothing_of_another():
 def test_a_side_whose_process_ends_is_named(workers):
     with pytest.raises(SideError, match=r"^broken: its process ended with status 1"):
         in_turns({"a": partial(Side, abs), "broken": partial(Side, os._exit)}, QUICK, workers)
+
+
+def test_the_first_process_finds_empty_caches_and_a_later_one_what_it_left(monkeypatch):
+    found = []
+
+    def first_step(build, name, caches):
+        left = Path(caches["NETCL_CACHE_DIR"], "left")
+        assert all(Path(folder).is_relative_to(caches["XDG_CACHE_HOME"]) for folder in caches.values())
+        found.append(left.exists())
+        left.parent.mkdir(exist_ok=True)
+        left.touch()
+        return 3.0 if len(found) % 2 else 1.0
+
+    monkeypatch.setattr(sides, "_first_step", first_step)
+    assert first_run(partial(Side, abs), "a", 2) == (3.0, 1.0)
+    assert found == [False, True, False, True]
+
+
+def test_the_first_step_is_timed_from_the_start_of_its_process():
+    before, started = time.perf_counter(), _first_step(partial(Side, abs), "a", {})
+    assert 0 < started <= time.perf_counter() - before
 
 
 def test_a_row_is_measured_without_a_side_that_dies(workers):
