@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -127,6 +129,13 @@ PEERS: dict[str, tuple[str, Callable[[Work], Side]]] = {
     "tinygrad": ("tinygrad", tinygrad_side),
 }
 """The libraries that netcl is compared with, the module that each needs, and its side."""
+
+
+def missing(name: str) -> str:
+    """What a library needs that is not installed; empty if nothing is."""
+    if not find_spec(PEERS[name][0]):
+        return 'not installed; pip install "netcl[peers]"'
+    return "it needs clang, which is not on the path" if name == "tinygrad" and not which("clang") else ""
 
 
 def can(name: str, work: Work) -> bool:

@@ -15,13 +15,12 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.libraries import PEERS, can  # noqa: E402
+from benchmarks.libraries import PEERS, can, missing  # noqa: E402
 from benchmarks.ratios import Line, Row, begin, environment, options  # noqa: E402
 from benchmarks.sides import Method  # noqa: E402
 from benchmarks.steps import Work, netcl_side  # noqa: E402
@@ -42,9 +41,10 @@ def main(argv: Sequence[str] | None = None) -> list[Line]:
     parser = options(__doc__.splitlines()[0], Method(rounds=3))
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help=", ".join(PEERS))
     chosen = parser.parse_args(argv)
-    peers = [name for name in chosen.peers if find_spec(PEERS[name][0])]
-    for name in set(chosen.peers) - set(peers):
-        print(f'{name} is left out: not installed; pip install "netcl[peers]"', file=sys.stderr)
+    peers = [name for name in chosen.peers if not missing(name)]
+    for name in chosen.peers:
+        if name not in peers:
+            print(f"{name} is left out: {missing(name)}", file=sys.stderr)
     measured = begin(chosen)
     machine = environment(measured.runtimes) | {name: metadata.version(name.lower()) for name in peers}
     for name, value in machine.items():

@@ -144,6 +144,13 @@ def test_tables_are_what_was_measured(name):
     assert fill(text.replace("0", "1")) != text.replace("0", "1")
 
 
+@pytest.mark.parametrize(("load", "expected"), [([9.3, 1.0, 1.0], True), ([1.2, 9.0, 9.0], False), ([], False)])
+def test_a_measurement_on_a_busy_machine_is_known(load, expected):
+    from benchmarks.tables import busy
+
+    assert busy({"machine": {"load": load}}) is expected
+
+
 def test_every_table_has_its_place():
     from benchmarks.tables import PAGE, PARTS
 
