@@ -159,6 +159,8 @@ def test_a_bound_tells_a_few_digits_apart():
     overflown = Bounded(1e30, FORMATS["float32"]).squared()
     assert worst(np.inf, overflown) is None
     assert worst(3e38, overflown) is not None
+    unsure = Bounded(0.0, FORMATS["float32"], 1e31).squared()
+    assert worst(0.0, unsure) is None
 
 
 @given(st.floats(allow_nan=False, width=64))

@@ -121,7 +121,9 @@ class Bounded:
         """The square, which is infinite where it overflows for certain."""
         square = self * self
         with np.errstate(all="ignore"):
-            overflown = ((np.abs(self.value) - self.error) ** 2 > 4 * self.format.largest) & np.isfinite(self.error)
+            overflown = (np.maximum(np.abs(self.value) - self.error, 0.0) ** 2 > 4 * self.format.largest) & np.isfinite(
+                self.error
+            )
         return Bounded(np.where(overflown, np.inf, square.value), self.format, np.where(overflown, 0.0, square.error))
 
     def root(self) -> Bounded:
