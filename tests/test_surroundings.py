@@ -235,7 +235,7 @@ def test_nothing_is_unpickled(tmp_path, used):
 
 
 @pytest.mark.parametrize("first", ["pass", "cl.get_platforms()", "kernel()"])
-def test_a_program_may_import_pyopencl_first(first, tmp_path, healthy):
+def test_a_program_may_import_pyopencl_first(first, cache, tmp_path, healthy):
     """Even if it has listed platforms, or used one with kernels of its own, and goes on to do so."""
     code = f"""
         import pyopencl as cl
@@ -250,9 +250,7 @@ def test_a_program_may_import_pyopencl_first(first, tmp_path, healthy):
     """
     script = tmp_path / "first.py"
     script.write_text(textwrap.dedent(code) + USED + "if kernel: kernel()\n" * (first == "kernel()"))
-    done = run(
-        sys.executable, "-W", "ignore", script, folder=tmp_path, NETCL_CACHE_DIR=tmp_path / "cache", HOME=tmp_path
-    )
+    done = run(sys.executable, "-W", "ignore", script, folder=tmp_path, NETCL_CACHE_DIR=cache, HOME=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert_works(done.stdout, healthy)
 
