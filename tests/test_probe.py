@@ -264,6 +264,18 @@ def test_cache_that_cannot_be_written_costs_only_time(tmp_path, device, monkeypa
     assert probe.check(device, 0).healthy
 
 
+def test_without_a_place_for_the_answer_only_the_base_is_tried(tmp_path, device, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("NETCL_CACHE_DIR", str(blocked / "below"))
+    tried = []
+    monkeypatch.setattr(probe, "_try", lambda position, cases: tried.append(cases) or probe.Health(True, "works"))
+    known = probe.check(device, 0, thorough=True)
+    assert known.healthy
+    assert known.defects == probe.Defects()  # not None, so that nobody asks again
+    assert tried == [None]
+
+
 def test_many_writers_leave_one_whole_answer(cache, device, monkeypatch):
     child(monkeypatch)
     with ThreadPoolExecutor(4) as pool:

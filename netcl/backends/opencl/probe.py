@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyopencl as cl
@@ -91,10 +91,14 @@ def check(cl_device: cl.Device, position: int, *, fresh: bool = False, thorough:
     fresh : bool, default False
         Try it, thoroughly, even if the answer is known.
     thorough : bool, default False
-        Try every kernel family, if the device works at all.
+        Try every kernel family, if the device works at all and there is a place to keep the answer.
     """
     file = f"{_key(cl_device)}.json"
     thorough = (thorough or fresh) and "oclgrind" not in cl_device.platform.name.lower()  # a simulator is too slow
+    if thorough and not fresh and not _can_keep():
+        # Every process would have to wait for all the trials, so only what everything stands on is tried.
+        base = check(cl_device, position)
+        return base if base.defects is not None else replace(base, defects=Defects())
     known = None if fresh else _read(file, thorough)
     if known is not None:
         return known
@@ -107,6 +111,14 @@ def check(cl_device: cl.Device, position: int, *, fresh: bool = False, thorough:
                 return Health(True, f"not tried: {error}", Defects())
             _write(file, known)
     return known
+
+
+def _can_keep() -> bool:
+    """Whether there is a place to keep an answer."""
+    try:
+        return os.access(cache_subfolder(FOLDER), os.W_OK)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
