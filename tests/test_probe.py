@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
-from pathlib import Path
 
 import pytest
 
-import netcl
-
 pytest.importorskip("pyopencl")
 
-from netcl.backends.opencl import devices, probe, runtime, selftest
+from netcl.backends.opencl import devices, probe, selftest
 from netcl.backends.opencl.defects import FAMILIES, Defect, Defects
 from netcl.backends.opencl.probe import Health
 from netcl.backends.opencl.selftest import BASE, PLAIN, Case
 from netcl.dtypes import BY_NAME
+from tests.children import is_installed, run_python
 
-ROOT = Path(netcl.__file__).resolve().parents[1]
-WITHOUT_CHOICE = {k: v for k, v in os.environ.items() if k not in (*runtime.USER_VARIABLES, "NETCL_BACKEND")}
 WORKS = Health(True, "trial kernels gave the right results")
 WHOLE = Health(True, "trial kernels of every family gave the right results", Defects())
 
@@ -46,25 +39,6 @@ for number, (family, dtype, plain) in enumerate(cases):
     BODY
     say(number, *end)
 """
-
-
-def run_python(code, **environment):
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
-        env=WITHOUT_CHOICE | {"PYTHONPATH": path} | environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-
-
-def is_installed(distribution):
-    try:
-        return bool(metadata.distribution(distribution))
-    except metadata.PackageNotFoundError:
-        return False
 
 
 @pytest.fixture

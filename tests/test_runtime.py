@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-import netcl
-
 pytest.importorskip("pyopencl")
 
 from netcl.backends.opencl import devices, runtime
-
-ROOT = Path(netcl.__file__).resolve().parents[1]
-WITHOUT_CHOICE = {k: v for k, v in os.environ.items() if k not in (*runtime.USER_VARIABLES, "NETCL_BACKEND")}
-
-
-def run_python(code, **environment):
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
-        env=WITHOUT_CHOICE | {"PYTHONPATH": path} | environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-
-
-def is_installed(distribution):
-    try:
-        return bool(metadata.distribution(distribution))
-    except metadata.PackageNotFoundError:
-        return False
+from tests.children import is_installed, run_python
 
 
 @pytest.fixture
