@@ -132,7 +132,7 @@ def netcl_side(runtime: str, work: Work, traced: bool = False) -> Side:
 
 def traffic_side(runtime: str, n: int, *, read: int = 1, updated: int = 0, written: int = 0) -> Side:
     """Launches that move the bytes of so many arrays of float32, each read, read and written, or written."""
-    from netcl.backends.opencl.tuner import bare_traffic
+    from netcl.backends.opencl.tuner.search import bare_traffic
 
     backend = netcl.get_backend(runtime)
     return Side(waited(backend, bare_traffic(backend, n, read=read, updated=updated, written=written)))

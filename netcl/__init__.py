@@ -156,7 +156,7 @@ from netcl.functional import (
     vecdot,
     where,
 )
-from netcl.info import __array_namespace_info__, can_cast, finfo, iinfo, isdtype, result_type
+from netcl.inspection import __array_namespace_info__, can_cast, finfo, iinfo, isdtype, result_type
 from netcl.random import manual_seed
 from netcl.tensor import Tensor
 from netcl.version import __version__

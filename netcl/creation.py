@@ -16,8 +16,8 @@ from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, 
 from netcl.errors import ArgumentError, BackendError, DeviceMemoryError, DTypeError, ShapeError
 from netcl.functional import host
 from netcl.functional.casting import astype, check_supported
+from netcl.functional.dispatch import INTEGER_RANGE, check_arrays, out_of_range, stored_value
 from netcl.functional.elementwise import where
-from netcl.functional.launch import INTEGER_RANGE, check_arrays, out_of_range, stored_value
 from netcl.functional.shape import broadcast_to, clone, reshape
 from netcl.tensor import Tensor
 from netcl.validation import extent, extents, flag, integer, number, one_of, real, shown

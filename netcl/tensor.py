@@ -16,7 +16,7 @@ from netcl.backends.base import Device
 from netcl.dtypes import DType, as_dtype, bfloat16
 from netcl.errors import ArgumentError, DTypeError, ShapeError
 from netcl.functional import casting, elementwise, host, linalg, reduction, shape, subscript
-from netcl.functional.launch import identity, mapped
+from netcl.functional.dispatch import identity, mapped
 
 _VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
 _CPU, _OPENCL, _EXTENSION = 1, 4, 12  # DLPack's device types

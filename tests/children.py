@@ -9,10 +9,10 @@ import textwrap
 from importlib import metadata
 from pathlib import Path
 
-from netcl.backends.opencl import runtime
+from netcl.backends.opencl.device import icd
 
 ROOT = Path(__file__).resolve().parents[1]
-WITHOUT_CHOICE = {k: v for k, v in os.environ.items() if k not in (*runtime.USER_VARIABLES, "NETCL_BACKEND")}
+WITHOUT_CHOICE = {k: v for k, v in os.environ.items() if k not in (*icd.USER_VARIABLES, "NETCL_BACKEND")}
 
 
 def run_python(code, **environment):

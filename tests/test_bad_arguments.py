@@ -205,7 +205,7 @@ def picture(x: Any, depth: int = 0) -> Any:
 
 def surroundings() -> Any:
     state = default_generator.state(), copy.deepcopy(host_generator().bit_generator.state)
-    return netcl.get_backend(), state, netcl.precision.product_dtype(), netcl.autograd.is_recording()
+    return netcl.get_backend(), state, netcl.autocast_state.product_dtype(), netcl.autograd.is_recording()
 
 
 def own_words(error: BaseException) -> bool:

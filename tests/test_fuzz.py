@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import netcl
 from netcl import tape
-from netcl.optim import checks, clip
+from netcl.optim import clip
 from tests.fuzz import __main__ as command
 from tests.fuzz import kinds, rules
 from tests.fuzz.bounds import FORMATS, Bounded, worst
@@ -74,7 +74,7 @@ def _inexact(x):
 
 
 PLANTED = {
-    "bias correction": ("steps", checks, "log", _wrong_log, r"parameter \d"),
+    "bias correction": ("steps", "netcl.optim.validation", "log", _wrong_log, r"parameter \d"),
     "clipping by value": ("steps", "tests.fuzz.stepping", "clip_grad_value", _forgetful, r"parameter \d|gradient"),
     "tanh": ("arrays", netcl, "tanh", _inexact, r"tanh\("),
     "sum of contributions": ("gradients", tape, "_add", _first_contribution, r"gradient of leaf|slope of leaf"),

@@ -53,7 +53,7 @@ def test_there_is_a_kernel_for_every_call_of_the_specification():
 @pytest.mark.parametrize("name", KERNELS)
 def test_compiles_alone_with_default_knobs(name):
     pytest.importorskip("pyopencl")
-    from netcl.backends.opencl import program
+    from netcl.backends.opencl.device import program
 
     assert opencl_devices(), 'no OpenCL device; install one with pip install "netcl[cpu]"'
     for device in opencl_devices():
@@ -63,7 +63,7 @@ def test_compiles_alone_with_default_knobs(name):
 
 def test_a_kernel_that_does_not_compile_is_seen(monkeypatch):
     pytest.importorskip("pyopencl")
-    from netcl.backends.opencl import program
+    from netcl.backends.opencl.device import program
 
     monkeypatch.setattr(program, "source", lambda file: "__kernel void f(__global float *x) { x[0] = missing; }")
     for device in opencl_devices():

@@ -13,10 +13,11 @@ import pytest
 
 pytest.importorskip("pyopencl")
 
-from netcl.backends.opencl import devices, probe, selftest
-from netcl.backends.opencl.defects import FAMILIES, Defect, Defects
-from netcl.backends.opencl.probe import Health
-from netcl.backends.opencl.selftest import BASE, PLAIN, Case
+from netcl.backends.opencl.device import probe, selection
+from netcl.backends.opencl.device.defects import FAMILIES, Defect, Defects
+from netcl.backends.opencl.device.probe import Health
+from netcl.backends.opencl.device.probe_cases import BASE, PLAIN, Case, cases
+from netcl.backends.opencl.probe_child import TRIALS
 from netcl.dtypes import BY_NAME
 from tests.children import is_installed, run_python
 
@@ -50,7 +51,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def device():
-    found = [d for d in devices.listing() if not devices.is_simulator(d)]
+    found = [d for d in selection.listing() if not selection.is_simulator(d)]
     assert found, 'no OpenCL device; install one with pip install "netcl[cpu]"'
     return found[0]
 
@@ -66,7 +67,7 @@ def child(monkeypatch, body="pass"):
 
 
 def test_device_that_works_is_healthy(cache, device):
-    position = devices.listing().index(device)
+    position = selection.listing().index(device)
     assert probe.check(device, position) == WORKS
     (file,) = (cache / "probes").iterdir()
     assert json.loads(file.read_text())["defects"] is None
@@ -146,17 +147,17 @@ def test_too_many_deaths_end_the_trials(cache, device, monkeypatch):
 
 def test_trial_that_hangs_ends_by_itself(cache, device, monkeypatch):
     code = """
-        from netcl.backends.opencl import selftest
+        from netcl.backends.opencl import probe_child
         import time
-        selftest.PATIENCE = 4
+        probe_child.PATIENCE = 4
         def hang(*args):
             if args[2].family == "random_bits": time.sleep(60)
-        selftest.try_case = hang
-        selftest.main(sys.argv[1])
+        probe_child.try_case = hang
+        probe_child.main(sys.argv[1])
     """
     monkeypatch.setattr(probe, "_CHILD", f"exec({textwrap.dedent(code)!r})")
-    monkeypatch.setattr(selftest, "cases", lambda: [Case("map", "float32"), Case("random_bits", "uint32")])
-    health = probe.check(device, devices.listing().index(device), thorough=True)
+    monkeypatch.setattr(probe, "cases", lambda: [Case("map", "float32"), Case("random_bits", "uint32")])
+    health = probe.check(device, selection.listing().index(device), thorough=True)
     assert health.healthy
     assert set(health.defects.found) == {("random_bits", "small integers")}
     assert "did not finish" in health.defects.found["random_bits", "small integers"].reason
@@ -168,8 +169,8 @@ def test_dtype_that_the_device_does_not_have_is_no_defect(cache, device, monkeyp
 
 
 def test_every_family_and_class_is_tried():
-    tried = {(case.family, case.dtype) for case in (*BASE, *selftest.cases())}
-    assert {family for family, _ in tried} == set(FAMILIES) == set(selftest.TRIALS)
+    tried = {(case.family, case.dtype) for case in (*BASE, *cases())}
+    assert {family for family, _ in tried} == set(FAMILIES) == set(TRIALS)
     assert set(PLAIN) <= set(FAMILIES)
     for family in ("fill", "scale", "axpy", "map", "reduce", "arg_reduce", "scatter_add"):
         assert {dtype for name, dtype in tried if name == family} == {"float32", "float16", "float64", "int64", "uint8"}
@@ -261,7 +262,7 @@ def test_many_writers_leave_one_whole_answer(cache, device, monkeypatch):
 def test_processes_that_start_together_try_a_device_once(cache, device, monkeypatch):
     tried = []
     child(monkeypatch)
-    monkeypatch.setattr(selftest, "cases", lambda: tried.append("once") or [Case("map", "float32")])
+    monkeypatch.setattr(probe, "cases", lambda: tried.append("once") or [Case("map", "float32")])
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: probe.check(device, 0, thorough=True), range(4)))
     assert found == [WHOLE] * 4

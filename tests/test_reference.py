@@ -12,9 +12,9 @@ from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends.base import ADAM_COLUMNS, COUNTERS, HEADER, Span, StepBlock, View
 from netcl.backends.reference import ReferenceBackend
-from netcl.backends.reference_namespace import Namespace, TorchNamespace
-from netcl.backends.reference_program import BLOCK, Program
-from netcl.backends.reference_special import erf, philox4x32
+from netcl.backends.reference.namespace import Namespace, TorchNamespace
+from netcl.backends.reference.program import BLOCK, Program
+from netcl.backends.reference.special import erf, philox4x32
 from netcl.dtypes import float32
 from netcl.expression import Node
 

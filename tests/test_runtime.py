@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("pyopencl")
 
-from netcl.backends.opencl import devices, runtime
+from netcl.backends.opencl.device import icd as runtime
+from netcl.backends.opencl.device import selection
 from tests.children import is_installed, run_python
 
 
@@ -257,7 +258,7 @@ def test_nothing_to_add_leaves_the_loader_alone(unset, monkeypatch):
 def test_a_runtime_that_cannot_be_asked_is_reported_with_cause_and_remedy(unset, monkeypatch, caplog, tmp_path):
     (tmp_path / "libone.so").write_text("no library")
     monkeypatch.setattr(runtime, "_unlisted", [tmp_path / "libone.so"])
-    monkeypatch.setattr(devices.cl, "get_platforms", list)
+    monkeypatch.setattr(selection.cl, "get_platforms", list)
     assert runtime.platforms() == []
     for said in (caplog.text, runtime.unlisted()):
         assert "libone.so" in said
@@ -319,6 +320,6 @@ def test_platform_listed_twice_counts_once(monkeypatch):
     platforms = cl.get_platforms()
     if not platforms:
         pytest.skip("no OpenCL platform")
-    expected = devices.listing()
+    expected = selection.listing()
     monkeypatch.setattr(cl, "get_platforms", lambda: [*platforms, *platforms])
-    assert devices.listing.__wrapped__() == expected
+    assert selection.listing.__wrapped__() == expected

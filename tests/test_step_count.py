@@ -14,7 +14,7 @@ from netcl.amp import GradScaler
 from netcl.backends.base import COUNT_BASE
 from netcl.expression import where
 from netcl.optim import Adam, Optimizer, Rule
-from netcl.optim.checkpoint import Entry
+from netcl.optim.engine.checkpoint import Entry
 
 EDGES = [0, COUNT_BASE - 2, 2**24 - 2, 2**24, 2**31 - 1, 2**32 - 1, COUNT_BASE**2 - 2, 2**53, 2**53 + 1, 2**63 - 5]
 

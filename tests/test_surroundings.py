@@ -21,7 +21,7 @@ from tests.hostile import NAMES, marks, plant
 
 pytest.importorskip("pyopencl")
 
-from netcl.backends.opencl import runtime
+from netcl.backends.opencl.device import icd
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(sys.executable).with_name("netcl")
@@ -41,15 +41,15 @@ print(json.dumps({row.device.platform: row.healthy for row in rows}))
 def clean(**variables):
     """This process's environment, without what netcl or the tests have set in it."""
     own = {
-        *runtime.USER_VARIABLES,
+        *icd.USER_VARIABLES,
         "NETCL_BACKEND",
         "NETCL_TUNING",
         "NETCL_CACHE_DIR",
         "POCL_CACHE_DIR",
         "XDG_CACHE_HOME",
     }
-    if not runtime._exposed.keys() >= {"OCL_ICD_VENDORS"}:  # whoever runs the tests has chosen the runtimes
-        own -= set(runtime.USER_VARIABLES)
+    if not icd._exposed.keys() >= {"OCL_ICD_VENDORS"}:  # whoever runs the tests has chosen the runtimes
+        own -= set(icd.USER_VARIABLES)
     own |= {"PYOPENCL_NO_CACHE"}
     kept = {name: value for name, value in os.environ.items() if name not in own}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -16,7 +16,7 @@ SMOKE = Path(__file__).with_name("warm_run.py")
 def caches(tmp_path, monkeypatch):
     """Empty kernel caches. What is known of the devices is taken over, so that they are not tried again."""
     pytest.importorskip("pyopencl")
-    from netcl.backends.opencl.runtime import cache_folder
+    from netcl.backends.opencl.device.icd import cache_folder
 
     known, folder = cache_folder() / "probes", tmp_path / "netcl"
     folder.mkdir(mode=0o700)

@@ -6,9 +6,9 @@ from contextlib import ContextDecorator
 from types import TracebackType
 from typing import Self
 
+from netcl.autocast_state import set_product_dtype
 from netcl.dtypes import DType, as_dtype, bfloat16, float16
 from netcl.errors import DTypeError
-from netcl.precision import set_product_dtype
 from netcl.validation import flag
 
 

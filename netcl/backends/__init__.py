@@ -74,7 +74,7 @@ def _numpy(selector: str) -> Backend:
 
 
 def _opencl(selector: str) -> Backend:
-    from netcl.backends.opencl.runtime import require
+    from netcl.backends.opencl.device.icd import require
 
     require()
     from netcl.backends.opencl.backend import open_backend
@@ -206,13 +206,13 @@ def _of_plug_in(failure: str, call: Callable[[], Any]) -> Any:
 
 
 def _opencl_device_named(part: str) -> int | None:
-    from netcl.backends.opencl.runtime import require
+    from netcl.backends.opencl.device.icd import require
 
     try:
         require()
     except BackendError:
         return None
-    from netcl.backends.opencl.devices import described, matches
+    from netcl.backends.opencl.device.selection import described, matches
 
     found = matches(part)
     if len(found) > 1:
@@ -235,11 +235,11 @@ def available() -> tuple[str, ...]:
 
 
 def _opencl_works() -> bool:
-    from netcl.backends.opencl.runtime import require
+    from netcl.backends.opencl.device.icd import require
 
     try:
         require()
-        from netcl.backends.opencl.devices import choose
+        from netcl.backends.opencl.device.selection import choose
 
         choose()
     except BackendError:
@@ -389,13 +389,13 @@ def devices(*, probe: bool = False) -> list[DeviceStatus]:
 def _opencl_rows(*, try_simulators: bool, probe: bool = False) -> list[DeviceStatus]:
     from concurrent.futures import ThreadPoolExecutor
 
-    from netcl.backends.opencl.runtime import require
+    from netcl.backends.opencl.device.icd import require
 
     try:
         require()
     except BackendError:
         return []
-    from netcl.backends.opencl import devices as opencl
+    from netcl.backends.opencl.device import selection as opencl
 
     tried = [i for i, device in enumerate(opencl.listing()) if try_simulators or not opencl.is_simulator(device)]
     with ThreadPoolExecutor(max(len(tried), 1)) as threads:

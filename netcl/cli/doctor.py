@@ -125,7 +125,7 @@ def _installation() -> Iterator[Check]:
 
 
 def _cache() -> Iterator[Check]:
-    from netcl.backends.opencl.runtime import own_folder
+    from netcl.backends.opencl.device.icd import own_folder
 
     if find_spec("pyopencl") is None:  # NumPy has nothing to keep
         return
@@ -140,7 +140,7 @@ def _cache() -> Iterator[Check]:
 
 
 def _pyopencl() -> Iterator[Check]:
-    from netcl.backends.opencl.runtime import USER_VARIABLES, is_own
+    from netcl.backends.opencl.device.icd import USER_VARIABLES, is_own
 
     try:
         yield Check("pyopencl", "ok", metadata.version("pyopencl"))

@@ -18,7 +18,7 @@ from netcl.errors import BackendError, TuningError
 
 if TYPE_CHECKING:
     from netcl.backends.opencl.backend import OpenCLBackend
-    from netcl.backends.opencl.tuner import Line, Result
+    from netcl.backends.opencl.tuner.search import Line, Result
 
 HEADS = ("kernel", "knobs", "µs", "GB/s", "of present", "middle half", "of memory", "")
 
@@ -54,30 +54,31 @@ def run(arguments: argparse.Namespace) -> int:
     BackendError
         If the device is not there, or none of OpenCL.
     """
-    from netcl.backends.opencl.runtime import require
+    from netcl.backends.opencl.device.icd import require
 
     require()
-    from netcl.backends.opencl import tuner, tuning
+    from netcl.backends.opencl.device import tuning_table
+    from netcl.backends.opencl.tuner import search
 
-    kernels = arguments.kernel or list(tuning.KNOBS)
+    kernels = arguments.kernel or list(tuning_table.KNOBS)
     for kernel in kernels:
-        if kernel not in tuning.KNOBS:
-            raise TuningError(f"--kernel must name kernels with knobs: {', '.join(tuning.KNOBS)}; got {kernel!r}")
-    file = arguments.output or tuning.user_file()
-    if arguments.output is None and os.environ.get(tuning.VARIABLE) and file is not None:
-        tuning.begin(file)  # a device refuses a table that is named and missing
+        if kernel not in tuning_table.KNOBS:
+            raise TuningError(f"--kernel must name kernels with knobs: {', '.join(tuning_table.KNOBS)}; got {kernel!r}")
+    file = arguments.output or tuning_table.user_file()
+    if arguments.output is None and os.environ.get(tuning_table.VARIABLE) and file is not None:
+        tuning_table.begin(file)  # a device refuses a table that is named and missing
     backend = _own_backend(arguments.device)
     if file is None:
-        raise TuningError(f"{tuning.VARIABLE}=none leaves no table to write; name one with --output, or unset it")
-    tuning.read(file)
-    effort = tuner.QUICK if arguments.quick else tuner.Effort()
+        raise TuningError(f"{tuning_table.VARIABLE}=none leaves no table to write; name one with --output, or unset it")
+    tuning_table.read(file)
+    effort = search.QUICK if arguments.quick else search.Effort()
     results, written = [], []
     for kernel in kernels:
-        result = tuner.tune(backend, kernel, effort, _progress)
+        result = search.tune(backend, kernel, effort, _progress)
         results.append(result)
         if result.winner is not None:
             # At once, for a driver may take the process down at the next kernel.
-            tuning.save(file, backend.kind, backend.target.device, {kernel: result.winner.knobs})
+            tuning_table.save(file, backend.kind, backend.target.device, {kernel: result.winner.knobs})
             written.append(kernel)
     if arguments.json:
         print(json.dumps(_as_json(backend, results, file, written), indent=2))
@@ -114,7 +115,7 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 
 def _row(result: Result, line: Line) -> tuple[str, ...]:
-    from netcl.backends.opencl.tuning import knob_text
+    from netcl.backends.opencl.device.tuning_table import knob_text
 
     present = line is result.present
     return (
@@ -131,7 +132,7 @@ def _row(result: Result, line: Line) -> tuple[str, ...]:
 
 def verdict(result: Result) -> str:
     """What came of one kernel: the choice, and which candidates were discarded for what reason."""
-    from netcl.backends.opencl.tuning import knob_text
+    from netcl.backends.opencl.device.tuning_table import knob_text
 
     if result.winner is None:
         said = f"nothing beats the present choice by more than the noise of {result.noise:.1%}"

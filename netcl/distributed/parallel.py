@@ -17,8 +17,8 @@ from netcl.distributed.world import current_world
 from netcl.dtypes import DType, as_dtype, bfloat16, float16
 from netcl.errors import ArgumentError, DistributedError, DTypeError
 from netcl.nn import Module
+from netcl.optim.engine.partition import Partition
 from netcl.optim.optimizer import Optimizer
-from netcl.optim.partition import Partition
 from netcl.tensor import Tensor
 from netcl.validation import integer, shown
 

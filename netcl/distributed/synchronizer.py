@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from netcl.array import Array
+from netcl.distributed.bucket_reduction import Reduction
 from netcl.distributed.buckets import Layout, Place, cut
 from netcl.distributed.channel import Channel
-from netcl.distributed.reduction import Reduction
 from netcl.dtypes import DType
 from netcl.errors import DistributedError
 from netcl.expression import conversion

@@ -10,7 +10,8 @@ from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import bool_, uint32
 from netcl.errors import ArgumentError, DTypeError, HyperParameterError
-from netcl.functional.launch import (
+from netcl.functional.autocast import raised
+from netcl.functional.dispatch import (
     A,
     Derivative,
     check_arrays,
@@ -20,7 +21,6 @@ from netcl.functional.launch import (
     record_elementwise,
     reduced,
 )
-from netcl.functional.precision import raised
 from netcl.functional.shape import normalize_axis, viewed
 from netcl.random import Generator, default_generator
 from netcl.validation import flag, one_of, real, shown

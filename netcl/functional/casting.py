@@ -9,7 +9,7 @@ from netcl.array import Array
 from netcl.backends.base import Device
 from netcl.dtypes import DType, as_dtype
 from netcl.errors import DTypeError
-from netcl.functional.launch import A, Operand, check_arrays, identity, mapped, mapped_into, pull, stored_value
+from netcl.functional.dispatch import A, Operand, check_arrays, identity, mapped, mapped_into, pull, stored_value
 from netcl.validation import flag, shown
 
 

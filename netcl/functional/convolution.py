@@ -18,9 +18,9 @@ from netcl.dtypes import DType, float32, float64, promote
 from netcl.errors import HyperParameterError, ShapeError
 from netcl.expression import Expression, Node
 from netcl.functional.activation import check_floating
-from netcl.functional.launch import A, common_backend, identity, mapped, mapped_into, reduced, zeros_for
+from netcl.functional.autocast import lowered, lowered_dtype
+from netcl.functional.dispatch import A, common_backend, identity, mapped, mapped_into, reduced, zeros_for
 from netcl.functional.linalg import product
-from netcl.functional.precision import lowered, lowered_dtype
 from netcl.functional.reduction import argmax, averaged
 from netcl.functional.shape import interior, padded, viewed
 from netcl.validation import integer, shown

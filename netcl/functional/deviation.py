@@ -12,8 +12,8 @@ from typing import Any
 from netcl import expression as ex
 from netcl import tape
 from netcl.dtypes import DType
-from netcl.functional.launch import A, identity, mapped, reduced, zeros_for
-from netcl.functional.precision import raised
+from netcl.functional.autocast import raised
+from netcl.functional.dispatch import A, identity, mapped, reduced, zeros_for
 from netcl.functional.reduction import Axes, averaged, checked_axes, count_over, mean_dtype, restored
 from netcl.functional.shape import viewed
 from netcl.validation import real

@@ -16,7 +16,7 @@ from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import promote, promote_scalar
 from netcl.errors import DTypeError
-from netcl.functional.launch import (
+from netcl.functional.dispatch import (
     A,
     Derivative,
     Function,

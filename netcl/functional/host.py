@@ -15,7 +15,7 @@ from netcl.backends.base import Backend
 from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, complex64, uint64
 from netcl.errors import DTypeError, NetclError, RangeError, ShapeError
 from netcl.functional.casting import check_supported
-from netcl.functional.launch import INTEGER_RANGE, contiguous, out_of_range
+from netcl.functional.dispatch import INTEGER_RANGE, contiguous, out_of_range
 from netcl.rounding import bfloat16_bits
 
 A = TypeVar("A", bound=Array)

@@ -11,7 +11,7 @@ from netcl.array import Array, broadcast_shapes
 from netcl.backends.base import View
 from netcl.dtypes import int32, int64
 from netcl.errors import DTypeError, ShapeError
-from netcl.functional.launch import A, check_arrays, common_backend, contiguous, identity, mapped, zeros_for
+from netcl.functional.dispatch import A, check_arrays, common_backend, contiguous, identity, mapped, zeros_for
 from netcl.functional.shape import broadcast_to, normalize_axis, reshape, viewed
 from netcl.validation import shown
 

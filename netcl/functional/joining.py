@@ -10,7 +10,7 @@ from netcl.array import Array
 from netcl.dtypes import promote
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.casting import assign
-from netcl.functional.launch import A, check_arrays, common_backend, identity, listed_arrays, pull, zeros_for
+from netcl.functional.dispatch import A, check_arrays, common_backend, identity, listed_arrays, pull, zeros_for
 from netcl.functional.shape import broadcast_to, expand_dims, normalize_axis, reshape, squeeze
 
 

@@ -11,8 +11,8 @@ from netcl.array import Array, broadcast_shapes
 from netcl.backends.base import View
 from netcl.dtypes import DType, promote
 from netcl.errors import AxisError, DTypeError, ShapeError
-from netcl.functional.elementwise import add, multiply
-from netcl.functional.launch import (
+from netcl.functional.autocast import lowered
+from netcl.functional.dispatch import (
     A,
     broadcast_view,
     check_arrays,
@@ -25,7 +25,7 @@ from netcl.functional.launch import (
     reduced,
     zeros_for,
 )
-from netcl.functional.precision import lowered
+from netcl.functional.elementwise import add, multiply
 from netcl.functional.reduction import restored
 from netcl.functional.shape import collapsed_strides, normalize_axis, permute_dims, reshape, viewed
 from netcl.validation import axes as named_axes

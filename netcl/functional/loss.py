@@ -11,10 +11,10 @@ from netcl.array import Array
 from netcl.dtypes import promote
 from netcl.errors import HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating, log_softmax
+from netcl.functional.autocast import raised
+from netcl.functional.dispatch import INTEGER_RANGE, A, check_arrays, common_backend, identity, mapped, pull, reduced
 from netcl.functional.elementwise import negative, where
 from netcl.functional.indexing import as_indices, take_along_axis
-from netcl.functional.launch import INTEGER_RANGE, A, check_arrays, common_backend, identity, mapped, pull, reduced
-from netcl.functional.precision import raised
 from netcl.functional.reduction import averaged, mean, spread, sum
 from netcl.functional.shape import moveaxis, reshape, viewed
 from netcl.validation import integer, one_of, real

@@ -10,9 +10,9 @@ from netcl import expression as ex
 from netcl import tape
 from netcl.errors import HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating
+from netcl.functional.autocast import raised
 from netcl.functional.deviation import first_along
-from netcl.functional.launch import A, check_arrays, common_backend, identity, mapped, reduced
-from netcl.functional.precision import raised
+from netcl.functional.dispatch import A, check_arrays, common_backend, identity, mapped, reduced
 from netcl.functional.reduction import averaged
 from netcl.validation import extents, real
 

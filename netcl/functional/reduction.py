@@ -12,9 +12,9 @@ from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import DEFAULT_INT, DType, as_dtype, bool_, float32, int64, uint64
 from netcl.errors import DTypeError, ShapeError
+from netcl.functional.autocast import raised
 from netcl.functional.casting import check_supported
-from netcl.functional.launch import A, check_arrays, identity, mapped, reduced
-from netcl.functional.precision import raised
+from netcl.functional.dispatch import A, check_arrays, identity, mapped, reduced
 from netcl.functional.shape import normalize_axes, normalize_axis, reshape, viewed
 from netcl.validation import flag
 

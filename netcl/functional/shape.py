@@ -9,7 +9,7 @@ from netcl import tape, validation
 from netcl.array import broadcast_shapes, contiguous_strides
 from netcl.errors import ArgumentError, AxisError, ShapeError
 from netcl.functional.casting import assign
-from netcl.functional.launch import (
+from netcl.functional.dispatch import (
     A,
     broadcast_view,
     check_arrays,

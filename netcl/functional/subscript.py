@@ -12,10 +12,7 @@ from netcl.array import Array
 from netcl.dtypes import int64
 from netcl.errors import DTypeError, ShapeError, TapeError
 from netcl.functional.casting import assign, check_castable
-from netcl.functional.elementwise import check_operands
-from netcl.functional.host import from_host, to_host
-from netcl.functional.indexing import select
-from netcl.functional.launch import (
+from netcl.functional.dispatch import (
     A,
     Operand,
     check_in_place,
@@ -27,6 +24,9 @@ from netcl.functional.launch import (
     stored_value,
     zeros_for,
 )
+from netcl.functional.elementwise import check_operands
+from netcl.functional.host import from_host, to_host
+from netcl.functional.indexing import select
 from netcl.functional.linalg import matmul
 from netcl.functional.shape import reshape
 from netcl.validation import number, shown

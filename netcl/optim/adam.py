@@ -7,7 +7,7 @@ from typing import Any
 
 from netcl.backends import Selection
 from netcl.expression import Node, maximum, sqrt, where
-from netcl.optim import checks
+from netcl.optim import validation
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
 
@@ -50,8 +50,8 @@ def _hyper(group: Mapping[str, Any], *, decoupled: bool) -> dict[str, float]:
         "eps": group["eps"],
         "l2": 0.0 if decoupled else decay,
         "decay": decay if decoupled else 0.0,
-        "log_beta1": checks.log(beta1),
-        "log_beta2": checks.log(beta2),
+        "log_beta1": validation.log(beta1),
+        "log_beta2": validation.log(beta2),
         "amsgrad": float(group["amsgrad"]),
     }
 
@@ -86,11 +86,11 @@ def _adamw_rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
 
 
 _CHECKS = {
-    "lr": checks.not_negative,
-    "betas": checks.betas,
-    "eps": checks.not_negative,
-    "weight_decay": checks.not_negative,
-    "amsgrad": checks.flag,
+    "lr": validation.not_negative,
+    "betas": validation.betas,
+    "eps": validation.not_negative,
+    "weight_decay": validation.not_negative,
+    "amsgrad": validation.flag,
 }
 
 

@@ -22,9 +22,9 @@ from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock, View
 from netcl.dtypes import DType, float32
 from netcl.errors import DeviceMismatchError, DTypeError, NetclError
 from netcl.expression import Expression, Node, conversion, maximum, minimum, trace
-from netcl.optim import checks
-from netcl.optim.partition import Partition
-from netcl.optim.pending import PendingFactors, scale_by
+from netcl.optim import validation
+from netcl.optim.engine.partition import Partition
+from netcl.optim.engine.pending import PendingFactors, scale_by
 
 
 def clip_grad_norm(
@@ -231,7 +231,7 @@ def clip_grad_value(parameters: Array | Iterable[Array], clip_value: float) -> N
     >>> w.grad.numpy().tolist()
     [1.0, -0.5]
     """
-    limit = checks.positive("clip_value", clip_value)
+    limit = validation.positive("clip_value", clip_value)
     for gradient in _gradients(parameters):
         # A bound that the arithmetic does not hold bounds nothing.
         bound = limit if limit <= _LARGEST[gradient.dtype.compute.itemsize] else math.inf
@@ -260,7 +260,7 @@ def _with_gradients(parameters: Array | Iterable[Array]) -> list[Array]:
 
 
 def _listed(parameters: Any) -> list[Any]:
-    return [parameters] if isinstance(parameters, Array) else checks.listed("parameters", parameters)
+    return [parameters] if isinstance(parameters, Array) else validation.listed("parameters", parameters)
 
 
 def _gradients(parameters: Array | Iterable[Array]) -> list[Array]:
@@ -277,8 +277,8 @@ def _padded_span(p: Array) -> Span:
 
 
 def _checked(max_norm: float, norm_type: float, error_if_nonfinite: bool) -> tuple[float, float]:
-    checks.flag("error_if_nonfinite", error_if_nonfinite)
-    return checks.bound("max_norm", max_norm), checks.positive("norm_type", norm_type)
+    validation.flag("error_if_nonfinite", error_if_nonfinite)
+    return validation.bound("max_norm", max_norm), validation.positive("norm_type", norm_type)
 
 
 def _check_finite(backend: Backend, header: Span) -> None:

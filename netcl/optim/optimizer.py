@@ -18,11 +18,12 @@ from netcl.backends.base import HEADER, Span, View
 from netcl.dtypes import float32
 from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, NetclError, TapeError
 from netcl.expression import conversion, maximum, trace
-from netcl.optim import checkpoint, checks
-from netcl.optim.checkpoint import Entry
-from netcl.optim.group import NOTES, ParameterGroup, as_groups, assign, refuse_duplicates
-from netcl.optim.partition import Partition, check_parameters
-from netcl.optim.plain import PlainArrays
+from netcl.optim import validation as checks
+from netcl.optim.engine import checkpoint
+from netcl.optim.engine.checkpoint import Entry
+from netcl.optim.engine.group import NOTES, ParameterGroup, as_groups, assign, refuse_duplicates
+from netcl.optim.engine.host_parameters import PlainArrays
+from netcl.optim.engine.partition import Partition, check_parameters
 from netcl.optim.rule import Rule, RuleChoice, check_author
 from netcl.validation import shown
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from netcl.backends import Selection
 from netcl.expression import Node, maximum, sqrt, where
-from netcl.optim import checks
+from netcl.optim import validation
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
 
@@ -78,12 +78,12 @@ def _rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
 
 
 _CHECKS = {
-    "lr": checks.not_negative,
-    "alpha": checks.fraction,
-    "eps": checks.not_negative,
-    "weight_decay": checks.not_negative,
-    "momentum": checks.not_negative,
-    "centered": checks.flag,
+    "lr": validation.not_negative,
+    "alpha": validation.fraction,
+    "eps": validation.not_negative,
+    "weight_decay": validation.not_negative,
+    "momentum": validation.not_negative,
+    "centered": validation.flag,
 }
 
 

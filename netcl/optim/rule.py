@@ -14,9 +14,9 @@ from netcl.backends.base import ADAM_COLUMNS, COUNTERS, ROW
 from netcl.dtypes import DType
 from netcl.errors import ArgumentError, HyperParameterError, TraceError
 from netcl.expression import Expression, Node, build, caller
-from netcl.formula import python_text
-from netcl.optim import checks
-from netcl.optim.group import NOTES
+from netcl.expression_text import python_text
+from netcl.optim import validation
+from netcl.optim.engine.group import NOTES
 from netcl.validation import flag, shown
 
 Update = Callable[..., Any]
@@ -123,7 +123,7 @@ def check_author(defaults: Any, rule: Any, check: Any, check_group: Any) -> None
         )
     if check is not None and not (isinstance(check, Mapping) and all(map(callable, check.values()))):
         raise HyperParameterError(f"check must be a dict of functions by hyper-parameter, got {shown(check)}")
-    checks.function("check_group", check_group)
+    validation.function("check_group", check_group)
 
 
 @lru_cache(maxsize=256)

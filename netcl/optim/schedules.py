@@ -13,8 +13,8 @@ from typing import Any, ClassVar, SupportsFloat
 
 from netcl import validation
 from netcl.errors import ArgumentError, HyperParameterError, NetclError, StateError
-from netcl.optim import checks
-from netcl.optim.group import assign
+from netcl.optim import validation as checks
+from netcl.optim.engine.group import assign
 from netcl.optim.optimizer import Optimizer
 
 Check = Callable[[str, Any], Any]

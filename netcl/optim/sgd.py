@@ -8,7 +8,7 @@ from typing import Any
 from netcl.backends import Selection
 from netcl.errors import HyperParameterError
 from netcl.expression import Node, where
-from netcl.optim import checks
+from netcl.optim import validation
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
 
@@ -44,11 +44,11 @@ _PLAIN = Rule(sgd, _hyper)
 _MOMENTUM = Rule(sgd_with_momentum, _hyper_momentum, state=("velocity",))
 
 _CHECKS = {
-    "lr": checks.not_negative,
-    "momentum": checks.not_negative,
-    "dampening": checks.real,
-    "weight_decay": checks.not_negative,
-    "nesterov": checks.flag,
+    "lr": validation.not_negative,
+    "momentum": validation.not_negative,
+    "dampening": validation.real,
+    "weight_decay": validation.not_negative,
+    "nesterov": validation.flag,
 }
 
 

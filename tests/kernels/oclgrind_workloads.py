@@ -228,7 +228,7 @@ def random_bits(backend):
 
 @workload
 def traffic(backend):
-    from netcl.backends.opencl.tuner import bare_traffic
+    from netcl.backends.opencl.tuner.search import bare_traffic
 
     for read, updated, written in ((1, 3, 0), (1, 0, 0), (0, 1, 1)):
         bare_traffic(backend, 3 * CHUNK + 5, read=read, updated=updated, written=written)()

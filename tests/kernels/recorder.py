@@ -9,10 +9,10 @@ import numpy as np
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends.base import Span
-from netcl.backends.opencl import selftest
+from netcl.backends.opencl import probe_child
 from netcl.backends.opencl.backend import OpenCLBackend
-from netcl.backends.opencl.defects import FAMILIES, Defect, Defects, dtype_class
-from netcl.backends.opencl.program import compose
+from netcl.backends.opencl.device.defects import FAMILIES, Defect, Defects, dtype_class
+from netcl.backends.opencl.device.program import compose
 from netcl.errors import DTypeError
 
 # Of each width and kind one, for a vector's width depends on nothing else, but for casts to uint32.
@@ -75,26 +75,26 @@ def _flat(b):
 
 def _maps(b):
     for source, target in itertools.product(REAL, REAL):
-        x, out = selftest.view(b, np.zeros((3, 9)), source), selftest.view(b, np.zeros((3, 9)), target)
+        x, out = probe_child.view(b, np.zeros((3, 9)), source), probe_child.view(b, np.zeros((3, 9)), target)
         b.run(b.map, ex.conversion(source, target), (x,), (out,))
         for op, axis in (("sum", 0), ("max", 1))[: 2 if source is target else 1]:
-            total = selftest.view(b, np.zeros((9, 3)[axis]), target)
+            total = probe_child.view(b, np.zeros((9, 3)[axis]), target)
             b.run(b.reduce, op, ex.conversion(source, source), (x,), (axis,), total)
 
 
 def _rows(b):
-    labels = selftest.view(b, np.zeros(3), dtypes.int64)
+    labels = probe_child.view(b, np.zeros(3), dtypes.int64)
     for source, target in itertools.product(FLOATS, FLOATS):
-        x, out = selftest.view(b, np.zeros((3, 9)), source), selftest.view(b, np.zeros((3, 9)), target)
+        x, out = probe_child.view(b, np.zeros((3, 9)), source), probe_child.view(b, np.zeros((3, 9)), target)
         b.run(b.softmax, x, out, log=True)
-        loss = selftest.view(b, np.zeros(3), target)
+        loss = probe_child.view(b, np.zeros(3), target)
         b.run(b.softmax_cross_entropy, x, labels, loss, out, 0.1, -1)
         b.run(b.softmax_cross_entropy, x, labels, loss, None, 0.1, -1)
 
 
 def _products(b):
     for source, target in itertools.product(REAL, REAL):
-        x, y = (selftest.view(b, np.zeros((1, 3, 3)), dtype) for dtype in (source, target))
+        x, y = (probe_child.view(b, np.zeros((1, 3, 3)), dtype) for dtype in (source, target))
         b.run(b.contract, x, y, y)
 
 
@@ -108,7 +108,7 @@ def _norms(b):
 
 def _families(b):
     for family in FAMILIES:
-        trial, _ = selftest.TRIALS[family]
+        trial = probe_child.TRIALS[family]
         for dtype in REAL:
             b.run(trial, b, dtype)
 
@@ -125,7 +125,7 @@ def programs(cl_device):
         found |= b.programs
     b = Recorder(cl_device, "cpu")
     plain = Defect("", plain=True)
-    b.defects = Defects({(family, dtype_class(dtype)): plain for family in selftest.PLAIN for dtype in REAL})
+    b.defects = Defects({(family, dtype_class(dtype)): plain for family in probe_child.PLAIN for dtype in REAL})
     _families(b)
     found |= b.programs
     return {

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from netcl.backends.base import Span, View
-from netcl.backends.opencl.storage import HOST
+from netcl.backends.opencl.codegen.storage import HOST
 from netcl.dtypes import DType, bfloat16
 
 CANARY = 0xA5

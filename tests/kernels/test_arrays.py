@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netcl.backends.base import Span, View
-from netcl.backends.opencl.storage import HOST
+from netcl.backends.opencl.codegen.storage import HOST
 from netcl.dtypes import ALL, bfloat16, complex64, float16, float32, float64, int8, int32, int64, uint32
 from netcl.errors import DTypeError, ShapeError
 from tests.kernels.strided import Strided, layouts, plain, store, widen

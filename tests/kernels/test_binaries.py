@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from netcl.backends.opencl import binaries, program, runtime
+from netcl.backends.opencl.device import binary_cache, icd, program
 
 cl = pytest.importorskip("pyopencl")  # after netcl, which lets it see all runtimes
 
@@ -21,9 +21,9 @@ OPTIONS = ["-cl-std=CL1.2"]
 
 @pytest.fixture
 def folder(monkeypatch, tmp_path, opencl):
-    if not binaries._kept_here(opencl.cl_device):
+    if not binary_cache._kept_here(opencl.cl_device):
         # PoCL keeps its binaries itself; that netcl could do so for it too is what is tested there.
-        monkeypatch.setattr(binaries, "has_src_build_cache", lambda device: False)
+        monkeypatch.setattr(binary_cache, "has_src_build_cache", lambda device: False)
     monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache" / "programs"
 
@@ -84,7 +84,7 @@ def of_another_program(file):
 
 
 def huge(file):
-    os.truncate(file, binaries.LARGEST + 1)  # sparse
+    os.truncate(file, binary_cache.LARGEST + 1)  # sparse
     os.utime(file, (0, 0))  # the oldest, so that it alone is deleted to make room
 
 
@@ -121,10 +121,10 @@ def test_a_damaged_file_is_written_anew(damage, opencl, folder):
 
 
 def test_what_a_driver_refuses_is_written_anew(opencl, folder, monkeypatch):
-    honest = binaries.sealed
-    monkeypatch.setattr(binaries, "sealed", lambda key, binary: honest(key, b"no program"))
+    honest = binary_cache.sealed
+    monkeypatch.setattr(binary_cache, "sealed", lambda key, binary: honest(key, b"no program"))
     built(opencl)
-    monkeypatch.setattr(binaries, "sealed", honest)
+    monkeypatch.setattr(binary_cache, "sealed", honest)
     (file,) = files(folder)
     content = file.read_bytes()
     assert not built(opencl)
@@ -150,7 +150,7 @@ def test_a_disk_that_takes_nothing_costs_a_build_and_one_warning(call, fault, op
             raise OSError(fault, os.strerror(fault))
         return real(path, *arguments, **named)
 
-    monkeypatch.setattr(runtime, "_reported", [])
+    monkeypatch.setattr(icd, "_reported", [])
     monkeypatch.setattr(os, call, failing)
     for _ in range(2):
         assert not built(opencl)
@@ -183,7 +183,7 @@ def test_the_oldest_files_go_first(opencl, folder, monkeypatch):
         built(opencl, start)
     size = sum(file.stat().st_size for file in folder.iterdir()) // 4
     assert built(opencl, 0)  # now the one that was used last
-    monkeypatch.setattr(binaries, "LARGEST", int(3.5 * size))
+    monkeypatch.setattr(binary_cache, "LARGEST", int(3.5 * size))
     built(opencl, 4)
     assert built(opencl, 0)
     assert not built(opencl, 1)

@@ -11,10 +11,10 @@ import pytest
 
 from netcl import dtypes
 from netcl import expression as ex
-from netcl.backends.opencl.codegen import statements, value_dtypes
-from netcl.backends.opencl.literals import c_type, literal
-from netcl.backends.opencl.program import source
-from netcl.backends.opencl.storage import lanes
+from netcl.backends.opencl.codegen.literals import c_type, literal
+from netcl.backends.opencl.codegen.storage import lanes
+from netcl.backends.opencl.codegen.writer import statements, value_dtypes
+from netcl.backends.opencl.device.program import source
 from netcl.dtypes import bool_, complex64, float16, float32, float64, int8, int32, int64, uint8, uint16, uint32, uint64
 from netcl.errors import DTypeError
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netcl.backends.base import View
-from netcl.backends.opencl.contract import Layout, blocks, sum_dtype
-from netcl.backends.opencl.storage import HOST
+from netcl.backends.opencl.codegen.storage import HOST
+from netcl.backends.opencl.ops.batched_matmul import Layout, blocks, sum_dtype
 from netcl.dtypes import (
     bfloat16,
     bool_,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from netcl.backends.base import Span
-from netcl.backends.opencl import program
-from netcl.backends.opencl.flat import FlatCalls
+from netcl.backends.opencl.device import program
+from netcl.backends.opencl.ops.flat import FlatCalls
 from netcl.dtypes import bfloat16, bool_, float32, float64, int64
 from netcl.errors import DeviceMismatchError, KernelBuildError, ShapeError
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from netcl.backends.opencl import selftest
-from netcl.backends.opencl.defects import CLASSES, FAMILIES, Defect, Defects, dtype_class
-from netcl.backends.opencl.selftest import PLAIN, TRIALS, Case, try_case
+from netcl.backends.opencl import probe_child
+from netcl.backends.opencl.device.defects import CLASSES, FAMILIES, Defect, Defects, dtype_class
+from netcl.backends.opencl.device.probe_cases import DTYPES, PLAIN, Case
+from netcl.backends.opencl.probe_child import TRIALS, try_case
 from netcl.backends.reference import ReferenceBackend
 from netcl.dtypes import ALL, BY_NAME, bfloat16, bool_, float16, float64, int64, uint64
 from netcl.errors import BackendError
 
-FORMS = [Case(family, dtype.name, plain=True) for family in PLAIN for dtype in TRIALS[family][1]]
+FORMS = [Case(family, dtype.name, plain=True) for family in PLAIN for dtype in DTYPES[family]]
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_plain_form_computes_the_same(device, reference, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_does_not_work_is_refused_by_name(device, family):
-    trial, dtypes = TRIALS[family]
+    trial, dtypes = TRIALS[family], DTYPES[family]
     dtype = dtypes[0]
     device.defects = Defects({(family, dtype_class(dtype)): Defect("it aborts")})
     before = device.launches
@@ -48,13 +49,13 @@ def test_what_does_not_work_is_refused_by_name(device, family):
 def test_other_families_and_dtypes_go_on(device, reference):
     device.defects = Defects({("softmax", "float64"): Defect("it aborts")})
     for family, dtype in (("softmax", "float32"), ("scale", "float64")):
-        trial, _ = TRIALS[family]
+        trial = TRIALS[family]
         for got, wanted in zip(trial(device, BY_NAME[dtype]), trial(reference, BY_NAME[dtype]), strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
 def test_every_operand_counts(device):
-    x, y = selftest.span(device, np.ones(5), float16), selftest.span(device, np.ones(5), float64)
+    x, y = probe_child.span(device, np.ones(5), float16), probe_child.span(device, np.ones(5), float64)
     device.defects = Defects({("axpy", "16-bit floats"): Defect("it hangs")})
     with pytest.raises(BackendError, match="axpy of 16-bit floats"):
         device.axpy(1, x, y)

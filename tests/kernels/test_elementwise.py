@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from netcl import expression as ex
 from netcl.backends.base import View
-from netcl.backends.opencl.layout import Axes
+from netcl.backends.opencl.codegen.strided_loops import Axes
 from netcl.dtypes import bool_, float16, float32, int32, int64, uint8
 from netcl.errors import DTypeError, ShapeError
 from tests.kernels.strided import Strided

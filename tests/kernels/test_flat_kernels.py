@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from netcl import dtypes
 from netcl.backends.base import Span
-from netcl.backends.opencl.storage import HOST
+from netcl.backends.opencl.codegen.storage import HOST
 from netcl.dtypes import bfloat16, bool_, float16, float32, float64, int8, int32, int64, uint8, uint64
 from netcl.errors import DTypeError, ShapeError
 

@@ -11,9 +11,9 @@ import netcl
 import netcl.autograd as ag
 from netcl import amp, nn
 from netcl.backends.base import Span
-from netcl.backends.opencl import memory
-from netcl.backends.opencl.flat import FlatCalls
-from netcl.backends.opencl.memory import KEPT, size_class
+from netcl.backends.opencl.device import memory
+from netcl.backends.opencl.device.memory import KEPT, size_class
+from netcl.backends.opencl.ops.flat import FlatCalls
 from netcl.data import DataLoader
 from netcl.dtypes import float32, int8, uint8
 from netcl.errors import DeviceMemoryError

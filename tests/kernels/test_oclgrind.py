@@ -57,11 +57,12 @@ def test_every_kernel_has_a_workload():
 # Every family on the dtypes that workloads, which are mostly of float32, leave out; and the forms without vectors.
 FAMILIES = """
 from netcl.backends import get_backend
-from netcl.backends.opencl.selftest import PLAIN, TRIALS, Case, cases, try_case
+from netcl.backends.opencl.device.probe_cases import DTYPES, PLAIN, Case, cases
+from netcl.backends.opencl.probe_child import try_case
 from netcl.backends.reference import ReferenceBackend
 
 device, reference = get_backend("opencl:oclgrind"), ReferenceBackend()
-plain = [Case(family, TRIALS[family][1][0].name, plain=True) for family in PLAIN]
+plain = [Case(family, DTYPES[family][0].name, plain=True) for family in PLAIN]
 for case in [*(case for case in cases() if case.dtype != "float32"), *plain]:
     try_case(device, reference, case)
 print(device.launches, "launches on Oclgrind")

@@ -7,7 +7,7 @@ import sys
 import pyopencl as cl
 import pytest
 
-from netcl.backends.opencl import devices, program
+from netcl.backends.opencl.device import program, selection
 from netcl.child_process import run_python
 from netcl.errors import KernelBuildError
 
@@ -22,7 +22,7 @@ CHILD = """
 import numpy as np, pyopencl as cl
 from netcl.backends.opencl import devices, program
 program.compose = lambda *given: sys.argv[2]
-device = devices.listing()[int(sys.argv[1])]
+device = selection.listing()[int(sys.argv[1])]
 context = cl.Context([device])
 built = program.build(context, "planted.cl")
 queue, found = cl.CommandQueue(context), np.zeros(1, np.int32)
@@ -92,7 +92,7 @@ def test_planted_program_runs_in_every_process(opencl, tmp_path, monkeypatch):
     monkeypatch.setenv("POCL_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path))
     for _ in range(3):
-        outcome = run_python(f"exec({CHILD!r})", str(devices.listing().index(opencl.cl_device)), PLANTED, timeout=120)
+        outcome = run_python(f"exec({CHILD!r})", str(selection.listing().index(opencl.cl_device)), PLANTED, timeout=120)
         assert outcome.output.split() == ["1", "7"], outcome
 
 

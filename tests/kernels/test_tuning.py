@@ -15,20 +15,21 @@ from hypothesis import strategies as st
 
 from netcl import dtypes
 from netcl.backends.base import Span
-from netcl.backends.opencl import trials, tuner, tuning
-from netcl.backends.opencl.program import contents
-from netcl.backends.opencl.tuning import KINDS, KNOBS, Target
+from netcl.backends.opencl.device import tuning_table
+from netcl.backends.opencl.device.program import contents
+from netcl.backends.opencl.device.tuning_table import KINDS, KNOBS, Target
+from netcl.backends.opencl.tuner import cases, search
 from netcl.cli import tune as command
 from netcl.errors import TuningError
 from tests.kernels.steps import Block, Model, adam_rule
 
 GPU = Target("Radeon 9", "gfx1100", "AMD", 1024)
 ADAM = {"WIDTH": 4, "RUN": 1, "WORK_GROUP_SIZE": 256, "INTERLEAVED": 1}
-SMALL = tuner.Effort(traffic=1 << 16, rounds=3, finalists=2, neighbours=True)
+SMALL = search.Effort(traffic=1 << 16, rounds=3, finalists=2, neighbours=True)
 
 
 def table(root, file="own.json"):
-    return tuning.parse(json.dumps({"version": 1, **root}), file)
+    return tuning_table.parse(json.dumps({"version": 1, **root}), file)
 
 
 def fused(**changed):
@@ -42,13 +43,13 @@ def test_the_shipped_table_has_a_default_for_every_kernel():
     shipped = json.loads(contents("tuning.json"))
     for kind in KINDS:
         assert list(shipped[kind]["default"]) == list(KNOBS)
-    assert tuning.choose(GPU, "gpu", (tuning.shipped(),))["prepare_step"] == (("WORK_GROUP_SIZE", 64),)
+    assert tuning_table.choose(GPU, "gpu", (tuning_table.shipped(),))["prepare_step"] == (("WORK_GROUP_SIZE", 64),)
 
 
 def test_the_example_in_the_documentation_is_a_table():
     page = (Path(__file__).resolve().parents[2] / "docs/tuning.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert tuning.parse(example, "the page").defaults["gpu"]["fused_adam"][0] == ("WIDTH", 1)
+    assert tuning_table.parse(example, "the page").defaults["gpu"]["fused_adam"][0] == ("WIDTH", 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,32 +61,34 @@ def test_the_most_particular_entry_of_the_first_table_counts(kind):
     section = {"default": entry(1)}
     for group, level in ((2, "vendor"), (4, "architecture"), (8, "device")):
         section[level] = {levels[level]: entry(group), "another": entry(128)}
-        chosen = tuning.choose(GPU, kind, (table({kind: section}), tuning.shipped()))
+        chosen = tuning_table.choose(GPU, kind, (table({kind: section}), tuning_table.shipped()))
         assert chosen["prepare_step"] == (("WORK_GROUP_SIZE", group),)
-        assert chosen["fill"] == dict(tuning.shipped().defaults[kind])["fill"]
+        assert chosen["fill"] == dict(tuning_table.shipped().defaults[kind])["fill"]
     own = table({kind: {"default": entry(16)}})
-    chosen = tuning.choose(GPU, kind, (own, table({kind: section}), tuning.shipped()))
+    chosen = tuning_table.choose(GPU, kind, (own, table({kind: section}), tuning_table.shipped()))
     assert chosen["prepare_step"] == (("WORK_GROUP_SIZE", 16),)
 
 
 def test_work_groups_are_as_large_as_a_device_takes():
     small = Target("x", "", "y", 96)
-    chosen = tuning.choose(small, "gpu", (tuning.shipped(),))
+    chosen = tuning_table.choose(small, "gpu", (tuning_table.shipped(),))
     assert dict(chosen["fused_adam"]) == {"WIDTH": 1, "RUN": 16, "WORK_GROUP_SIZE": 64, "INTERLEAVED": 1}
     assert dict(chosen["norm_reduce"])["LANES"] == 64
     for knobs in chosen.values():
-        assert tuning.complaint(dict(knobs)) == ""
+        assert tuning_table.complaint(dict(knobs)) == ""
 
 
 @pytest.mark.parametrize("kernel", KNOBS)
 def test_candidates_are_legal_and_contain_the_defaults(kernel):
-    found = list(tuning.candidates(kernel, GPU))
+    found = list(tuning_table.candidates(kernel, GPU))
     assert len(set(found)) == len(found)
     for kind in KINDS:
-        assert tuning.shipped().defaults[kind][kernel] in found
+        assert tuning_table.shipped().defaults[kind][kernel] in found
     for knobs in found:
         table({"gpu": {"device": {"x": {kernel: dict(knobs)}}}})
-    assert all(dict(knobs).get("WORK_GROUP_SIZE", 1) <= 8 for knobs in tuning.candidates(kernel, Target("", "", "", 8)))
+    assert all(
+        dict(knobs).get("WORK_GROUP_SIZE", 1) <= 8 for knobs in tuning_table.candidates(kernel, Target("", "", "", 8))
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,7 @@ BROKEN = {
     "nested objects": NESTED,
     "nested value": b'{"version": ' + b"[" * 900 + b"]" * 900 + b"}",
     "long name": b'{"version": 1, "' + b"x" * 100_000 + b'": 1}',
-    "too large": b" " * (tuning.LARGEST_FILE + 1),
+    "too large": b" " * (tuning_table.LARGEST_FILE + 1),
     "much too large": None,
 }
 
@@ -170,7 +173,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(kind, tmp_path, monkeypat
         monkeypatch.chdir(tmp_path)  # the name of a socket is short
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind("table")
-    for call in (lambda: tuning.read(file), lambda: tuning.save(file, "cpu", "A", {})):
+    for call in (lambda: tuning_table.read(file), lambda: tuning_table.save(file, "cpu", "A", {})):
         with pytest.raises(TuningError, match=r"table cannot be read \(.+\); correct the file"):
             call()
 
@@ -189,7 +192,7 @@ def test_a_home_that_is_closed_to_this_process_holds_no_table(opencl, tmp_path, 
     def closed(file, *arguments, **named):
         raise PermissionError(f"[Errno 13] Permission denied: {str(file)!r}")
 
-    monkeypatch.setattr(tuning, "read_regular", closed)
+    monkeypatch.setattr(tuning_table, "read_regular", closed)
     monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("NETCL_TUNING", str(tmp_path / "mine.json"))
     with pytest.raises(TuningError, match="Permission denied"):
@@ -200,10 +203,10 @@ def test_a_home_that_is_closed_to_this_process_holds_no_table(opencl, tmp_path, 
 
 def test_the_users_table_overrides_the_shipped_one(opencl, tmp_path, monkeypatch):
     monkeypatch.setenv("NETCL_TUNING", str(tmp_path / "mine.json"))
-    tuning.begin(tmp_path / "mine.json")
+    tuning_table.begin(tmp_path / "mine.json")
     assert type(opencl)(opencl.cl_device).knobs("fill") == opencl.knobs("fill")
     other = (("WIDTH", 4), ("RUN", 2), ("WORK_GROUP_SIZE", 16))
-    tuning.save(tmp_path / "mine.json", opencl.kind, opencl.target.device, {"fill": other})
+    tuning_table.save(tmp_path / "mine.json", opencl.kind, opencl.target.device, {"fill": other})
     backend = type(opencl)(opencl.cl_device)
     assert backend.knobs("fill") == other
     assert backend.knobs("scale") == opencl.knobs("scale")
@@ -215,21 +218,21 @@ def test_the_users_table_overrides_the_shipped_one(opencl, tmp_path, monkeypatch
 def test_the_users_table_is_in_the_cache_folder_unless_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("NETCL_TUNING")
-    assert tuning.user_file() == tmp_path / "tuning.json"
+    assert tuning_table.user_file() == tmp_path / "tuning.json"
     monkeypatch.setenv("NETCL_TUNING", "None")
-    assert tuning.user_file() is None
+    assert tuning_table.user_file() is None
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETCL_TUNING", "~/mine.json")
-    assert tuning.user_file() == tmp_path / "home/mine.json"
+    assert tuning_table.user_file() == tmp_path / "home/mine.json"
 
 
 def test_saving_keeps_what_is_there_and_leaves_no_other_file(tmp_path):
     file = tmp_path / "new" / "tuning.json"
-    tuning.save(file, "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 8),)})
-    tuning.save(file, "cpu", "B", {"prepare_step": (("WORK_GROUP_SIZE", 4),)})
-    tuning.save(file, "gpu", "A", {"fused_adam": tuple(ADAM.items())})
+    tuning_table.save(file, "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 8),)})
+    tuning_table.save(file, "cpu", "B", {"prepare_step": (("WORK_GROUP_SIZE", 4),)})
+    tuning_table.save(file, "gpu", "A", {"fused_adam": tuple(ADAM.items())})
     norm = (("WIDTH", 8), ("LANES", 1), ("PIECE", 4096))
-    tuning.save(file, "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 2),), "norm_reduce": norm})
+    tuning_table.save(file, "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 2),), "norm_reduce": norm})
     assert json.loads(file.read_text()) == {
         "version": 1,
         "cpu": {
@@ -248,12 +251,12 @@ def test_saving_changes_nothing_where_it_is_refused(tmp_path):
     file.write_text('{"version": 1, "gpu": {"default": {"fill": {}}}}')
     before = file.read_bytes()
     with pytest.raises(TuningError, match="must have the key 'WIDTH'"):
-        tuning.save(file, "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 8),)})
+        tuning_table.save(file, "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 8),)})
     assert file.read_bytes() == before
     with pytest.raises(TuningError, match="WORK_GROUP_SIZE must be one of"):
-        tuning.save(tmp_path / "other.json", "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 3),)})
+        tuning_table.save(tmp_path / "other.json", "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 3),)})
     with pytest.raises(TuningError, match="cannot be written"):
-        tuning.save(file / "below.json", "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 8),)})
+        tuning_table.save(file / "below.json", "cpu", "A", {"prepare_step": (("WORK_GROUP_SIZE", 8),)})
     assert [path.name for path in tmp_path.iterdir()] == ["tuning.json"]
 
 
@@ -265,7 +268,7 @@ def test_saving_changes_nothing_where_it_is_refused(tmp_path):
 def test_fused_updates_give_the_same_bits_with_any_knobs(opencl, data, n):
     backend = type(opencl)(opencl.cl_device)
     found = []
-    for knobs in (None, data.draw(st.sampled_from(list(tuning.candidates("fused_adam", backend.target))))):
+    for knobs in (None, data.draw(st.sampled_from(list(tuning_table.candidates("fused_adam", backend.target))))):
         for kernel in ("fused_adam", "fused_update"):
             backend.set_knobs(kernel, knobs or backend.knobs(kernel))
         block, rows = Block(backend, [{"decay": 0.1}, {"active": 0.0}]), np.arange(-(-n // 1024)) % 2
@@ -281,12 +284,12 @@ def test_fused_updates_give_the_same_bits_with_any_knobs(opencl, data, n):
 @given(data=st.data(), n=st.integers(2, 40000))
 def test_other_kernels_agree_with_the_reference_with_any_knobs(opencl, kernel, data, n):
     backend = type(opencl)(opencl.cl_device)
-    knobs = data.draw(st.sampled_from(list(tuning.candidates(kernel, backend.target))))
+    knobs = data.draw(st.sampled_from(list(tuning_table.candidates(kernel, backend.target))))
     backend.set_knobs(kernel, knobs)
-    operands = trials.Operands(backend)
-    trials.TRIALS[kernel].prepare(operands, n, True)
-    trials.TRIALS[kernel].bind(operands)()
-    assert trials.disagreement(trials.TRIALS[kernel].result(operands), trials.expected(kernel, n)) == ""
+    operands = cases.Operands(backend)
+    cases.TRIALS[kernel].prepare(operands, n, True)
+    cases.TRIALS[kernel].bind(operands)()
+    assert cases.disagreement(cases.TRIALS[kernel].result(operands), cases.expected(kernel, n)) == ""
 
 
 # -- the tuner ---------------------------------------------------------------------------------------------------------
@@ -294,18 +297,20 @@ def test_other_kernels_agree_with_the_reference_with_any_knobs(opencl, kernel, d
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(tuner, "CHECKED", 2 * 1024 + 13)
-    monkeypatch.setattr(tuner, "SAMPLE", 1e-5)
-    monkeypatch.setattr(tuner, "QUICK", SMALL)
+    monkeypatch.setattr(search, "CHECKED", 2 * 1024 + 13)
+    monkeypatch.setattr(search, "SAMPLE", 1e-5)
+    monkeypatch.setattr(search, "QUICK", SMALL)
 
 
 @pytest.mark.parametrize("kernel", ["fill", "norm_reduce", "fused_update"])
 def test_tuning_tries_every_neighbour_and_restores_the_knobs(opencl, kernel, small):
     backend = type(opencl)(opencl.cl_device)
     present = backend.knobs(kernel)
-    result = tuner.tune(backend, kernel, SMALL)
+    result = search.tune(backend, kernel, SMALL)
     assert backend.knobs(kernel) == present
-    near = [k for k in tuning.candidates(kernel, backend.target) if sum(map(lambda a, b: a != b, k, present)) == 1]
+    near = [
+        k for k in tuning_table.candidates(kernel, backend.target) if sum(map(lambda a, b: a != b, k, present)) == 1
+    ]
     assert result.tried == 1 + len(near)
     assert result.discarded == {}
     assert result.present.knobs == present
@@ -330,7 +335,7 @@ def test_candidates_that_are_wrong_write_beside_or_fail_are_discarded(opencl, sm
         honest(self, Span(x.buffer, x.offset, x.size + (knobs == beside)), a + (knobs == narrow))
 
     monkeypatch.setattr(type(backend), "fill", fill)
-    result = tuner.tune(backend, "fill", SMALL)
+    result = search.tune(backend, "fill", SMALL)
     assert result.discarded[narrow] == "x[0] is 1.1 where the reference has 0.1"
     assert result.discarded[beside] == "ArithmeticError: wrote beside x"
     assert result.discarded[group].startswith("RuntimeError: out of resources")
@@ -348,12 +353,12 @@ def test_a_winner_beats_the_present_choice_by_more_than_the_noise(opencl, small,
         steady = {side: [ratios.get(dict(side)["WORK_GROUP_SIZE"], 2.0)] * 3 for side in sides if side != "present"}
         return {**steady, present: [1.0, 1.0, 1.0], "present": [0.9, 1.0, 1.1]}
 
-    monkeypatch.setattr(tuner, "_rounds", rounds)
-    monkeypatch.setattr(tuner, "_sample", lambda backend, run, repeats: run() or 1.0)
-    everything = tuner.Effort(traffic=1 << 16, rounds=3, finalists=99)
-    assert tuner.tune(backend, "prepare_step", everything).winner is None
+    monkeypatch.setattr(search, "_rounds", rounds)
+    monkeypatch.setattr(search, "_sample", lambda backend, run, repeats: run() or 1.0)
+    everything = search.Effort(traffic=1 << 16, rounds=3, finalists=99)
+    assert search.tune(backend, "prepare_step", everything).winner is None
     ratios[32] = 0.5
-    result = tuner.tune(backend, "prepare_step", everything)
+    result = search.tune(backend, "prepare_step", everything)
     assert result.winner.knobs == (("WORK_GROUP_SIZE", 32),)
     assert result.noise == pytest.approx(1 / 0.9 - 1)
 
@@ -362,7 +367,7 @@ def test_a_kernel_that_is_wrong_as_it_is_ends_the_tuning(opencl, small, monkeypa
     backend = type(opencl)(opencl.cl_device)
     monkeypatch.setattr(type(backend), "fill", lambda self, x, a: None)
     with pytest.raises(TuningError, match="fill with its present knobs WIDTH=8"):
-        tuner.tune(backend, "fill", SMALL)
+        search.tune(backend, "fill", SMALL)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -377,21 +382,21 @@ def run(*arguments):
 def test_the_command_reports_and_writes_winners(opencl, small, tmp_path, monkeypatch, capsys):
     file = tmp_path / "tuned.json"
     arguments = ("--device", str(opencl.device), "--kernel", "prepare_step", "fill", "--output", str(file))
-    monkeypatch.setattr(tuner, "LEAST_NOISE", 1.0)
+    monkeypatch.setattr(search, "LEAST_NOISE", 1.0)
     assert run(*arguments) == 0
     said = capsys.readouterr()
     assert f"nothing to write to {file}" in said.out
     assert "prepare_step: timing" in said.err
     assert not file.exists()
-    honest = tuner.tune
+    honest = search.tune
 
     def improved(*given):
         result = honest(*given)
-        return tuner.Result(
+        return search.Result(
             **{name: getattr(result, name) for name in result.__slots__} | {"winner": result.finalists[0]}
         )
 
-    monkeypatch.setattr(tuner, "tune", improved)
+    monkeypatch.setattr(search, "tune", improved)
     assert run(*arguments, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["written"] == ["prepare_step", "fill"]
@@ -403,12 +408,12 @@ def test_the_command_makes_the_table_that_the_variable_names(opencl, small, tmp_
     """A device refuses a table that is named and missing, and this is how it comes to be."""
     file = tmp_path / "new/mine.json"
     monkeypatch.setenv("NETCL_TUNING", str(file))
-    monkeypatch.setattr(tuner, "LEAST_NOISE", 1.0)
+    monkeypatch.setattr(search, "LEAST_NOISE", 1.0)
     assert run("--kernel", "softmax") == 1
     assert not file.exists()
     assert run("--device", str(opencl.device), "--kernel", "prepare_step") == 0
     assert f"nothing to write to {file}" in capsys.readouterr().out
-    assert tuning.read(file) == tuning.parse('{"version": 1}', str(file))
+    assert tuning_table.read(file) == tuning_table.parse('{"version": 1}', str(file))
 
 
 @pytest.mark.parametrize(

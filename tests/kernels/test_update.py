@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
-from netcl.backends.opencl.rules import operands_first, with_reciprocals
-from netcl.backends.opencl.update import KEPT_LAUNCHES
+from netcl.backends.opencl.codegen.update_rule import operands_first, with_reciprocals
+from netcl.backends.opencl.ops.update import KEPT_LAUNCHES
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
 from tests.kernels.steps import EPS, Block, Model, Values, adam_oracle, adam_rule, check, hyper
 
@@ -273,7 +273,7 @@ def test_a_block_of_another_width_is_refused(runtime):
     [("header", HEADER), ("counter", COUNTERS), ("column", ADAM_COLUMNS)],
 )
 def test_kernels_and_seam_lay_a_block_out_alike(enumeration, names):
-    from netcl.backends.opencl.program import source
+    from netcl.backends.opencl.device.program import source
 
     text = source("step.clh").split(f"enum {enumeration} {{")[1].split("}")[0]
     found = [name.strip().lower() for name in text.split(",")]

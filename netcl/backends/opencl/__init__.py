@@ -1,5 +1,1 @@
-"""The seam over pyopencl: the only folder that imports it. Runtimes that pip installed are made visible first."""
-
-from netcl.backends.opencl import runtime
-
-runtime.expose()
+"""The backend over pyopencl. ``device/`` alone imports it; ``codegen/`` is text and needs neither it nor a runtime."""

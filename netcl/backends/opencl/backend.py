@@ -6,12 +6,12 @@ import re
 import threading
 from dataclasses import replace
 
-from netcl.backends.opencl import devices
-from netcl.backends.opencl.arrays import ArrayCalls
-from netcl.backends.opencl.defects import Defects
+from netcl.backends.opencl.device import selection
+from netcl.backends.opencl.device.defects import Defects
 from netcl.backends.opencl.elementwise import ElementwiseCalls
-from netcl.backends.opencl.flat import FlatCalls
-from netcl.backends.opencl.update import UpdateCalls
+from netcl.backends.opencl.ops.flat import FlatCalls
+from netcl.backends.opencl.ops.softmax import ArrayCalls
+from netcl.backends.opencl.ops.update import UpdateCalls
 
 _PART = re.compile(r"/\d+of\d+$")
 
@@ -34,12 +34,12 @@ def open_backend(selector: str = "") -> OpenCLBackend:
         If there is no such device, none of them works, or it has no such part.
     """
     whole, _, part = selector.rpartition("/") if _PART.search(selector) else (selector, "", "")
-    index = devices.choose(whole, thorough=True)
+    index = selection.choose(whole, thorough=True)
     with _lock:
         backend = _opened.get((index, part))
         if backend is None:
-            device = devices.part_of(index, part) if part else devices.listing()[index]
+            device = selection.part_of(index, part) if part else selection.listing()[index]
             backend = _opened[index, part] = OpenCLBackend(device, index)
             backend.device = replace(backend.device, part=part)
-            backend.defects = devices.health(index, thorough=True).defects or Defects()
+            backend.defects = selection.health(index, thorough=True).defects or Defects()
         return backend

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from netcl.backends.opencl.extrema import ArgReduceCalls
-from netcl.backends.opencl.reduction import ReduceCalls
+from netcl.backends.opencl.ops.arg_reduce import ArgReduceCalls
+from netcl.backends.opencl.ops.reduce import ReduceCalls
 
 
 class ElementwiseCalls(ReduceCalls, ArgReduceCalls):

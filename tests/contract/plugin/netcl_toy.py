@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 from netcl.backends.reference import ReferenceBackend
-from netcl.backends.reference_namespace import Namespace
+from netcl.backends.reference.namespace import Namespace
 
 
 class ToyBackend(ReferenceBackend):

@@ -1,0 +1,266 @@
+"""What a device gets right, found out in child processes: a broken runtime may abort or hang the process it runs in.
+
+Everything is tried twice: with empty kernel caches, and then with what the first time has left in them, for a runtime
+may spoil what it reads back. Two kernels are tried before a device is listed, and every kernel family on every class of
+dtypes before it is opened. The answer is kept on disk for each driver, processor and version of netcl, so a device is
+tried once, not once per program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyopencl as cl
+
+from netcl.backends.opencl.device import program, tuning_table
+from netcl.backends.opencl.device.defects import Defect, Defects, dtype_class
+from netcl.backends.opencl.device.icd import (
+    CACHE_VARIABLE,
+    POCL_VARIABLE,
+    cache_subfolder,
+    report_cache,
+    scratch_folder,
+)
+from netcl.backends.opencl.device.probe_cases import BASE, MARK, PATIENCE, PLAIN, Case, cases
+from netcl.child_process import Outcome, run_python
+from netcl.dtypes import BY_NAME
+from netcl.files import parse_json, read_regular, write_private
+from netcl.version import __version__
+
+FOLDER = "probes"
+
+RETRY = 24 * 3600.0
+"""Seconds after which what failed is tried again: its cause may have been repaired."""
+
+LONGEST = 300.0
+"""Seconds after which a child is ended that does not end a hanging trial itself."""
+
+DEATHS = 5
+"""Trials that may end their process; then the rest counts as failed too."""
+
+LARGEST = 1 << 20
+"""Bytes of the largest answer that is read."""
+
+WORKERS = min(4, os.cpu_count() or 1)
+"""Children at a time."""
+
+# The child lists the devices as the parent did and takes the one at a position, for pointers mean nothing to it.
+_CHILD = "from netcl.backends.opencl.probe_child import main; main(sys.argv[1])"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a device works, and what is known of it.
+
+    Attributes
+    ----------
+    healthy : bool
+        Whether it is right about the two kernels that everything stands on.
+    reason : str
+        How that is known, or why it does not work.
+    defects : Defects or None
+        What else it gets wrong; None if that was not tried.
+    """
+
+    healthy: bool
+    reason: str
+    defects: Defects | None = None
+
+
+class NotTriedError(Exception):
+    """No child process could be started."""
+
+
+def check(cl_device: cl.Device, position: int, *, fresh: bool = False, thorough: bool = False) -> Health:
+    """The health of a device. **Blocks** the first time, a thorough trial for some seconds; later it reads a file.
+
+    Parameters
+    ----------
+    cl_device : pyopencl.Device
+    position : int
+        Where it stands in ``netcl.backends.opencl.device.selection.listing()``, which the child processes list again.
+    fresh : bool, default False
+        Try it, thoroughly, even if the answer is known.
+    thorough : bool, default False
+        Try every kernel family, if the device works at all and there is a place to keep the answer.
+    """
+    file = f"{_key(cl_device)}.json"
+    thorough = (thorough or fresh) and "oclgrind" not in cl_device.platform.name.lower()  # a simulator is too slow
+    if thorough and not fresh and not _can_keep():
+        # Every process would have to wait for all the trials, so only what everything stands on is tried.
+        base = check(cl_device, position)
+        return base if base.defects is not None else replace(base, defects=Defects())
+    known = None if fresh else _read(file, thorough)
+    if known is not None:
+        return known
+    with _one_at_a_time() if thorough else contextlib.nullcontext():
+        known = None if fresh else _read(file, thorough)
+        if known is None:
+            try:
+                known = _try(position, cases() if thorough else None)
+            except NotTriedError as error:
+                return Health(True, f"not tried: {error}", Defects())
+            _write(file, known)
+    return known
+
+
+def _can_keep() -> bool:
+    """Whether there is a place to keep an answer."""
+    try:
+        return os.access(cache_subfolder(FOLDER), os.W_OK)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let processes that start together wait for the first one's answer, where the system has such locks."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            descriptor = os.open(cache_subfolder(FOLDER), os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # ends with its process
+        yield
+
+
+def _try(position: int, wanted: Sequence[Case] | None) -> Health:
+    environment = os.environ | {tuning_table.VARIABLE: "none"}  # a mistake in the user's table is none of the device
+    with scratch_folder() as folder:
+        if folder is not None:
+            # Empty kernel caches, for a kernel that is found there does not show that one can be built.
+            environment |= {POCL_VARIABLE: str(folder / "pocl"), CACHE_VARIABLE: str(folder)}
+        trials = _Trials(position, environment)
+        failed = trials.attempt(BASE) or (trials.attempt(BASE) if wanted is None else trials.twice((*BASE, *wanted)))
+        for case in BASE:
+            if case in failed:
+                return Health(False, f"a trial kernel {failed[case]}")
+        if wanted is None:
+            return Health(True, "trial kernels gave the right results")
+        plain = [case._replace(plain=True) for case in failed if case.family in PLAIN]
+        still_failed = trials.twice(plain)
+    found: dict[tuple[str, str], Defect] = {}
+    for case, reason in failed.items():
+        key = (case.family, dtype_class(BY_NAME[case.dtype]))
+        other = case._replace(plain=True)
+        works = other in plain and other not in still_failed
+        if key not in found or not works:
+            found[key] = Defect(reason, works)
+    defects = Defects(found)
+    but = f", but {defects}" if defects else ""
+    return Health(True, f"trial kernels of every family gave the right results{but}", defects)
+
+
+class _Trials:
+    """Runs trials of one device in child processes that share kernel caches, which are empty at first."""
+
+    def __init__(self, position: int, environment: Mapping[str, str]) -> None:
+        self.position = position
+        self.environment = environment
+
+    def twice(self, cases: Sequence[Case]) -> dict[Case, str]:
+        """How trials failed, with cold or with warm caches."""
+        failed = self.at_once(cases)
+        again = self.attempt([case for case in cases if case not in failed])  # quick, so by one child
+        return failed | {case: f"{reason}, in a process that met warm caches" for case, reason in again.items()}
+
+    def at_once(self, cases: Sequence[Case]) -> dict[Case, str]:
+        """How trials failed, run by several children."""
+        shares = [share for share in (cases[start::WORKERS] for start in range(WORKERS)) if share]
+        failed: dict[Case, str] = {}
+        with ThreadPoolExecutor(WORKERS) as threads:
+            for found in threads.map(self.attempt, shares):
+                failed |= found
+        return failed
+
+    def attempt(self, cases: Sequence[Case]) -> dict[Case, str]:
+        """How trials failed; where one ends its process, another goes on behind it.
+
+        Raises
+        ------
+        NotTriedError
+        """
+        failed: dict[Case, str] = {}
+        deaths = 0
+        while cases:
+            outcome, ends = self._child(cases)
+            for number, (end, said) in ends.items():
+                if end == "failed":
+                    failed[cases[number]] = f"failed: {said}"
+            begun = max(ends, default=0)
+            if not ends or ends[begun][0] == "begun":
+                failed[cases[begun]] = _fate(outcome)
+                deaths += 1
+            cases = cases[begun + 1 :]
+            if deaths >= DEATHS:
+                failed |= dict.fromkeys(cases, f"was not tried after {deaths} that ended their process")
+                break
+        return failed
+
+    def _child(self, cases: Sequence[Case]) -> tuple[Outcome, dict[int, tuple[str, str]]]:
+        """How a child ended, and what it last said of each trial."""
+        request = json.dumps([self.position, cases])
+        outcome = run_python(_CHILD, request, timeout=LONGEST, environment=self.environment)
+        if not outcome.started:
+            raise NotTriedError(outcome.failure)
+        ends: dict[int, tuple[str, str]] = {}
+        for line in outcome.output.splitlines():  # among whatever the runtime has to say
+            if line.startswith(MARK):
+                number, end, said = json.loads(line.removeprefix(MARK))
+                ends[number] = (end, said)
+        return outcome, ends
+
+
+def _fate(outcome: Outcome) -> str:
+    """What became of a child, with the lines of its error output that say most."""
+    if "Timeout (" in outcome.errors:  # faulthandler's
+        return f"did not finish within {PATIENCE:.0f} s"
+    said = [line.strip() for line in outcome.errors.splitlines() if line.strip()]
+    errors = [line for line in said if line.lower().startswith(("error", "fatal"))]
+    telling = "; ".join((errors or said[-1:])[:2])
+    return f"{outcome.failure or 'ended early'}{': ' if telling else ''}{telling}"
+
+
+def _key(cl_device: cl.Device) -> str:
+    platform = cl_device.platform
+    # PoCL links with the system's linker, so whether it works also depends on the search path.
+    parts = [platform.name, platform.version, cl_device.driver_version, cl_device.name, str(shutil.which("ld"))]
+    parts += [program.processor(), " ".join(sorted(program.instruction_set())), __version__, program.fingerprint()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _read(name: str, thorough: bool) -> Health | None:
+    """The answer on disk, if it is as thorough as asked for."""
+    try:
+        entry = parse_json(read_regular(cache_subfolder(FOLDER) / name, LARGEST, private=True))
+        listed = entry["defects"]
+        found = {(str(f), str(k)): Defect(str(reason), bool(plain)) for f, k, plain, reason in listed or ()}
+        health = Health(bool(entry["healthy"]), str(entry["reason"]), None if listed is None else Defects(found))
+        if thorough and health.healthy and listed is None:
+            return None
+        if (health.healthy and not found) or 0 <= time.time() - float(entry["time"]) < RETRY:
+            return health
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _write(name: str, health: Health) -> None:
+    found = health.defects
+    defects = None if found is None else [[*key, d.plain, d.reason] for key, d in found.found.items()]
+    entry: dict[str, Any] = {"healthy": health.healthy, "reason": health.reason, "defects": defects}
+    text = json.dumps(entry | {"time": time.time()})
+    try:
+        write_private(cache_subfolder(FOLDER) / name, text.encode())
+    except OSError as error:
+        report_cache(error)

@@ -1,0 +1,155 @@
+"""The OpenCL devices that there are, in order of preference, and whether they work."""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import Any
+
+import pyopencl as cl
+
+from netcl.backends.base import Device
+from netcl.backends.opencl.device import forking, icd, probe
+from netcl.backends.opencl.device.icd import INSTALL
+from netcl.backends.opencl.device.probe import Health
+from netcl.backends.opencl.device.queue import describe
+from netcl.errors import BackendError
+
+_health: dict[int, Health] = {}
+_locks: dict[int, threading.Lock] = {}
+
+
+def is_simulator(device: cl.Device) -> bool:
+    """Whether this is Oclgrind, which checks kernels but is far too slow to be chosen unnamed."""
+    return "oclgrind" in device.platform.name.lower()
+
+
+def preference(device: cl.Device) -> int:
+    """GPUs, then accelerators, Intel's CPU runtime, PoCL, other CPU runtimes, simulators."""
+    platform = device.platform.name.lower()
+    if is_simulator(device):
+        return 5
+    if device.type & cl.device_type.GPU:
+        return 0
+    if not device.type & cl.device_type.CPU:
+        return 1
+    return 2 if platform.startswith("intel") else 3 if platform.startswith("portable computing") else 4
+
+
+@cache
+def listing() -> tuple[cl.Device, ...]:
+    """Every device, best first; a platform that the loader lists twice counts once."""
+    forking.mark_loaded()
+    devices: list[cl.Device] = []
+    for platform in icd.platforms():
+        try:
+            devices += platform.get_devices()
+        except cl.Error:  # a platform without devices
+            continue
+    return tuple(sorted(devices, key=preference))
+
+
+@cache
+def described() -> tuple[Device, ...]:
+    """The plain description of each device of :func:`listing`, at the same position."""
+    return tuple(describe(device, index) for index, device in enumerate(listing()))
+
+
+def health(index: int, *, fresh: bool = False, thorough: bool = False) -> Health:
+    """Whether the device at ``index`` works. **Blocks** while it is tried for the first time.
+
+    ``thorough`` is for those who open it: it asks for every kernel family.
+    """
+    with _locks.setdefault(index, threading.Lock()):
+        known = _health.get(index)
+        if known is None or fresh or (thorough and known.healthy and known.defects is None):
+            known = probe.check(listing()[index], index, fresh=fresh, thorough=thorough)
+            _health[index] = known
+        return known
+
+
+def matches(selector: str) -> list[int]:
+    """Positions of the devices that ``selector`` means: a number, a kind, or part of a platform's or device's name.
+
+    Platforms go first, for PoCL's devices carry the name of the processor, which may be Intel's.
+    """
+    if selector.isdecimal():
+        return [int(selector)] if int(selector) < len(listing()) else []
+    wanted = selector.lower()
+    if wanted in ("cpu", "gpu", "accelerator"):
+        return [d.index for d in described() if d.kind == wanted and not is_simulator(listing()[d.index])]
+    platforms = [f"{device.platform.name}\n{device.platform.version}".lower() for device in listing()]
+    found = [index for index, names in enumerate(platforms) if wanted in names]
+    return found or [device.index for device in described() if wanted in device.name.lower()]
+
+
+def candidates(selector: str = "") -> list[int]:
+    """Positions of the devices that ``selector`` means, or of all that may be chosen unnamed.
+
+    Raises
+    ------
+    BackendError
+        If there is none.
+    """
+    if not listing():
+        raise BackendError(f"no OpenCL platform was found; {_hint()}{INSTALL}")
+    found = matches(selector) if selector else [i for i, device in enumerate(listing()) if not is_simulator(device)]
+    if not found:
+        known = ", ".join(f"{device} ({device.name}, {device.platform})" for device in described())
+        raise BackendError(
+            f"no OpenCL device matches {selector or 'the default'!r}; there are {known}: give a number, cpu, gpu or "
+            f"part of a name; {_hint()}or {INSTALL}"
+        )
+    return found
+
+
+def _hint() -> str:
+    reason = icd.unlisted()
+    return f"{reason}; " if reason else ""
+
+
+def choose(selector: str = "", *, thorough: bool = False) -> int:
+    """Position of the first healthy device that ``selector`` means; ``thorough`` as in :func:`health`.
+
+    Raises
+    ------
+    BackendError
+        If there is no such device, none of them works, or this is a forked child of a process that used OpenCL.
+    """
+    forking.refuse_inherited()
+    found = candidates(selector)
+    for index in found:
+        if health(index, thorough=thorough).healthy:
+            return index
+    reports = (f"{described()[i]} ({described()[i].platform}) does not work: {health(i).reason}" for i in found)
+    raise BackendError(
+        f"{'; '.join(reports)}. Repair it and run python -m netcl devices --probe, or choose another; or {INSTALL}"
+    )
+
+
+def part_of(index: int, part: str) -> cl.Device:
+    """One of several equal parts of the device at ``index``, such as ``"0of2"``.
+
+    Raises
+    ------
+    BackendError
+        If the device cannot be divided so, or has no such part.
+    """
+    number, _, parts = part.partition("of")
+    whole = described()[index]
+    if not int(number) < int(parts):
+        raise BackendError(f"{whole}/{part} does not exist: the parts are 0of{parts} to {int(parts) - 1}of{parts}")
+    device = listing()[index]
+    units = device.max_compute_units
+    each = units // int(parts)
+    try:
+        properties: Any = [cl.device_partition_property.EQUALLY, each]
+        made = device.create_sub_devices(properties) if each else []
+    except cl.Error:
+        made = []
+    if len(made) <= int(number):
+        raise BackendError(
+            f"{whole} ({whole.name}, {units} compute units) cannot be divided into {parts} equal parts; take fewer "
+            "parts or another device"
+        )
+    return made[int(number)]

@@ -1,0 +1,166 @@
+"""Elementwise maps over strided views."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyopencl as cl
+
+from netcl.backends.base import Scalar, View
+from netcl.backends.opencl.codegen import operands
+from netcl.backends.opencl.codegen.operands import WORD
+from netcl.backends.opencl.codegen.storage import TAG
+from netcl.backends.opencl.codegen.strided_loops import Axes
+from netcl.backends.opencl.codegen.writer import statements, value_dtypes
+from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes
+from netcl.backends.opencl.device.queue import Core
+from netcl.errors import ShapeError
+from netcl.expression import Expression
+
+PLANS = 4096
+"""Prepared launches that are kept, of each kind."""
+
+OUTER = 6
+"""Outer axes that a kernel walks; what has more is launched piece by piece."""
+
+CHUNK = 512
+"""Neighbours that one work-item of a CPU goes through."""
+
+
+class MapPlan(NamedTuple):
+    """How one map over views of given shapes and strides runs: a launch for each piece, without the operands."""
+
+    kernel: cl.Kernel
+    global_size: tuple[int, int]
+    local_size: tuple[int, int]
+    last: tuple[int, ...]
+    pieces: tuple[tuple[int, ...], ...]
+
+
+class MapCalls(Core):
+    """map of :class:`~netcl.backends.base.ArrayOperations`."""
+
+    def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
+        super().__init__(cl_device, index)
+        self._map_plans: dict[tuple[Any, ...], MapPlan | None] = {}
+        self._map_kernels: dict[tuple[Any, ...], cl.Kernel] = {}
+
+    def map(
+        self, expression: Expression, inputs: Sequence[View], outputs: Sequence[View], scalars: Sequence[Scalar] = ()
+    ) -> None:
+        """outputs ← expression(inputs). See :class:`~netcl.backends.base.ArrayOperations`.
+
+        Raises
+        ------
+        ShapeError
+            If the views differ in shape, or are not as many as the expression has.
+        DTypeError
+            If a view or scalar does not have the expression's dtype, or the device cannot compute with it.
+        """
+        views = (*inputs, *outputs)
+        key = (expression.key, *[view.shape for view in views], *[view.strides for view in views])
+        try:
+            plan = self._map_plans[key]
+        except KeyError:
+            plan = self._plan_map(expression, inputs, outputs, scalars, key)
+        check_dtypes(expression.name, views, expression.inputs + expression.stored)
+        if plan is None:
+            return
+        kernel, global_size, local_size, last, pieces = plan
+        first = arguments(expression, views, scalars)
+        for piece in pieces:
+            for position, shift in enumerate(piece):
+                first[2 * position + 1] = views[position].offset + shift
+            self.launch(kernel, global_size, local_size, *first, *last)
+
+    def _plan_map(
+        self,
+        expression: Expression,
+        inputs: Sequence[View],
+        outputs: Sequence[View],
+        scalars: Sequence[Scalar],
+        key: tuple[Any, ...],
+    ) -> MapPlan | None:
+        check_count(expression, inputs, outputs, scalars)
+        shape = outputs[0].shape
+        for view in (*inputs, *outputs):
+            if view.shape != shape:
+                raise ShapeError(
+                    f"{expression.name}: operands of shapes {view.shape} and {shape}; broadcast them to one shape first"
+                )
+        self.require(*expression.inputs, *expression.scalars, *expression.stored)
+        plan = None
+        if 0 not in shape:
+            axes = Axes.of(shape, [view.strides for view in (*inputs, *outputs)]).ordered(len(inputs))
+            plan = self._lay_out_map(expression, axes.merged().widened())
+        if len(self._map_plans) >= PLANS:
+            self._map_plans.clear()
+        self._map_plans[key] = plan
+        return plan
+
+    def _lay_out_map(self, expression: Expression, axes: Axes) -> MapPlan:
+        count, inputs = len(expression.inputs) + len(expression.stored), len(expression.inputs)
+        outer, inner, steps = axes.split(count)
+        kinds = "".join(operands.kind(step, written=position >= inputs) for position, step in enumerate(steps))
+        pieces, outer = outer.pieces(OUTER, count)
+        width = self.lanes("map", *value_dtypes(expression))
+        rows = math.prod(outer.shape)
+        chunk = width
+        if self.is_cpu:
+            parts = -(-inner // CHUNK)
+            chunk = -(-inner // (parts * width)) * width
+        items = -(-inner // chunk)
+        group = self._group(items, rows)
+        kernel_key = (expression.key, kinds, len(outer.shape), group)
+        kernel = self._map_kernels.get(kernel_key)
+        if kernel is None:
+            kernel = self._map_kernels[kernel_key] = self._map_kernel(expression, kinds, len(outer.shape), width, group)
+        last = list(outer.shape[1:])
+        for position in range(count):
+            last += [strides[position] & WORD for strides in outer.strides]
+            if kinds[position] == "g":
+                last.append(steps[position] & WORD)
+        global_size = (-(-items // group[0]) * group[0], -(-rows // group[1]) * group[1])
+        return MapPlan(kernel, global_size, group, (*last, inner, rows, chunk), pieces)
+
+    def _group(self, items: int, rows: int) -> tuple[int, int]:
+        """A work-group of items along the inner axis, or across rows where these are short."""
+        if self.is_cpu:
+            return (16, 1) if rows < 16 or items >= 16 else (1, 32)
+        return (self.work_group_size, 1) if rows == 1 or items >= 24 else (4, self.work_group_size // 4)
+
+    def _map_kernel(
+        self, expression: Expression, kinds: str, rank: int, width: int, group: tuple[int, int]
+    ) -> cl.Kernel:
+        """The kernel for operands that lie along the inner axis as ``kinds`` says, with ``rank`` outer axes."""
+        inputs = len(expression.inputs)
+        named = [(f"x{k}", dtype) for k, dtype in enumerate(expression.inputs)]
+        named += [(f"r{k}", dtype) for k, dtype in enumerate(expression.stored)]
+        parameters, types = operands.parameters(named, expression.scalars)
+        lines, results = statements(expression, operands.names(expression), width)
+        extra = [f"const ulong e{axis}" for axis in range(1, rank)]
+        rows = operands.indices("q", rank, "e")
+        loads: list[str] = []
+        stores: list[str] = []
+        for position, ((name, dtype), kind) in enumerate(zip(named, kinds, strict=True)):
+            strides = [f"{name}_stride{axis}" for axis in range(rank)]
+            extra += [f"const ulong {stride}" for stride in strides]
+            extra += [f"const ulong {name}_lane"] if kind == "g" else []
+            rows.append(f"const size_t {name}_row = {operands.place(f'{name}_offset', 'q', strides)};")
+            if position < inputs:
+                text = operands.load(dtype, kind, position, f"{name}_row")
+                # The same for the whole row, so loaded before the loop.
+                (rows if kind == "s" else loads).append(text)
+            elif kind == "v":
+                stores.append(f"PUT({TAG[dtype]}, {results[position - inputs]}, {name}, {name}_row + i)")
+            else:
+                target = f"{name}_row + i * {name}_lane, {name}_lane"
+                stores.append(f"SCATTER({TAG[dtype]}, {results[position - inputs]}, {name}, {target})")
+        generated = operands.define("PARAMETERS", [", ".join(parameters + extra)]) + operands.define("ROWS", rows)
+        generated += operands.define("LOADS", loads) + operands.define("STATEMENTS", lines)
+        generated += operands.define("STORES", stores)
+        defines = (("WIDTH", width), ("GROUP_INNER", group[0]), ("GROUP_OUTER", group[1]))
+        return self.kernel("map.cl", "map", defines, generated, (*types, *([np.uint64] * (len(extra) + 3))))

@@ -1,0 +1,384 @@
+"""Reductions over any axes of elementwise maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyopencl as cl
+
+from netcl import expression as ex
+from netcl.array import contiguous_strides
+from netcl.backends.base import Scalar, View
+from netcl.backends.opencl.codegen import operands
+from netcl.backends.opencl.codegen.literals import literal
+from netcl.backends.opencl.codegen.operands import WORD
+from netcl.backends.opencl.codegen.storage import HOST, TAG
+from netcl.backends.opencl.codegen.strided_loops import Axes
+from netcl.backends.opencl.codegen.writer import Names, statements, value_dtypes
+from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes
+from netcl.backends.opencl.device.queue import memory
+from netcl.backends.opencl.ops.map import OUTER, PLANS, MapCalls
+from netcl.dtypes import DType, bool_
+from netcl.errors import ShapeError
+from netcl.expression import Expression
+
+COMBINE = {
+    "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum", "any": "logical_or", "all": "logical_and",
+}  # fmt: skip
+"""The operator that joins two partial results of each reduction."""
+
+SHORT = 32
+"""An axis shorter than this is not worth a work-item of its own if lanes can lie along another axis."""
+
+ACCUMULATORS = 4
+"""Independent accumulators of a work-item that walks a row."""
+
+STRIP = 8
+"""Vectors of neighbouring columns that one work-item of a CPU takes, so that it reads whole cache lines."""
+
+
+class Walk(NamedTuple):
+    """How a reduction visits its inputs: the units and the axes walked, and which of the two the lanes lie along."""
+
+    columns: bool
+    units: Axes
+    outer: Axes
+    inner: int
+    lanes: int
+    lane_strides: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
+class Split(NamedTuple):
+    """How the axes that are walked are cut into parts."""
+
+    parts: int
+    outer_chunk: int
+    inner_chunk: int
+    inner_parts: int
+
+
+class ReducePlan(NamedTuple):
+    """How one reduction over views of given shapes and strides runs, without the operands."""
+
+    kernel: cl.Kernel
+    global_size: tuple[int]
+    local_size: tuple[int]
+    strides: tuple[int, ...]
+    part_stride: int
+    last: tuple[int, ...]
+    parts: int
+    accumulator: DType
+
+
+class ReduceCalls(MapCalls):
+    """reduce of :class:`~netcl.backends.base.ArrayOperations`."""
+
+    def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
+        super().__init__(cl_device, index)
+        self._reduce_plans: dict[tuple[Any, ...], ReducePlan | None] = {}
+        self._reduce_kernels: dict[tuple[Any, ...], cl.Kernel] = {}
+
+    def reduce(
+        self,
+        op: str,
+        expression: Expression,
+        inputs: Sequence[View],
+        axes: tuple[int, ...],
+        out: View,
+        scalars: Sequence[Scalar] = (),
+    ) -> None:
+        """out ← op over ``axes`` of expression(inputs). See :class:`~netcl.backends.base.ArrayOperations`.
+
+        Raises
+        ------
+        ShapeError
+            If the views' shapes do not fit, or they are not as many as the expression has.
+        DTypeError
+            If a view or scalar does not have the expression's dtype, or the device cannot compute with it.
+        """
+        if 0 in out.shape:
+            self._check_reduction(op, expression, inputs, axes, out, scalars)
+            return
+        shapes = [view.shape for view in inputs]
+        strides = [view.strides for view in inputs]
+        key = (op, expression.key, axes, out.buffer.dtype, out.shape, out.strides, *shapes, *strides)
+        try:
+            plan = self._reduce_plans[key]
+        except KeyError:
+            self._check_reduction(op, expression, inputs, axes, out, scalars)
+            plan = self._plan_reduction(op, expression, inputs, axes, out)
+            if len(self._reduce_plans) >= PLANS:
+                self._reduce_plans.clear()
+            self._reduce_plans[key] = plan
+        check_dtypes(expression.name, inputs, expression.inputs)
+        if plan is None:
+            self._reduce_copy(op, expression, inputs, axes, out, scalars)
+            return
+        first = arguments(expression, inputs, scalars)
+        target = out
+        if plan.parts > 1:
+            scratch = self.alloc(plan.parts * math.prod(out.shape), plan.accumulator)
+            target = View(scratch, 0, (plan.parts, *out.shape), contiguous_strides((plan.parts, *out.shape)))
+        self.launch(
+            plan.kernel, plan.global_size, plan.local_size, *first, *plan.strides, memory(target),
+            target.offset, plan.part_stride, *plan.last,
+        )  # fmt: skip
+        if plan.parts > 1:
+            copy = ex.conversion(plan.accumulator, plan.accumulator)
+            self.reduce(op, copy, (target,), (0,), out)
+
+    def _check_reduction(
+        self,
+        op: str,
+        expression: Expression,
+        inputs: Sequence[View],
+        axes: tuple[int, ...],
+        out: View,
+        scalars: Sequence[Scalar],
+    ) -> None:
+        if op not in COMBINE:
+            raise ShapeError(f"unknown reduction {op!r}; one of {', '.join(COMBINE)}")
+        check_count(expression, inputs, (out,), scalars)
+        shape = inputs[0].shape
+        for view in inputs:
+            if view.shape != shape:
+                raise ShapeError(
+                    f"{expression.name}: operands of shapes {view.shape} and {shape}; broadcast them to one shape first"
+                )
+        left = tuple([extent for axis, extent in enumerate(shape) if axis not in axes])
+        if out.shape != left:
+            raise ShapeError(f"{op} over axes {axes} of shape {shape} has shape {left}, the output has {out.shape}")
+        self.require(*expression.inputs, *expression.scalars, *expression.stored, out.dtype)
+
+    def _reduce_copy(
+        self,
+        op: str,
+        expression: Expression,
+        inputs: Sequence[View],
+        axes: tuple[int, ...],
+        out: View,
+        scalars: Sequence[Scalar],
+    ) -> None:
+        """The reduction by way of a contiguous copy, for more axes than a kernel walks."""
+        terms = _terms(op, expression, out.dtype)
+        accumulator = terms.stored[0]
+        shape = inputs[0].shape
+        order = [axis for axis in range(len(shape)) if axis not in axes] + list(axes)
+        moved = [
+            View(view.buffer, view.offset, tuple(shape[a] for a in order), tuple(view.strides[a] for a in order))
+            for view in inputs
+        ]
+        units, walked = math.prod(out.shape), math.prod(shape[axis] for axis in axes)
+        copy = self.alloc(units * walked, accumulator)
+        full = View(copy, 0, moved[0].shape, contiguous_strides(moved[0].shape))
+        self.map(terms, moved, (full,), scalars)
+        total = self.alloc(units, out.dtype)
+        flat = View(copy, 0, (units, walked), (walked, 1))
+        plain = ex.conversion(accumulator, accumulator)
+        self.reduce(op, plain, (flat,), (1,), View(total, 0, (units,), (1,)))
+        result = View(total, 0, out.shape, contiguous_strides(out.shape))
+        self.map(ex.conversion(out.dtype, out.dtype), (result,), (out,))
+
+    def _plan_reduction(
+        self, op: str, expression: Expression, inputs: Sequence[View], axes: tuple[int, ...], out: View
+    ) -> ReducePlan | None:
+        terms = _terms(op, expression, out.dtype)
+        accumulator = terms.stored[0]
+        walk = walk_of(inputs, axes, out)
+        if len(walk.units.shape) + len(walk.outer.shape) > OUTER:
+            return None
+        width = self.lanes("reduce", *value_dtypes(terms), out.dtype)
+        strip = ACCUMULATORS
+        if walk.columns:
+            strip = min(STRIP, 1 << (max(walk.lanes // width, 1).bit_length() - 1)) if self.is_cpu else 1
+        strips = -(-walk.lanes // (strip * width)) if walk.columns else 1
+        units = math.prod(walk.units.shape)
+        split = self._split(walk, units * strips, strip * width)
+        items = units * strips * split.parts
+        group = self.work_group_size
+        if self.is_cpu:
+            group = 16 if items >= 256 else 1
+        result = out.dtype
+        part_stride = 0
+        kept = len(inputs)
+        if split.parts > 1:
+            # The first launch leaves its results densely, one array per part.
+            result = accumulator
+            part_stride = math.prod(out.shape)
+            scratch = View(out.buffer, 0, out.shape, contiguous_strides(out.shape))
+            walk = walk_of(inputs, axes, scratch)
+        kinds = "".join(
+            operands.kind(step, written=position == kept) for position, step in enumerate(walk.lane_strides)
+        )
+        rank = (len(walk.units.shape), len(walk.outer.shape))
+        kernel_key = (op, terms.key, result, walk.columns, kinds, rank, width, strip, group)
+        kernel = self._reduce_kernels.get(kernel_key)
+        if kernel is None:
+            kernel = self._reduce_kernel(op, terms, result, walk.columns, kinds, rank, width, strip, group)
+            self._reduce_kernels[kernel_key] = kernel
+        strides = [*walk.units.shape[1:], *walk.outer.shape[1:]]
+        for position in range(kept + 1):
+            strides += [steps[position] & WORD for steps in walk.units.strides]
+            if position < kept:
+                strides += [steps[position] & WORD for steps in walk.outer.strides]
+                strides += [walk.steps[position] & WORD] if walk.columns else []
+            strides += [walk.lane_strides[position] & WORD] if kinds[position : position + 1] == "g" else []
+        strides += [walk.lanes] if walk.columns else []
+        last = (units, math.prod(walk.outer.shape), walk.inner, split.outer_chunk, split.inner_chunk, split.inner_parts)
+        global_size = (-(-items // group) * group,)
+        return ReducePlan(
+            kernel, global_size, (group,), tuple(strides), part_stride, (*last, split.parts), split.parts, accumulator
+        )
+
+    def _split(self, walk: Walk, items: int, align: int) -> Split:
+        """As few parts as keep the device busy, each of them long enough to be worth an item."""
+        outer = math.prod(walk.outer.shape)
+        shortest = 128 if walk.columns else 4096
+        wanted = 8 * self.cl_device.max_compute_units
+        if not self.is_cpu:
+            shortest, wanted = shortest // 16, 32 * wanted
+        parts = max(min(-(-wanted // items), outer * walk.inner // shortest), 1)
+        if outer >= parts:
+            outer_chunk = -(-outer // parts)
+            return Split(-(-outer // outer_chunk), outer_chunk, walk.inner, 1)
+        align = 1 if walk.columns else align
+        chunk = -(-walk.inner // (-(-parts // outer) * align)) * align
+        inner_parts = -(-walk.inner // chunk)
+        return Split(outer * inner_parts, 1, chunk, inner_parts)
+
+    def _reduce_kernel(
+        self,
+        op: str,
+        terms: Expression,
+        result: DType,
+        columns: bool,
+        kinds: str,
+        rank: tuple[int, int],
+        width: int,
+        strip: int,
+        group: int,
+    ) -> cl.Kernel:
+        """The kernel for inputs that lie along the lanes as ``kinds`` says, with ``rank`` axes of units and walked."""
+        accumulator = terms.stored[0]
+        named = [(f"x{k}", dtype) for k, dtype in enumerate(terms.inputs)]
+        parameters, types = operands.parameters(named, terms.scalars)
+        lines, (value,) = statements(terms, operands.names(terms), width)
+        extra = [f"u_extent{axis}" for axis in range(1, rank[0])] + [f"w_extent{axis}" for axis in range(1, rank[1])]
+        units, walks = operands.indices("u", rank[0], "u_extent"), operands.indices("w", rank[1], "w_extent")
+        steps, loads = [], []
+        for position, name in enumerate([*(name for name, _ in named), "r0"]):
+            strides = [f"{name}_unit{axis}" for axis in range(rank[0])]
+            extra += strides
+            units.append(f"const size_t {name}_unit = {operands.place(f'{name}_offset', 'u', strides)};")
+            if name != "r0":
+                strides = [f"{name}_walk{axis}" for axis in range(rank[1])]
+                extra += strides
+                walks.append(f"const size_t {name}_walk = {operands.place(f'{name}_unit', 'w', strides)};")
+                extra += [f"{name}_step"] if columns else []
+                steps.append(f"const size_t {name}_at = {name}_walk{f' + k * {name}_step' if columns else ''};")
+                loads.append(operands.load(terms.inputs[position], kinds[position], position, f"{name}_at"))
+            extra += [f"{name}_lane"] if kinds[position : position + 1] == "g" else []
+        extra += ["lanes"] if columns else []
+        row = "r0_unit + part * r0_part"
+        put = (
+            f"PUT(OUT, value, r0, {row} + i)"
+            if kinds[-1] == "v"
+            else f"SCATTER(OUT, value, r0, {row} + (i) * r0_lane, r0_lane)"
+        )
+        identity = literal(_identity(op, accumulator), accumulator)
+        wide, wide_result = _combination(op, accumulator, width)
+        single, single_result = _combination(op, accumulator, 1)
+        generated = "".join(
+            operands.define(name, text)
+            for name, text in (
+                ("PARAMETERS", [", ".join([*parameters, *(f"const ulong {name}" for name in extra)])]),
+                ("IDENTITY", [identity]),
+                ("COMBINE_VECTORS", [*wide, f"return {wide_result};"]),
+                ("COMBINE_VALUES", [*single, f"return {single_result};"]),
+                ("UNITS", units),
+                ("WALKS", walks),
+                ("STEPS", steps),
+                ("LOADS", loads),
+                ("STATEMENTS", lines),
+                ("VALUE", [value]),
+                ("RESULTS(value, i)", [put]),
+            )
+        )
+        defines = (
+            ("WIDTH", width), ("COLUMNS", int(columns)), ("STRIP", strip),
+            ("COMPENSATED", int(op == "sum" and accumulator.kind == "f")), ("SUM", TAG[accumulator]),
+            ("OUT", TAG[result]), ("WORK_GROUP_SIZE", group),
+        )  # fmt: skip
+        types += [np.uint64] * len(extra) + [None] + [np.uint64] * 9
+        return self.kernel("reduce.cl", "reduce", defines, generated, tuple(types))
+
+
+def walk_of(inputs: Sequence[View], axes: tuple[int, ...], out: View) -> Walk:
+    """Choose what a work-item walks and where its lanes lie, so that loads are vectors wherever possible."""
+    shape, count = inputs[0].shape, len(inputs)
+    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    # The input with the most elements decides.
+    main = max(range(count), key=lambda k: sum(stride != 0 for stride in inputs[k].strides))
+    per_unit = [[view.strides[axis] for axis in kept] for view in inputs] + [list(out.strides)]
+    units = Axes.of([shape[axis] for axis in kept], per_unit).ordered(main).merged()
+    empty = any(shape[axis] == 0 for axis in axes)
+    walked = Axes((), ())
+    if not empty:
+        strides = [[view.strides[axis] for axis in axes] for view in inputs]
+        walked = Axes.of([shape[axis] for axis in axes], strides).ordered(main).merged()
+    longest_unit, longest_walk = max(units.shape, default=1), max(walked.shape, default=1)
+    along_walk = bool(walked.shape) and (
+        not units.shape or abs(walked.strides[-1][main]) <= abs(units.strides[-1][main])
+    )
+    if not units.shape or longest_unit < 8:
+        columns = False
+    elif along_walk:
+        columns = walked.shape[-1] < SHORT
+    else:
+        columns = units.shape[-1] >= 8 or longest_walk < SHORT
+    if columns:
+        rest, lanes, lane_strides = units.widened().split(count + 1)
+        outer, inner, steps = walked.split(count)
+        steps = steps if walked.shape else (0,) * count
+    else:
+        rest, lanes, steps = units, 1, ()
+        outer, inner, lane_strides = walked.widened().split(count)
+    return Walk(columns, rest, outer, 0 if empty else inner, lanes, lane_strides, steps)
+
+
+@cache
+def _terms(op: str, expression: Expression, stored: DType) -> Expression:
+    """The expression with its output in the dtype that is accumulated in."""
+    (value,) = expression.outputs
+    dtype = value.dtype
+    if op in ("any", "all"):
+        dtype = bool_
+    elif op in ("sum", "prod") and dtype.kind != "f":
+        dtype = stored.compute
+    return ex.build((ex.cast(value, dtype),), expression.inputs, expression.scalars, (dtype,), expression.name)
+
+
+def _combination(op: str, dtype: DType, width: int) -> tuple[list[str], str]:
+    """Statements that join ``a`` and ``b``, and the name of the result."""
+    joined = ex.trace(lambda a, b: ex.apply(COMBINE[op], a, b), (dtype, dtype))
+    names: Names = {("input", 0): "a", ("input", 1): "b"}
+    lines, (result,) = statements(joined, names, width)
+    return lines, result
+
+
+def _identity(op: str, dtype: DType) -> bool | int | float:
+    if op in ("sum", "any"):
+        return 0
+    if op in ("prod", "all"):
+        return 1
+    if dtype is bool_:
+        return op == "min"
+    if dtype.kind == "f":
+        return -math.inf if op == "max" else math.inf
+    limits = np.iinfo(HOST[dtype])
+    return int(limits.min if op == "max" else limits.max)

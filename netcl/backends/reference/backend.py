@@ -1,0 +1,81 @@
+"""The reference backend: the whole seam over NumPy, or any other namespace of the Array API standard.
+
+It is what a library's CI runs on without a GPU, and the oracle for every kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from netcl.backends.base import Device
+from netcl.backends.reference.arrays import ArrayCalls
+from netcl.backends.reference.namespace import find_namespace
+from netcl.backends.reference.update import UpdateCalls
+from netcl.dtypes import DType, float64
+
+
+class ReferenceBackend(UpdateCalls, ArrayCalls):
+    """The seam over an array library.
+
+    Parameters
+    ----------
+    namespace : module, optional
+        An array library that ``array_api_compat`` knows or that follows the standard, such as ``torch``. NumPy by
+        default. Arrays live where the library puts new ones.
+    name : str, default "numpy"
+        What ``backend.device.backend`` says.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> from netcl.backends.base import Span
+    >>> from netcl.backends.reference import ReferenceBackend
+    >>> backend = ReferenceBackend()
+    >>> x = Span(backend.alloc(3, netcl.float32), 0, 3)
+    >>> backend.fill(x, 2.0)
+    >>> backend.scale(1.5, x)
+    >>> backend.download(x)
+    array([3., 3., 3.], dtype=float32)
+    """
+
+    def __init__(self, namespace: Any = None, name: str = "numpy") -> None:
+        super().__init__(find_namespace(namespace))
+        library = namespace if namespace is not None else self.namespace.xp
+        self._device = Device(
+            backend=name,
+            name=_processor(),
+            platform=library.__name__.rpartition(".")[2],
+            driver=str(getattr(library, "__version__", "")),
+            kind="cpu",
+            memory=_memory(),
+            float64=self.supports(float64),
+            shares_host_memory=self.namespace.in_place,
+        )
+
+    @property
+    def device(self) -> Device:
+        return self._device
+
+    def supports(self, dtype: DType) -> bool:
+        return self.namespace.supports(dtype)
+
+
+def _processor() -> str:
+    """The processor's model, or ``"host"`` where the system does not say."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "host"
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        return 0

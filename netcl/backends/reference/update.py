@@ -1,0 +1,353 @@
+"""The update operations on any Array-API namespace: what the optimizers are written against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNT_BASE, COUNTERS, HEADER, SHIFT, Scalar, Span, StepBlock, View
+from netcl.backends.reference.buffers import Core
+from netcl.backends.reference.program import Program
+from netcl.dtypes import DType
+from netcl.errors import ShapeError
+from netcl.expression import Expression, Node, build, sqrt, square, trace
+from netcl.expression import maximum as larger
+from netcl.rounding import nearest
+
+UPDATE_BLOCK = 32768
+"""Elements updated at a time: parameters, gradient, state and scratch of so many stay in the cache."""
+
+NORM_BLOCK = 65536
+"""Elements per record of a norm."""
+
+
+@cache
+def _axpy(x: DType, y: DType) -> Expression:
+    return trace(lambda x, y, a: a * x + y, (x, y), (y,), stored=(y,))
+
+
+@cache
+def _scale(x: DType) -> Expression:
+    return trace(lambda x, a: a * x, (x,), (x,), stored=(x,))
+
+
+@cache
+def _with_factor(rule: Expression, *, shifted: bool) -> Expression:
+    """The rule with its gradient, input 1, multiplied by ``gradient_factor``, and by ``prescale`` first if shifted."""
+    dtype = rule.inputs[1].compute
+    scaled = Node("input", (), dtype, 1)
+    for name in ("prescale", "gradient_factor")[not shifted :]:
+        scaled = Node("multiply", (scaled, Node("hyper", (), dtype, name)), dtype)
+    made: dict[int, Node] = {}
+
+    def rewritten(node: Node) -> Node:
+        if node.op == "input" and node.value == 1:
+            return scaled
+        if id(node) not in made:
+            args = tuple(map(rewritten, node.args))
+            made[id(node)] = Node(node.op, args, node.dtype, node.value) if args else node
+        return made[id(node)]
+
+    return build(tuple(map(rewritten, rule.outputs)), rule.inputs, rule.scalars, rule.stored, name=rule.name)
+
+
+@cache
+def _adam(p: DType, g: DType, state: tuple[DType, ...], l2: bool, decay: bool, amsgrad: bool) -> Expression:
+    """Adam as a rule; without L2 penalty or decay the terms are left out, so that 0·inf makes no NaN.
+
+    Without ``amsgrad`` a largest second moment is neither used nor changed.
+    """
+    inputs = (p, g, *state)
+    dtype = p.compute
+
+    def rule(p: Node, g: Node, m: Node, v: Node, v_max: Node | None = None) -> tuple[Node, ...]:
+        h = {name: Node("hyper", (), dtype, name) for name in (*ADAM_COLUMNS, *COUNTERS)}
+        if l2:
+            g = g + h["l2"] * p
+        m = h["beta1"] * m + h["one_minus_beta1"] * g
+        v = h["beta2"] * v + h["one_minus_beta2"] * square(g)
+        if v_max is not None and amsgrad:
+            v_max = larger(v_max, v)
+        corrected = (v if v_max is None or not amsgrad else v_max) / h["bias_correction2"]
+        update = (m / h["bias_correction1"]) / (sqrt(corrected) + h["eps"])
+        if decay:
+            update = update + h["decay"] * p
+        moved = (p - h["lr"] * update, m, v)
+        return moved if v_max is None else (*moved, v_max)
+
+    nodes = [Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs)]
+    return build(rule(*nodes), inputs, (), (p, *state), name="adam")
+
+
+class UpdateCalls(Core):
+    """:class:`~netcl.backends.base.UpdateOperations` over a namespace."""
+
+    def fill(self, x: Span, a: Scalar) -> None:
+        with np.errstate(all="ignore"):
+            number = nearest(float(a), x.dtype) if x.dtype.kind == "f" else a  # type: ignore[arg-type]
+            self.store(_flat(x), self.namespace.scalar(number, x.dtype.compute))
+
+    def scale(self, a: Scalar | Span, x: Span) -> None:
+        factor = self.number(a) if isinstance(a, Span) else a
+        self.evaluate(_scale(x.dtype), [_flat(x)], [_flat(x)], [factor])
+
+    def axpy(self, a: Scalar | Span, x: Span, y: Span) -> None:
+        if x.size != y.size:
+            raise ShapeError(f"axpy adds spans of one size, got x of {x.size} and y of {y.size} elements")
+        factor = self.number(a) if isinstance(a, Span) else a
+        self.evaluate(_axpy(x.dtype, y.dtype), [_flat(x), _flat(y)], [_flat(y)], [factor])
+
+    def norm_partials(self, n: int) -> int:
+        return max(1, -(-n // NORM_BLOCK))
+
+    def norm_reduce(
+        self,
+        x: Span,
+        partials: Span,
+        ord: float,
+        *,
+        multiplier: Span | None = None,
+        rows: Span | None = None,
+        block: StepBlock | None = None,
+    ) -> None:
+        namespace = self.namespace
+        factor = None if multiplier is None else self.number(multiplier)
+        active = None
+        if rows is not None and block is not None and block.hyper is not None:
+            hyper = self.download(block.hyper).reshape(block.rows, -1)
+            active = hyper[:, 0][self.download(rows).astype(np.int64)] != 0
+        records = np.zeros((self.norm_partials(x.size), 2), np.dtype(partials.dtype.name))
+        for record, start in zip(records, range(0, x.size, NORM_BLOCK), strict=False):
+            size = min(NORM_BLOCK, x.size - start)
+            values = namespace.widen(self.read(Span(x.buffer, x.offset + start, size)), x.dtype)
+            if active is not None:
+                chunks = active[start // CHUNK : -(-(start + size) // CHUNK)]
+                if not chunks.any():
+                    continue
+                if not chunks.all():
+                    values = self._masked(values, np.repeat(chunks, CHUNK)[:size])
+            record[:] = self._power_sum(values, factor, ord)
+        self.upload(records.reshape(-1), Span(partials.buffer, partials.offset, records.size))
+
+    def _power_sum(self, values: Any, factor: Any, ord: float) -> tuple[float, float]:
+        """The largest absolute value and the sum of the p-th powers of the others relative to it."""
+        xp = self.namespace.xp
+        with np.errstate(all="ignore"):
+            values = xp.abs(values if factor is None else values * factor)
+            scale = xp.max(values)
+            if not math.isfinite(float(scale)):
+                # The maximum propagates NaN, and infinity stands for itself.
+                return float(scale), float("nan") if math.isnan(float(scale)) else 1.0
+            if float(scale) == 0.0 or math.isinf(ord):
+                return float(scale), 0.0
+            values /= scale
+            if ord == 2:
+                values *= values
+            elif ord != 1:
+                values **= ord
+            return float(scale), float(xp.sum(values))
+
+    def _masked(self, values: Any, keep: Any) -> Any:
+        xp = self.namespace.xp
+        return xp.where(xp.asarray(keep), values, xp.zeros_like(values))
+
+    def prepare_step(
+        self,
+        block: StepBlock,
+        partials: Span | None = None,
+        *,
+        ord: float = 2.0,
+        max_norm: float = float("inf"),
+        loss_scale: Span | None = None,
+    ) -> None:
+        header = self.download(block.header)
+        skip = False
+        if partials is None:
+            header[HEADER.index("multiplier")] = 1.0
+            header[HEADER.index("shift")] = 0.0
+        else:
+            carried, found = (1.0, 0.0) if loss_scale is None else map(float, self.download(loss_scale))
+            records = self.download(partials).astype(np.float64).reshape(-1, 2)
+            with np.errstate(all="ignore"):
+                scale, root, norm, nonfinite = _combined(records, ord)
+                scale, norm, nonfinite = scale / carried, norm / carried, nonfinite or found != 0.0
+                skip = nonfinite and loss_scale is not None
+                factor, shift = _clip_factor(scale, root, nonfinite, max_norm, carried, header.dtype)
+                decided = {"norm_scale": scale, "norm_root": root, "norm": norm, "nonfinite": nonfinite}
+                for name, value in (decided | {"multiplier": factor, "shift": shift}).items():
+                    header[HEADER.index(name)] = value
+        header[HEADER.index("skip")] = float(skip)
+        self.upload(header, block.header)
+        if block.rows:
+            self._renew(block)
+            self._advance(block, skip=skip)
+
+    def _renew(self, block: StepBlock) -> None:
+        """Bias corrections of the coming step, from the betas as they are now."""
+        counters, hyper = self._tables(block)
+        _correct(counters, hyper, block.columns)
+        assert block.counters is not None
+        self.upload(counters.reshape(-1), block.counters[block.slot])
+
+    def _advance(self, block: StepBlock, *, skip: bool) -> None:
+        """Write the counters of the step after the coming one to the other slot."""
+        counters, hyper = self._tables(block)
+        if not skip:
+            moving = hyper[:, 0] != 0
+            advanced = counters.copy()
+            _increment(advanced)
+            _correct(advanced, hyper, block.columns)
+            counters[moving] = advanced[moving]
+        assert block.counters is not None
+        self.upload(counters.reshape(-1), block.counters[1 - block.slot])
+
+    def _tables(self, block: StepBlock) -> tuple[Any, Any]:
+        assert block.hyper is not None
+        assert block.counters is not None
+        counters = self.download(block.counters[block.slot]).reshape(block.rows, len(COUNTERS))
+        return counters, self.download(block.hyper).reshape(block.rows, len(block.columns))
+
+    def fused_adam(
+        self,
+        p: Span,
+        g: Span,
+        exp_avg: Span,
+        exp_avg_sq: Span,
+        max_exp_avg_sq: Span | None,
+        block: StepBlock,
+        rows: Span,
+        *,
+        advance: bool,
+    ) -> None:
+        state = [exp_avg, exp_avg_sq] if max_exp_avg_sq is None else [exp_avg, exp_avg_sq, max_exp_avg_sq]
+        dtypes = tuple(span.dtype for span in state)
+
+        def rule(values: dict[str, float]) -> Expression:
+            return _adam(p.dtype, g.dtype, dtypes, values["l2"] != 0, values["decay"] != 0, values["amsgrad"] != 0)
+
+        self._update(rule, p, g, state, block, rows, advance)
+
+    def fused_update(
+        self, rule: Expression, p: Span, g: Span, state: Sequence[Span], block: StepBlock, rows: Span, *, advance: bool
+    ) -> None:
+        self._update(lambda values: rule, p, g, list(state), block, rows, advance)
+
+    def _update(
+        self, rule_of: Any, p: Span, g: Span, state: list[Span], block: StepBlock, rows: Span, advance: bool
+    ) -> None:
+        header = self.download(block.header)
+        skip = bool(header[HEADER.index("skip")] != 0)
+        if not skip and p.size:
+            counters, hyper = self._tables(block)
+            for row, start, stop in _runs(self.download(rows), p.size):
+                if hyper[row, 0] == 0:
+                    continue
+                values = dict(zip(block.columns, hyper[row], strict=True)) | dict(
+                    zip(COUNTERS, counters[row], strict=True)
+                )
+                values["gradient_factor"] = float(header[HEADER.index("multiplier")]) * float(values["sign"])
+                values["prescale"] = 2.0 ** -float(header[HEADER.index("shift")])
+                self._update_run(rule_of(values), values, [p, g, *state], start, stop)
+        if advance:
+            self._advance(block, skip=skip)
+
+    def _update_run(self, rule: Expression, values: dict[str, float], spans: list[Span], start: int, stop: int) -> None:
+        """Apply a rule to elements ``start`` to ``stop``, all of one row."""
+        namespace = self.namespace
+        shifted = values["prescale"] != 1.0
+        scaled = shifted or values["gradient_factor"] != 1.0
+        program = self._rule_program(_with_factor(rule, shifted=shifted) if scaled else rule)
+        hyper = [namespace.scalar(values[name], dtype) for name, dtype in program.hyper.items()]
+        scratch = [namespace.empty(min(UPDATE_BLOCK, stop - start), dtype) for dtype in program.scratch]
+        whole = [self.read(Span(span.buffer, span.offset + start, stop - start)) for span in spans]
+        with np.errstate(all="ignore"):
+            for begin in range(0, stop - start, UPDATE_BLOCK):
+                given = [array[begin : begin + UPDATE_BLOCK] for array in whole]
+                size = given[0].shape[0]
+                if namespace.in_place:
+                    program.run([*given, *hyper], [given[0], *given[2:]], [memory[:size] for memory in scratch])
+                else:
+                    results = program.values([*given, *hyper])
+                    for span, value in zip([spans[0], *spans[2:]], results, strict=True):
+                        self.store(_flat(Span(span.buffer, span.offset + start + begin, size)), value)
+
+    def _rule_program(self, rule: Expression) -> Program:
+        """The compiled form of a rule, whose output (p, *state) replaces the input of the same name."""
+        program = self._rules.get(rule.key)
+        if program is None:
+            aliases = [0, *range(2, len(rule.inputs))]
+            program = self._rules[rule.key] = Program(rule, self.namespace, aliases)
+        return program
+
+
+def _flat(x: Span) -> View:
+    return View(x.buffer, x.offset, (x.size,), (1,))
+
+
+def _combined(records: Any, ord: float) -> tuple[float, float, float, bool]:
+    """Scale, root and value of a norm from its records, and whether it is NaN or infinite."""
+    scales, sums = records[:, 0], records[:, 1]
+    scale = float(np.max(scales, initial=0.0))
+    if np.isnan(sums).any() or math.isnan(scale):
+        return math.nan, math.nan, math.nan, True
+    if math.isinf(scale):
+        return scale, 1.0, scale, True
+    if scale == 0.0 or math.isinf(ord):
+        return scale, 1.0, scale, False
+    root = float(np.float64(np.sum(sums * (scales / scale) ** ord)) ** (1.0 / ord))
+    return scale, root, scale * root, False
+
+
+def _clip_factor(
+    scale: float, root: float, nonfinite: bool, max_norm: float, carried: float, dtype: Any
+) -> tuple[float, float]:
+    """min(1, max_norm / norm) / carried, without forming a norm that overflows, and the shift that it needs.
+
+    The factor is 1 for a zero norm, or with ``nonfinite``.
+    """
+    norm = scale * root
+    clips = not nonfinite and scale > 0.0 and max_norm < norm
+    share = 1.0
+    if clips:
+        share = max_norm / scale / root if math.isinf(norm) else min(1.0, max_norm / norm)
+    factor = share / carried
+    if factor >= np.finfo(dtype).smallest_normal or (clips and max_norm == 0.0):
+        return factor, 0.0
+    shift = SHIFT[dtype.itemsize]
+    large = 2.0**shift
+    if clips:
+        large = (max_norm / scale * large if max_norm > 1.0 else max_norm * large / scale) / root
+    return large / carried, float(shift)
+
+
+def _increment(counters: Any) -> None:
+    """Add one to the step number of each row, in all its forms."""
+    low, middle, high = (COUNTERS.index(f"count_{digit}") for digit in ("low", "middle", "high"))
+    counters[:, low] += 1
+    for digit, above in ((low, middle), (middle, high)):
+        full = counters[:, digit] == COUNT_BASE
+        counters[full, digit] = 0
+        counters[full, above] += 1
+    # Integers round once on their way to a float; a sum of the digits as floats would round twice.
+    digits = counters[:, [low, middle, high]].astype(np.uint64)
+    base = np.uint64(COUNT_BASE)
+    counters[:, 0] = digits[:, 0] + base * (digits[:, 1] + base * digits[:, 2])
+
+
+def _correct(counters: Any, hyper: Any, columns: tuple[str, ...]) -> None:
+    """Write the bias corrections that belong to each row's step number."""
+    steps = counters[:, 0].astype(np.float64)
+    for column, name in ((1, "log_beta1"), (2, "log_beta2")):
+        if name in columns:
+            counters[:, column] = -np.expm1(steps * hyper[:, columns.index(name)].astype(np.float64))
+
+
+def _runs(rows: Any, size: int) -> Iterator[tuple[int, int, int]]:
+    """(row, start, stop) of every run of chunks with the same row, in elements."""
+    starts = [0, *(np.flatnonzero(rows[1:] != rows[:-1]) + 1).tolist()]
+    for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+        yield int(rows[start]), start * CHUNK, min(stop * CHUNK, size)

@@ -1,0 +1,248 @@
+"""Rows: which parameters take which steps. The step block, its table of hyper-parameters and the row map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from netcl.backends.base import COUNT_BASE, COUNTERS, HEADER, ROW, Backend, Span, StepBlock
+from netcl.dtypes import DType, uint16
+from netcl.optim.engine.group import ParameterGroup
+from netcl.optim.rule import Rule
+
+
+@dataclass(slots=True)
+class Row:
+    """The parameters of one group that have taken the same steps, by their position in the arena."""
+
+    group: int
+    members: set[int]
+    active: bool = True
+
+
+class Rows:
+    """The table that one launch reads: a row of hyper-parameters and counters for each group and step count.
+
+    Parameters
+    ----------
+    backend : Backend
+    compute : DType
+        The dtype of the step block.
+    rule : Rule
+    columns : tuple of str
+        Those of the rule.
+    groups : sequence of ParameterGroup
+        All groups of the optimizer, as they are at each step.
+    group_of : sequence of int
+        The group of each parameter.
+    chunks : sequence of int
+        How many chunks each parameter has in the arena.
+
+    Attributes
+    ----------
+    block : StepBlock
+    row_map : Span
+        One uint16 for each chunk: its row.
+    renew : bool
+        Whether the header and the counters of the coming step have to be made anew.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        compute: DType,
+        rule: Rule,
+        columns: tuple[str, ...],
+        groups: Sequence[ParameterGroup],
+        group_of: Sequence[int],
+        chunks: Sequence[int],
+    ) -> None:
+        self._backend = backend
+        self._compute = compute
+        self._rule = rule
+        self._groups = groups
+        self._group_of = group_of
+        self._chunks = chunks
+        self.columns = columns
+        self._host_dtype = np.float64 if compute.itemsize == 8 else np.float32
+        self._rows = [
+            Row(number, {i for i, group in enumerate(group_of) if group == number}) for number in sorted(set(group_of))
+        ]
+        self.row_map = Span(backend.alloc(sum(chunks), uint16), 0, sum(chunks))
+        self.block = self._new_block(max(8, 2 * len(self._rows)))
+        self.renew = True
+        self._table: np.ndarray[Any, Any] = np.zeros(0)
+        self._versions: list[int] = []
+        self._upload_map()
+
+    @property
+    def any_active(self) -> bool:
+        """Whether any parameter has a gradient."""
+        return any(row.active for row in self._rows)
+
+    def take_over(self, earlier: Rows, position: Mapping[int, int]) -> None:
+        """Go on from the step counts of fewer parameters; ``position`` says where each of those is now."""
+        rows = [Row(row.group, {position[i] for i in row.members}) for row in earlier._rows]
+        known = set().union(*(row.members for row in rows))
+        self._rows = rows + [Row(row.group, row.members - known) for row in self._rows if row.members - known]
+        self.block = self._continued(earlier.block, max(8, 2 * len(self._rows), earlier.block.rows))
+        self._upload_map()
+
+    def with_rule(self, columns: tuple[str, ...]) -> StepBlock:
+        """A block with the columns of another rule, which continues these counters; for :meth:`adopt`."""
+        return self.block if columns == self.columns else self._continued(self.block, self.block.rows, columns)
+
+    def adopt(self, rule: Rule, columns: tuple[str, ...], block: StepBlock) -> None:
+        """Follow another rule from now on."""
+        self._rule, self.columns = rule, columns
+        if block is not self.block:
+            self.block, self.renew = block, True
+        self._table, self._versions = np.zeros(0), []
+
+    def _new_block(self, rows: int, columns: tuple[str, ...] | None = None) -> StepBlock:
+        columns = self.columns if columns is None else columns
+
+        def span(values: np.ndarray[Any, Any]) -> Span:
+            made = Span(self._backend.alloc(values.size, self._compute), 0, values.size)
+            self._backend.upload(values.astype(self._host_dtype).reshape(-1), made)
+            return made
+
+        header = np.zeros(len(HEADER))
+        header[HEADER.index("multiplier")] = 1.0
+        counters = _counters([0] * rows, self._host_dtype)
+        hyper = np.zeros((rows, len(columns)))
+        return StepBlock(span(header), columns, span(hyper), (span(counters), span(counters)), rows)
+
+    def _upload_map(self) -> None:
+        row_of = np.zeros(len(self._chunks), np.uint16)
+        for number, row in enumerate(self._rows):
+            row_of[list(row.members)] = number
+        self._backend.upload(np.repeat(row_of, self._chunks), self.row_map)
+
+    def split(self, active: set[int]) -> None:
+        """Give parameters that take different steps from now on rows of their own, each with the steps so far."""
+        before = [row.active for row in self._rows]
+        parted = [number for number, row in enumerate(self._rows) if row.members & active and not row.members <= active]
+        # What takes memory, and may find none, comes before any row is changed.
+        self._grow(len(self._rows) + len(parted))
+        for number in parted:
+            row = self._rows[number]
+            self._copy_counters(number, len(self._rows))
+            self._rows.append(Row(row.group, row.members - active, active=False))
+            row.members = row.members & active
+        for row in self._rows:
+            row.active = bool(row.members & active)
+        if parted:
+            self._upload_map()
+        if before != [row.active for row in self._rows]:
+            self._versions = []
+
+    def _grow(self, rows: int) -> None:
+        if rows > self.block.rows:
+            self.block = self._continued(self.block, max(8, 2 * rows))
+            self._table = np.zeros(0)
+
+    def _continued(self, old: StepBlock, rows: int, columns: tuple[str, ...] | None = None) -> StepBlock:
+        """A block of at least as many rows, which continues the counters of an old one."""
+        block = self._new_block(rows, columns)
+        block.slot = old.slot
+        for source, target in zip(counters_of(old), counters_of(block), strict=True):
+            used = Span(target.buffer, 0, source.size)
+            self._backend.fill(used, 0)
+            self._backend.axpy(1, source, used)
+        return block
+
+    def _copy_counters(self, source: int, target: int) -> None:
+        width = len(COUNTERS)
+        for slot in counters_of(self.block):
+            copy = Span(slot.buffer, target * width, width)
+            self._backend.fill(copy, 0)
+            self._backend.axpy(1, Span(slot.buffer, source * width, width), copy)
+
+    def write(self, workers: int, *, prepared: bool) -> None:
+        """Send the hyper-parameters to the device if any of them changed.
+
+        ``workers`` is how many gradients were summed; ``prepared`` says that the coming step was decided already, for
+        the rows that were active then.
+        """
+        versions = [workers, *(group.version for group in self._groups)]
+        if versions == self._versions:
+            return
+        hyper = {number: self._rule.hyper(self._groups[number]) for number in {row.group for row in self._rows}}
+        names = self.columns[len(ROW) :]
+        table = np.array(
+            [
+                [
+                    float(row.active),
+                    (-1.0 if self._groups[row.group].get("maximize") else 1.0) / workers,
+                    *(hyper[row.group][name] for name in names),
+                ]
+                for row in self._rows
+            ],
+            self._host_dtype,
+        )
+        self._versions = versions
+        known = self._table
+        if np.array_equal(table, known):
+            return
+        # The bias corrections of this step are there already, made with the decay rates of then.
+        deciding = [i for i, name in enumerate(self.columns) if name.startswith("log_beta")]
+        deciding += [self.columns.index("active")] if prepared else []
+        if table.shape != known.shape or not np.array_equal(table[:, deciding], known[:, deciding]):
+            self.renew = True
+        assert self.block.hyper is not None
+        self._backend.upload(table.reshape(-1), Span(self.block.hyper.buffer, 0, table.size))
+        self._table = table
+
+    def steps(self) -> dict[int, int]:
+        """How many steps each parameter has taken. **Blocks**."""
+        counters = self._backend.download(counters_of(self.block)[self.block.slot]).reshape(-1, len(COUNTERS))
+        taken: dict[int, int] = {}
+        for row, counter in zip(self._rows, counters, strict=False):
+            low, middle, high = (int(digit) for digit in counter[_DIGITS])
+            taken |= dict.fromkeys(row.members, low + COUNT_BASE * (middle + COUNT_BASE * high) - 1)
+        return taken
+
+    def block_for(self, steps: Sequence[int]) -> StepBlock:
+        """A block that goes on from these step counts, one for each parameter; for :meth:`restore`."""
+        return self._new_block(max(8, 2 * len(self._by_step(steps))))
+
+    def restore(self, steps: Sequence[int], block: StepBlock) -> None:
+        """Go on from these step counts, in a block of :meth:`block_for`. Does not block."""
+        rows = self._by_step(steps)
+        self._rows = [Row(group, members) for (group, _), members in rows.items()]
+        self.block = block
+        taken = [step for _, step in rows]
+        counters = _counters(taken + [0] * (block.rows - len(taken)), self._host_dtype)
+        for slot in counters_of(block):
+            self._backend.upload(counters.reshape(-1), slot)
+        self._upload_map()
+        self._table, self._versions, self.renew = np.zeros(0), [], True
+
+    def _by_step(self, steps: Sequence[int]) -> dict[tuple[int, int], set[int]]:
+        rows: dict[tuple[int, int], set[int]] = {}
+        for i, (group, step) in enumerate(zip(self._group_of, steps, strict=True)):
+            rows.setdefault((group, step), set()).add(i)
+        return rows
+
+
+_DIGITS = [COUNTERS.index(f"count_{digit}") for digit in ("low", "middle", "high")]
+
+
+def _counters(taken: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+    """Counter rows of parameters that have taken so many steps."""
+    counters = np.zeros((len(taken), len(COUNTERS)), dtype)
+    for row, step in zip(counters, taken, strict=True):
+        coming = step + 1
+        row[COUNTERS.index("step")] = np.uint64(coming).astype(dtype)  # rounds once, as it does on a device
+        row[_DIGITS] = coming % COUNT_BASE, coming // COUNT_BASE % COUNT_BASE, coming // COUNT_BASE**2
+    return counters
+
+
+def counters_of(block: StepBlock) -> tuple[Span, Span]:
+    """The counters for this step and for the next, as long as the block has rows."""
+    assert block.counters is not None
+    return block.counters
