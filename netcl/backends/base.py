@@ -322,7 +322,7 @@ class ArrayOperations(Protocol):
         """out (int64) ← index of the first maximum (``op="argmax"``) or minimum along ``axis``; a NaN wins."""
         ...
 
-    def contract(self, a: View, b: View, out: View) -> None:
+    def batched_matmul(self, a: View, b: View, out: View) -> None:
         """out[b, m, n] ← Σ_k a[b, m, k]·b[b, k, n], any strides, accumulated in float32 or wider."""
         ...
 

@@ -78,12 +78,12 @@ def product(a: A, b: A, out: Any = None, dtype: DType | None = None) -> A:
             tall = (1, a.size // a.shape[-1], a.shape[-1])
             left = View(a.storage.buffer, a.storage.offset + a.offset, tall, (0, *folded, a.strides[-1]))
             target = View(y.storage.buffer, y.storage.offset + y.offset, (1, tall[1], columns), (0, columns, 1))
-            a.backend.contract(left, _three_axes(b, ()), target)
+            a.backend.batched_matmul(left, _three_axes(b, ()), target)
             return y
     target = View(
         y.storage.buffer, y.storage.offset + y.offset, (math.prod(batch), rows, columns), (rows * columns, columns, 1)
     )
-    a.backend.contract(_three_axes(a, batch), _three_axes(b, batch), target)
+    a.backend.batched_matmul(_three_axes(a, batch), _three_axes(b, batch), target)
     return y
 
 

@@ -178,12 +178,12 @@ def arg_reduce(backend):
 
 
 @workload
-def contract(backend):
+def batched_matmul(backend):
     for batch, m, k, n in ((1, 33, 9, 35), (2, 5, 20, 1), (1, 1, 9, 40)):
         a, b = view(backend, numbers(batch, m, k)), view(backend, numbers(batch, n, k))
-        backend.contract(a, turned(b), view(backend, np.zeros((batch, m, n))))
+        backend.batched_matmul(a, turned(b), view(backend, np.zeros((batch, m, n))))
     integers = view(backend, np.ones((1, 9, 9)), dtypes.int32)
-    backend.contract(integers, turned(integers), view(backend, np.zeros((1, 9, 9)), dtypes.int32))
+    backend.batched_matmul(integers, turned(integers), view(backend, np.zeros((1, 9, 9)), dtypes.int32))
 
 
 def indices(backend, count, limit, shape):

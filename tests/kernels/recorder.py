@@ -95,7 +95,7 @@ def _rows(b):
 def _products(b):
     for source, target in itertools.product(REAL, REAL):
         x, y = (probe_child.view(b, np.zeros((1, 3, 3)), dtype) for dtype in (source, target))
-        b.run(b.contract, x, y, y)
+        b.run(b.batched_matmul, x, y, y)
 
 
 def _norms(b):

@@ -126,11 +126,11 @@ def _scatter_add(b: Backend, dtype: DType) -> list[Array]:
     return [read(b, out)]
 
 
-def _contract(b: Backend, dtype: DType) -> list[Array]:
+def _batched_matmul(b: Backend, dtype: DType) -> list[Array]:
     found = []
     for m, k, n in ((7, 5, 19), (1, 33, 3)):
         out = view(b, np.zeros((2, m, n)), dtype)
-        b.contract(view(b, counting(2, m, k, cycle=3), dtype), view(b, counting(2, k, n, cycle=2), dtype), out)
+        b.batched_matmul(view(b, counting(2, m, k, cycle=3), dtype), view(b, counting(2, k, n, cycle=2), dtype), out)
         found.append(read(b, out))
     return found
 
@@ -214,7 +214,7 @@ def _fused_update(b: Backend, dtype: DType) -> list[Array]:
 
 TRIALS: dict[str, Trial] = {
     "fill": _fill, "scale": _scale, "axpy": _axpy, "map": _map, "reduce": _reduce, "arg_reduce": _arg_reduce,
-    "gather": _gather, "scatter_add": _scatter_add, "contract": _contract, "softmax": _softmax,
+    "gather": _gather, "scatter_add": _scatter_add, "batched_matmul": _batched_matmul, "softmax": _softmax,
     "softmax_cross_entropy": _softmax_cross_entropy, "random_bits": _random_bits, "norm_reduce": _norm_reduce,
     "prepare_step": _prepare_step, "fused_adam": _fused_adam, "fused_update": _fused_update,
 }  # fmt: skip

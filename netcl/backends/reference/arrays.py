@@ -69,7 +69,7 @@ class ArrayCalls(Core):
         index = xp.reshape(xp.arange(extent, dtype=xp.int64), shape)
         self.store(out, xp.min(xp.where(match, index, index * 0 + extent), axis=axis))
 
-    def contract(self, a: View, b: View, out: View) -> None:
+    def batched_matmul(self, a: View, b: View, out: View) -> None:
         if math.prod(out.shape) == 0:
             return
         with np.errstate(all="ignore"):

@@ -18,7 +18,7 @@ EVERY = (*FLOATS, int64, uint8)
 
 DTYPES: dict[str, tuple[DType, ...]] = {
     "fill": EVERY, "scale": EVERY, "axpy": EVERY, "map": EVERY, "reduce": EVERY, "arg_reduce": EVERY,
-    "gather": (float32, float64, uint8), "scatter_add": EVERY, "contract": (float32, float64, int64),
+    "gather": (float32, float64, uint8), "scatter_add": EVERY, "batched_matmul": (float32, float64, int64),
     "softmax": FLOATS, "softmax_cross_entropy": FLOATS, "random_bits": (uint32,), "norm_reduce": FLOATS,
     "prepare_step": (float32, float64), "fused_adam": FLOATS, "fused_update": FLOATS,
 }  # fmt: skip
@@ -33,7 +33,7 @@ class Case(NamedTuple):
     plain: bool = False
 
 
-PLAIN = ("fill", "scale", "axpy", "map", "reduce", "contract", "softmax", "softmax_cross_entropy", "norm_reduce",
+PLAIN = ("fill", "scale", "axpy", "map", "reduce", "batched_matmul", "softmax", "softmax_cross_entropy", "norm_reduce",
          "fused_adam", "fused_update")  # fmt: skip
 """Families whose kernels have a plain form."""
 

@@ -1,6 +1,6 @@
 """The matrix product: which kernel, in which blocks, and the launches that are kept for each layout.
 
-CPU runtimes run ``contract.cl``, other devices ``contract_tiled.cl``.
+CPU runtimes run ``batched_matmul.cl``, other devices ``batched_matmul_tiled.cl``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from netcl.errors import ShapeError
 from netcl.expression import conversion
 
 TILE_M = 6
-"""Rows of a register tile in ``contract.cl``; its columns are two vectors of 32 bytes."""
+"""Rows of a register tile in ``batched_matmul.cl``; its columns are two vectors of 32 bytes."""
 
 RUN = 256
-"""Elements of k that ``contract.cl`` packs at a time."""
+"""Elements of k that ``batched_matmul.cl`` packs at a time."""
 
 WIDEST = 64
 """Columns of its widest block, where local memory suffices."""
@@ -33,7 +33,7 @@ TASK = 10_000
 """Cycles that a block should take at least, so that starting it does not show."""
 
 TILE, SMALL_TILE = 64, 32
-"""Results along each side of a tile in ``contract_tiled.cl``, with groups of 256 and of 64."""
+"""Results along each side of a tile in ``batched_matmul_tiled.cl``, with groups of 256 and of 64."""
 
 WIDENED = 1 << 17
 """Multiplications from which a CPU runtime converts 16-bit operands before the product, not one by one in it."""
@@ -66,11 +66,11 @@ class Layout:
         return Layout(self.batch, self.m, self.n, self.k, self.a, self.b, out)
 
     def tiles(self, lanes: int) -> tuple[int, int]:
-        """Register tiles along m and n in ``contract.cl``."""
+        """Register tiles along m and n in ``batched_matmul.cl``."""
         return -(-self.m // TILE_M), -(-self.n // (2 * lanes))
 
     def cycles(self, lanes: int) -> int:
-        """Rough cost in ``contract.cl``: 6 per element of k and tile; 12 to store a tile by rows, 150 by elements."""
+        """Rough cost in ``batched_matmul.cl``: 6 per element of k and tile, and 12 to store a tile by rows, else 150."""
         along_m, along_n = self.tiles(lanes)
         return self.batch * along_m * along_n * (TILE_M * self.k + (12 if self.out[3] == 1 else 150))
 
@@ -106,7 +106,7 @@ class Narrowing(NamedTuple):
     dtype: DType
 
 
-class ContractPlan(NamedTuple):
+class Plan(NamedTuple):
     """The launches for one layout; ``swap`` says that a and b change places."""
 
     kernel: cl.Kernel
@@ -117,14 +117,14 @@ class ContractPlan(NamedTuple):
     narrowing: Narrowing | None
 
 
-class ContractCall(MapCalls):
-    """contract of :class:`~netcl.backends.base.ArrayOperations`."""
+class BatchedMatmulCall(MapCalls):
+    """batched_matmul of :class:`~netcl.backends.base.ArrayOperations`."""
 
     def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
         super().__init__(cl_device, index)
-        self._contract_plans: dict[tuple[Any, ...], ContractPlan | None] = {}
+        self._matmul_plans: dict[tuple[Any, ...], Plan | None] = {}
 
-    def contract(self, a: View, b: View, out: View) -> None:
+    def batched_matmul(self, a: View, b: View, out: View) -> None:
         """out[b, m, n] ← Σ_k a[b, m, k]·b[b, k, n]. See :class:`~netcl.backends.base.ArrayOperations`.
 
         Notes
@@ -151,11 +151,11 @@ class ContractCall(MapCalls):
         dtypes = (a.buffer.dtype, b.buffer.dtype, out.buffer.dtype)
         key = (a.shape, b.shape, out.shape, a.strides, b.strides, out.strides, dtypes, self.is_cpu)
         try:
-            plan = self._contract_plans[key]
+            plan = self._matmul_plans[key]
         except KeyError:
-            if len(self._contract_plans) >= PLANS:
-                self._contract_plans.clear()
-            plan = self._contract_plans[key] = self._plan_contract(a, b, out)
+            if len(self._matmul_plans) >= PLANS:
+                self._matmul_plans.clear()
+            plan = self._matmul_plans[key] = self._plan_matmul(a, b, out)
         left, right, result = memory(a), memory(b), memory(out)
         if plan is None:
             return
@@ -186,24 +186,24 @@ class ContractCall(MapCalls):
         self.map(conversion(dtype, dtype.compute), (source,), (View(wide, 0, shape, tuple(strides)),))
         return View(wide, 0, x.shape, tuple(strides))
 
-    def _plan_contract(self, a: View, b: View, out: View) -> ContractPlan | None:
+    def _plan_matmul(self, a: View, b: View, out: View) -> Plan | None:
         shapes = (a.shape, b.shape, out.shape)
         if not (len(a.shape) == len(b.shape) == 3 and a.shape[2] == b.shape[1]) or (
             (a.shape[0], a.shape[1], b.shape[2]) != out.shape or b.shape[0] != out.shape[0]
         ):
             raise ShapeError(
-                f"contract takes shapes (b, m, k), (b, k, n) and (b, m, n), got {', '.join(map(str, shapes))}"
+                f"batched_matmul takes shapes (b, m, k), (b, k, n) and (b, m, n), got {', '.join(map(str, shapes))}"
             )
         self.require(a.dtype, b.dtype, out.dtype)
         layout = Layout(*out.shape, a.shape[2], a.strides, b.strides, (out.strides[0], 0, *out.strides[1:]))
         if layout.batch * layout.m * layout.n == 0:
             return None
         dtypes = (a.dtype, b.dtype, out.dtype)
-        if self.is_cpu and not self.needs_plain("contract", *dtypes):
+        if self.is_cpu and not self.needs_plain("batched_matmul", *dtypes):
             return self._plan_blocks(layout, *dtypes)
         return self._plan_tiles(layout, *dtypes)
 
-    def _plan_blocks(self, layout: Layout, a: DType, b: DType, out: DType) -> ContractPlan:
+    def _plan_blocks(self, layout: Layout, a: DType, b: DType, out: DType) -> Plan:
         dtype = sum_dtype(a, b, out)
         lanes = VECTOR_BYTES // dtype.itemsize
         units = self.cl_device.max_compute_units
@@ -224,12 +224,12 @@ class ContractCall(MapCalls):
         )  # fmt: skip
         defines += (("PACK_A", 1),) * (a is not dtype) + (("PLAIN_B", 1),) * (b is dtype)
         defines += (("TRANSPOSE", 1),) * (b is dtype is float32)
-        kernel = self.kernel("contract.cl", "contract", defines, arguments=_arguments(10, 7))
+        kernel = self.kernel("batched_matmul.cl", "batched_matmul", defines, arguments=_arguments(10, 7))
         size = (-(-layout.n // wide), -(-layout.m // tall), layout.batch * splits)
         extents = (layout.m, layout.n, layout.k, tall, wide, splits, -(-layout.k // splits))
-        return ContractPlan(kernel, size, (1, 1, 1), (*layout.a, *layout.b, *layout.out, *extents), swap, narrowing)
+        return Plan(kernel, size, (1, 1, 1), (*layout.a, *layout.b, *layout.out, *extents), swap, narrowing)
 
-    def _plan_tiles(self, layout: Layout, a: DType, b: DType, out: DType) -> ContractPlan:
+    def _plan_tiles(self, layout: Layout, a: DType, b: DType, out: DType) -> Plan:
         dtype = sum_dtype(a, b, out)
         small = self.cl_device.max_work_group_size < 256
         group, tile = (8, SMALL_TILE) if small else (16, TILE)
@@ -245,18 +245,16 @@ class ContractCall(MapCalls):
             ("GROUP", group), ("A_ALONG_K", int(abs(layout.a[2]) <= abs(layout.a[1]))),
             ("B_ALONG_K", int(abs(layout.b[1]) < abs(layout.b[2]))),
         )  # fmt: skip
-        kernel = self.kernel("contract_tiled.cl", "contract_tiled", defines, arguments=_arguments(10, 5))
+        kernel = self.kernel("batched_matmul_tiled.cl", "batched_matmul_tiled", defines, arguments=_arguments(10, 5))
         size = (groups[0] * group, groups[1] * group, layout.batch * splits)
         extents = (layout.m, layout.n, layout.k, splits, -(-layout.k // splits))
-        return ContractPlan(
-            kernel, size, (group, group, 1), (*layout.a, *layout.b, *layout.out, *extents), False, narrowing
-        )
+        return Plan(kernel, size, (group, group, 1), (*layout.a, *layout.b, *layout.out, *extents), False, narrowing)
 
     def _plan_narrowing(self, layout: Layout, out: DType, dtype: DType, splits: int) -> Narrowing:
         group = self.work_group_size
         kernel = self.kernel(
-            "contract_sum.cl",
-            "contract_sum",
+            "batched_matmul_sum.cl",
+            "batched_matmul_sum",
             (("OUT", TAG[out]), ("SUM", TAG[dtype]), ("WORK_GROUP_SIZE", group)),
             arguments=(None, None, np.uint64, *(np.int64,) * 3, *(np.uint64,) * 4),
         )

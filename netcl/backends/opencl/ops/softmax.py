@@ -9,7 +9,7 @@ import numpy as np
 from netcl.backends.base import View
 from netcl.backends.opencl.codegen.storage import SCALAR, TAG
 from netcl.backends.opencl.device.queue import memory
-from netcl.backends.opencl.ops.batched_matmul import ContractCall
+from netcl.backends.opencl.ops.batched_matmul import BatchedMatmulCall
 from netcl.backends.opencl.ops.gather_scatter import IndexingCalls, index_type
 from netcl.dtypes import uint32
 from netcl.errors import DTypeError, ShapeError
@@ -26,7 +26,7 @@ COUNTERS = 8
 WORD = (1 << 64) - 1
 
 
-class ArrayCalls(ContractCall, IndexingCalls):
+class ArrayCalls(BatchedMatmulCall, IndexingCalls):
     """What :class:`~netcl.backends.base.ArrayOperations` has besides maps and reductions."""
 
     def softmax(self, x: View, out: View, *, log: bool) -> None:

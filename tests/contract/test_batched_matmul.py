@@ -1,4 +1,4 @@
-"""contract: batched matrix products of any strides."""
+"""batched_matmul: batched matrix products of any strides."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def check(backend, batch, m, k, n, dtype=float32, layouts=("rows",) * 3, stored=
     a = Operand(backend, draw(shapes[0]), dtype, strides=strides[0])
     b = Operand(backend, draw(shapes[1]), dtype, strides=strides[1], offset=1)
     out = zeros(backend, shapes[2], stored or dtype, strides=strides[2], offset=2)
-    backend.contract(a.view, b.view, out.view)
+    backend.batched_matmul(a.view, b.view, out.view)
     expected = a.given @ b.given
     if dtype.is_floating:
         # The usual bound on a dot product, and half a unit for the store.
@@ -92,7 +92,7 @@ def test_a_shared_operand(backend):
     a = Operand(backend, rng.standard_normal((4, 5, 6)), float32)
     b = Operand(backend, np.broadcast_to(rng.standard_normal((6, 7)), (4, 6, 7)), float32, strides=(0, 7, 1))
     out = zeros(backend, (4, 5, 7), float32)
-    backend.contract(a.view, b.view, out.view)
+    backend.batched_matmul(a.view, b.view, out.view)
     np.testing.assert_allclose(out.values, a.given @ b.given, rtol=1e-5, atol=1e-5)
 
 
@@ -106,7 +106,7 @@ def test_infinities_stay_in_their_row_and_column(backend):
     values[0, 3, 5] = np.inf
     a, b = Operand(backend, values, float32), Operand(backend, np.ones((1, 40, 40)), float32)
     out = zeros(backend, (1, 40, 40), float32)
-    backend.contract(a.view, b.view, out.view)
+    backend.batched_matmul(a.view, b.view, out.view)
     np.testing.assert_array_equal(out.values, a.given @ b.given)
 
 
@@ -124,6 +124,6 @@ def test_the_same_bits_on_every_run(backend):
     runs = set()
     for _ in range(3):
         out = zeros(backend, (1, 150, 150), float32)
-        backend.contract(a.view, b.view, out.view)
+        backend.batched_matmul(a.view, b.view, out.view)
         runs.add(out.stored.tobytes())
     assert len(runs) == 1

@@ -1,5 +1,5 @@
-// contract_sum: out[b, m, n] = sum over s of partial[b, s, m, n], the second half of a product that was split along k,
-// and the narrowing of one whose result is narrower than its arithmetic. The sum runs in the order of s.
+// batched_matmul_sum: out[b, m, n] = sum over s of partial[b, s, m, n], the second half of a product that was split
+// along k, and the narrowing of one whose result is narrower than its arithmetic. The sum runs in the order of s.
 //
 // Elements moved per result: `splits` of partial, which is contiguous, and one of out.
 // Launch: one work-item per result, the global size rounded up to whole work-groups.
@@ -18,9 +18,9 @@
 #endif
 
 __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void
-contract_sum(const __global COMPUTED(SUM) * partial, __global STORED(OUT) * out, const ulong out_offset,
-             const long out_b, const long out_m, const long out_n, const ulong batch, const ulong size_m,
-             const ulong size_n, const ulong splits) {
+batched_matmul_sum(const __global COMPUTED(SUM) * partial, __global STORED(OUT) * out, const ulong out_offset,
+                   const long out_b, const long out_m, const long out_n, const ulong batch, const ulong size_m,
+                   const ulong size_n, const ulong splits) {
     const size_t i = get_global_id(0);
     const size_t matrix = size_m * size_n;
     if (i >= batch * matrix)

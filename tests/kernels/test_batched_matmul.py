@@ -61,7 +61,7 @@ def kernels_for(opencl, cpu):
 
 def check(opencl, a, b, out):
     """Against the product in float64, within the bound for a sum of rounded products in any order."""
-    opencl.contract(a.view, b.view, out.view)
+    opencl.batched_matmul(a.view, b.view, out.view)
     found = widen(out.read(), out.dtype)
     left, right = widen(a.host, a.dtype), widen(b.host, b.dtype)
     bound = (left.shape[2] + 1) * EPSILON[sum_dtype(a.dtype, b.dtype, out.dtype)] * (abs(left) @ abs(right))
@@ -70,7 +70,7 @@ def check(opencl, a, b, out):
     assert (abs(found - expected) <= bound).all(), f"off by {abs(found - expected).max()}"
 
 
-@pytest.mark.parametrize("cpu", [True, False], ids=["contract", "contract_tiled"])
+@pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
 @given(
     batch=st.integers(0, 3), m=extents, k=depths, n=extents, a=layouts(3, (0,)), b=layouts(3, (0,)), out=layouts(3),
     dtypes=st.sampled_from(COMBINATIONS), seed=st.integers(0, 99),
@@ -86,7 +86,7 @@ def test_any_shape_and_strides(opencl, cpu, batch, m, k, n, a, b, out, dtypes, s
         check(opencl, left, right, result)
 
 
-@pytest.mark.parametrize("cpu", [True, False], ids=["contract", "contract_tiled"])
+@pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)], ids=["row-major", "column-major"])
 @pytest.mark.parametrize("transposed", ["neither", "a", "b", "both"])
 @pytest.mark.parametrize("shape", [(64, 130, 34), (10, 128, 128), (128, 128, 10), (1, 300, 1), (67, 513, 47)])
@@ -101,7 +101,7 @@ def test_transposes_are_strides(opencl, cpu, order, transposed, shape):
         check(opencl, a, b, out)
 
 
-@pytest.mark.parametrize("cpu", [True, False], ids=["contract", "contract_tiled"])
+@pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_integers_wrap(opencl, cpu, dtype):
     random = np.random.default_rng(2)
@@ -110,7 +110,7 @@ def test_integers_wrap(opencl, cpu, dtype):
     b = random.integers(limits.min, limits.max, (2, 301, 23), HOST[dtype], endpoint=True)
     out = plain(opencl, np.zeros((2, 19, 23), HOST[dtype]))
     with kernels_for(opencl, cpu):
-        opencl.contract(plain(opencl, a).view, plain(opencl, b).view, out.view)
+        opencl.batched_matmul(plain(opencl, a).view, plain(opencl, b).view, out.view)
     wide = np.uint64 if dtype.kind == "u" else np.int64
     np.testing.assert_array_equal(out.read(), (a.astype(wide) @ b.astype(wide)).astype(HOST[dtype]))
 
@@ -121,13 +121,13 @@ def test_booleans_are_counted(opencl):
     found = plain(opencl, np.zeros((1, 9, 5), bool))
     counted = plain(opencl, np.zeros((1, 9, 5), np.int32))
     left, right = plain(opencl, a.view(np.uint8).view(bool)), plain(opencl, b)
-    opencl.contract(left.view, right.view, found.view)
-    opencl.contract(left.view, right.view, counted.view)
+    opencl.batched_matmul(left.view, right.view, found.view)
+    opencl.batched_matmul(left.view, right.view, counted.view)
     np.testing.assert_array_equal(counted.read(), a.astype(int) @ b.astype(int))
     np.testing.assert_array_equal(found.read(), a @ b)
 
 
-@pytest.mark.parametrize("cpu", [True, False], ids=["contract", "contract_tiled"])
+@pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
 def test_few_long_sums_are_split(opencl, cpu):
     random = np.random.default_rng(4)
     k = 5000
@@ -139,23 +139,23 @@ def test_few_long_sums_are_split(opencl, cpu):
         check(opencl, a, b, out)
         one = View(a.view.buffer, 0, (1, 3, k), (0, k, 1)), View(b.view.buffer, 0, (1, k, 2), (0, 2, 1))
         before = opencl.launches
-        opencl.contract(*one, single.view)
+        opencl.batched_matmul(*one, single.view)
         if opencl.cl_device.max_compute_units > 1:
             assert opencl.launches == before + 2
     expected = widen(a.host[0], float32) @ widen(b.host[0], float32)
     np.testing.assert_allclose(single.read()[0], expected, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("cpu", [True, False], ids=["contract", "contract_tiled"])
+@pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
 def test_no_terms_sum_to_zero(opencl, cpu):
     out = plain(opencl, np.full((2, 7, 20), np.nan, np.float32), offset=3)
     a, b = plain(opencl, np.zeros((2, 7, 0), np.float32)), plain(opencl, np.zeros((2, 0, 20), np.float32))
     with kernels_for(opencl, cpu):
-        opencl.contract(a.view, b.view, out.view)
+        opencl.batched_matmul(a.view, b.view, out.view)
     assert (out.read() == 0).all()
 
 
-@pytest.mark.parametrize("cpu", [True, False], ids=["contract", "contract_tiled"])
+@pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
 def test_nan_and_infinity_stay_in_their_row_and_column(opencl, cpu):
     random = np.random.default_rng(5)
     a = random.standard_normal((1, 20, 30)).astype(np.float32)
@@ -163,13 +163,13 @@ def test_nan_and_infinity_stay_in_their_row_and_column(opencl, cpu):
     a[0, 19, 3], b[0, 29, 32] = np.nan, np.inf
     out = plain(opencl, np.zeros((1, 20, 33), np.float32))
     with kernels_for(opencl, cpu):
-        opencl.contract(plain(opencl, a).view, plain(opencl, b).view, out.view)
+        opencl.batched_matmul(plain(opencl, a).view, plain(opencl, b).view, out.view)
     finite = np.ones((20, 33), bool)
     finite[19], finite[:, 32] = False, False
     np.testing.assert_array_equal(np.isfinite(out.read()[0]), finite)
 
 
-@pytest.mark.parametrize("cpu", [True, False], ids=["contract", "contract_tiled"])
+@pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
 @pytest.mark.parametrize("shape", [(128, 784, 256), (10, 128, 128), (3, 9000, 2)])
 def test_same_bits_on_every_run(opencl, cpu, shape):
     m, k, n = shape
@@ -180,7 +180,7 @@ def test_same_bits_on_every_run(opencl, cpu, shape):
     with kernels_for(opencl, cpu):
         for _ in range(3):
             out = plain(opencl, np.zeros((1, m, n), np.float32))
-            opencl.contract(a.view, b.view, out.view)
+            opencl.batched_matmul(a.view, b.view, out.view)
             results.append(out.read().tobytes())
     assert len(set(results)) == 1
 
@@ -198,7 +198,7 @@ def test_blocks_leave_work_for_every_core():
 def test_nothing_waits(opencl):
     a, out = plain(opencl, np.ones((1, 70, 70), np.float32)), plain(opencl, np.ones((1, 70, 70), np.float32))
     before = opencl.blocking
-    opencl.contract(a.view, a.view, out.view)
+    opencl.batched_matmul(a.view, a.view, out.view)
     assert opencl.blocking == before
 
 
@@ -206,13 +206,13 @@ def test_refuses_other_shapes_and_complex(opencl):
     a = plain(opencl, np.ones((2, 3, 4), np.float32))
     out = plain(opencl, np.full((2, 3, 3), 7, np.float32))
     with pytest.raises(ShapeError, match=r"got \(2, 3, 4\), \(2, 3, 4\), \(2, 3, 3\)"):
-        opencl.contract(a.view, a.view, out.view)
+        opencl.batched_matmul(a.view, a.view, out.view)
     b = plain(opencl, np.ones((1, 4, 3), np.float32))
-    with pytest.raises(ShapeError, match="contract takes shapes"):
-        opencl.contract(a.view, b.view, out.view)
+    with pytest.raises(ShapeError, match="batched_matmul takes shapes"):
+        opencl.batched_matmul(a.view, b.view, out.view)
     z = View(opencl.alloc(24, complex64), 0, (2, 4, 3), (12, 3, 1))
     with pytest.raises(DTypeError, match="cannot compute with complex64"):
-        opencl.contract(a.view, z, out.view)
+        opencl.batched_matmul(a.view, z, out.view)
     assert (out.read() == 7).all()
 
 

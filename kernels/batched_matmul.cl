@@ -1,15 +1,14 @@
-// contract: out[b, m, n] = sum over k of a[b, m, k] * b[b, k, n], on CPU runtimes.
+// batched_matmul: out[b, m, n] = sum over k of a[b, m, k] * b[b, k, n], on CPU runtimes.
 //
 // One work-item computes a block of block_m x block_n results in register tiles of MR x NR (6 x 16 floats: their sums
 // take 12 of the 16 registers of AVX2). For each run of KC elements of k it first packs its columns of b into panels of
 // NR, so that the inner loop reads whole aligned vectors; a is read one element at a time, whatever its strides. Sums
-// pass from one run to the next in out, which is therefore of the arithmetic type: contract_sum narrows it.
-// With splits > 1, work-item (.., .., batch * splits + s) sums the s-th `depth` elements of k, for contract_sum to add.
-// The order of a sum depends on k, depth and KC alone, so the same call gives the same bits.
-// Flops: 2 per (b, m, n, k). Bytes moved per block: those of (block_m + block_n) * k elements, and of the results twice
-// for each further KC.
-// Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
-// Launch: (blocks of n, blocks of m, batch * splits) work-items in work-groups of one.
+// pass from one run to the next in out, which is therefore of the arithmetic type: batched_matmul_sum narrows it.
+// With splits > 1, work-item (.., .., batch * splits + s) sums the s-th `depth` elements of k, for batched_matmul_sum
+// to add. The order of a sum depends on k, depth and KC alone, so the same call gives the same bits. Flops: 2 per (b,
+// m, n, k). Bytes moved per block: those of (block_m + block_n) * k elements, and of the results twice for each further
+// KC. Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008. Launch: (blocks of
+// n, blocks of m, batch * splits) work-items in work-groups of one.
 
 #include "storage.clh"
 
@@ -153,11 +152,11 @@ static inline void compute_tile(const tile_pointer a, const long a_m, const long
 }
 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-contract(const __global STORED(A) * a, const ulong a_offset, const __global STORED(B) * b, const ulong b_offset,
-         __global REAL *out, const ulong out_offset, const long a_b, const long a_m, const long a_k, const long b_b,
-         const long b_k, const long b_n, const long out_b, const long out_s, const long out_m, const long out_n,
-         const ulong size_m, const ulong size_n, const ulong size_k, const ulong block_m, const ulong block_n,
-         const ulong splits, const ulong depth) {
+batched_matmul(const __global STORED(A) * a, const ulong a_offset, const __global STORED(B) * b, const ulong b_offset,
+               __global REAL *out, const ulong out_offset, const long a_b, const long a_m, const long a_k,
+               const long b_b, const long b_k, const long b_n, const long out_b, const long out_s, const long out_m,
+               const long out_n, const ulong size_m, const ulong size_n, const ulong size_k, const ulong block_m,
+               const ulong block_n, const ulong splits, const ulong depth) {
     __local REALV panels[KC * BLOCK_N / LANES];
 #ifdef PACK_A
     __local REAL packed_a[KC * MR];
