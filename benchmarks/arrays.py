@@ -117,7 +117,7 @@ class BatchedMatmul:
     warmup_time = 0.3
     rounds = 1
     timeout = 120
-    version = "74a31e7b67cd21051c01f79ac811e03525b29ed3d55065f79223aab891b7c4af"  # what it measures is what it was under its former name
+    version = "74a31e7b67cd21051c01f79ac811e03525b29ed3d55065f79223aab891b7c4af"
 
     def setup(self, runtime: str, n: int) -> None:
         self.o = products(runtime, n)

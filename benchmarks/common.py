@@ -11,7 +11,8 @@ import numpy as np
 import netcl
 from netcl.backends import get_backend
 from netcl.backends.base import Span, View
-from netcl.dtypes import DType, bfloat16
+from netcl.dtypes import DType
+from netcl.host_dtypes import stored_as
 
 SHORT = bool(os.environ.get("NETCL_BENCH_SHORT"))
 """Small sizes, few variants, one OpenCL device: to see that every benchmark runs."""
@@ -45,17 +46,10 @@ def require(runtime: str, dtype: DType = netcl.float32) -> Any:
     return backend
 
 
-def stored(values: np.ndarray, dtype: DType) -> np.ndarray:
-    """Values as a buffer of a dtype stores them; bfloat16 as its bits."""
-    if dtype is bfloat16:
-        return (np.ascontiguousarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return np.ascontiguousarray(values, np.dtype(str(dtype)))
-
-
 def spread(backend: Any, values: np.ndarray, dtype: DType) -> Span:
     """A new buffer with these values."""
     out = Span(backend.alloc(values.size, dtype), 0, values.size)
-    backend.upload(stored(values, dtype).reshape(-1), out)
+    backend.upload(stored_as(values, dtype).reshape(-1), out)
     return out
 
 

@@ -7,7 +7,6 @@ Array holds the Storage and never its buffer.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol, Self
 
@@ -15,6 +14,7 @@ from netcl.backends.base import Backend, Buffer, Device, Span, View
 from netcl.dtypes import DType
 from netcl.errors import ArgumentError, DeviceMismatchError, DTypeError, ShapeError
 from netcl.expression import Expression, trace
+from netcl.strides import contiguous_strides, is_contiguous
 from netcl.validation import shown
 
 
@@ -169,47 +169,6 @@ def _identity(dtype: DType) -> Expression:
     return trace(lambda x: x, (dtype,), stored=(dtype,))
 
 
-def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Row-major strides, in elements."""
-    strides = []
-    step = 1
-    for extent in reversed(shape):
-        strides.append(step)
-        step *= max(extent, 1)
-    return tuple(reversed(strides))
-
-
-def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """The common shape of arrays of these shapes.
-
-    Raises
-    ------
-    ShapeError
-        If two extents differ and neither is 1.
-
-    Examples
-    --------
-    >>> from netcl.array import broadcast_shapes
-    >>> broadcast_shapes((3, 1), (4,))
-    (3, 4)
-    """
-    if len(shapes) == 2 and shapes[0] == shapes[1]:
-        return shapes[0]
-    rank = max(map(len, shapes), default=0)
-    result = [1] * rank
-    for shape in shapes:
-        for axis, extent in enumerate(shape, rank - len(shape)):
-            if extent == 1 or extent == result[axis]:
-                continue
-            if result[axis] != 1:
-                raise ShapeError(
-                    f"shapes {' and '.join(map(str, shapes))} do not broadcast: axis {axis - rank} has extents "
-                    f"{result[axis]} and {extent}; they must be equal or 1"
-                )
-            result[axis] = extent
-    return tuple(result)
-
-
 class Array:
     """A strided view of a storage, with the fields that autograd needs. The base of Tensor.
 
@@ -322,14 +281,7 @@ class Array:
     @property
     def is_contiguous(self) -> bool:
         """Whether the elements lie in row-major order without gaps."""
-        step = 1
-        for extent, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            if extent == 0:
-                return True
-            if extent != 1 and stride != step:
-                return False
-            step *= extent
-        return True
+        return is_contiguous(self.shape, self.strides)
 
     @property
     def backend(self) -> Backend:

@@ -186,6 +186,71 @@ class Expression:
     key: str
     name: str = field(default="map", compare=False)
 
+    def nodes(self) -> list[Node]:
+        """Every node that the outputs are made of, once and after its operands. See :func:`nodes_of`."""
+        return nodes_of(self.outputs)
+
+    def rewrite(self, function: Callable[[Node], Node]) -> Expression:
+        """This expression with nodes replaced. See :func:`rewrite`."""
+        outputs = rewrite(self.outputs, function)
+        return build(outputs, self.inputs, self.scalars, self.stored, self.name)
+
+
+def nodes_of(outputs: Sequence[Node]) -> list[Node]:
+    """Every node that ``outputs`` are made of, once and after its operands, in the order in which they are met.
+
+    Takes time linear in the graph and no recursion, so a sum of any length will do.
+
+    Examples
+    --------
+    >>> from netcl.dtypes import float32
+    >>> from netcl.expression import nodes_of, trace
+    >>> e = trace(lambda x, y: (x - y) * (x - y), (float32, float32))
+    >>> [node.op for node in nodes_of(e.outputs)]
+    ['input', 'input', 'subtract', 'subtract', 'multiply']
+    """
+    ordered: list[Node] = []
+    seen: set[int] = set()
+    pending = [(output, False) for output in reversed(outputs)]
+    while pending:
+        node, ready = pending.pop()
+        if id(node) in seen:
+            continue
+        if ready or not node.args:
+            seen.add(id(node))
+            ordered.append(node)
+        else:
+            pending.append((node, True))
+            pending += [(arg, False) for arg in reversed(node.args)]
+    return ordered
+
+
+def rewrite(outputs: Sequence[Node], function: Callable[[Node], Node]) -> tuple[Node, ...]:
+    """``outputs`` with every node replaced by what ``function`` returns for it, without recursion.
+
+    Parameters
+    ----------
+    outputs : sequence of Node
+    function : callable
+        Called once for each node, after its operands, with the node over its replaced operands. What it returns,
+        that node or another, stands in its place; that is not rewritten again.
+
+    Examples
+    --------
+    >>> from netcl.dtypes import float32
+    >>> from netcl.expression import build, rewrite, sqrt, trace
+    >>> e = trace(lambda x: x * x + 1.0, (float32,))
+    >>> outputs = rewrite(e.outputs, lambda node: sqrt(node) if node.op == "input" else node)
+    >>> build(outputs, e.inputs).key.split("|")[1]
+    'add(multiply(sqrt(i0:float32),#2),1.0:float32)'
+    """
+    made: dict[int, Node] = {}
+    for node in nodes_of(outputs):
+        args = tuple([made[id(arg)] for arg in node.args])
+        changed = any(new is not old for new, old in zip(args, node.args, strict=True))
+        made[id(node)] = function(Node(node.op, args, node.dtype, node.value) if changed else node)
+    return tuple([made[id(output)] for output in outputs])
+
 
 def caller(*files: str) -> str:
     """The line that called into this file, or into ``files``, for a message about it."""

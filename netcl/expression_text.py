@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from netcl import expression
-from netcl.expression import Node
+from netcl.expression import Node, nodes_of
 
 INFIX = {
     "less": ("<", 1), "less_equal": ("<=", 1), "greater": (">", 1), "greater_equal": (">=", 1), "equal": ("==", 1),
@@ -36,7 +36,7 @@ def python_text(outputs: Sequence[Node], names: Mapping[tuple[str, int | str], s
     >>> python_text(e.outputs, {("input", 0): "x", ("input", 1): "y"})
     (['t0 = x - (y - 1.0)'], ['t0 / sqrt(t0)'])
     """
-    nodes = list(_operands_first(outputs))
+    nodes = nodes_of(outputs)
     uses = Counter(id(arg) for node in nodes for arg in node.args) + Counter(map(id, outputs))
     written: dict[int, tuple[str, int]] = {}
     lines: list[str] = []
@@ -48,22 +48,6 @@ def python_text(outputs: Sequence[Node], names: Mapping[tuple[str, int | str], s
             text, binds = name, ATOM
         written[id(node)] = text, binds
     return lines, [written[id(output)][0] for output in outputs]
-
-
-def _operands_first(outputs: Sequence[Node]) -> Iterator[Node]:
-    """Every node once, after its operands."""
-    seen: set[int] = set()
-    pending = [(output, False) for output in reversed(outputs)]
-    while pending:
-        node, ready = pending.pop()
-        if id(node) in seen:
-            continue
-        if ready:
-            seen.add(id(node))
-            yield node
-        else:
-            pending.append((node, True))
-            pending += [(arg, False) for arg in reversed(node.args)]
 
 
 def _text(node: Node, args: Sequence[tuple[str, int]], names: Mapping[tuple[str, int | str], str]) -> tuple[str, int]:

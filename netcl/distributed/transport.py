@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from netcl.dtypes import DType, as_dtype, bfloat16, float16
 from netcl.errors import DTypeError
+from netcl.host_dtypes import STORAGE, values_of
 from netcl.rounding import odd_float32
 
 HostArray: TypeAlias = NDArray[Any]
@@ -40,7 +41,7 @@ class Transport:
         self._stored = stored
         self._sent = stored if half is None or stored.itemsize == 2 else half
         self.converts = self._sent is not stored
-        self.dtype = np.dtype("uint16" if self._sent is bfloat16 else self._sent.name)
+        self.dtype = STORAGE[self._sent]
 
     def encode(self, values: HostArray, out: HostArray) -> None:
         """``values`` as stored, written to ``out`` as they are sent."""
@@ -80,9 +81,7 @@ def _blocks(size: int) -> Iterator[slice]:
 
 def _widen(values: HostArray, dtype: DType) -> HostArray:
     """In float32 or wider: a new array, unless it is that already."""
-    if dtype is bfloat16:
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32) if dtype is float16 else values
+    return values.astype(np.float32) if dtype is float16 else values_of(values, dtype)
 
 
 def _narrow(values: HostArray, dtype: DType, out: HostArray) -> None:

@@ -15,12 +15,13 @@ import numpy as np
 
 from netcl import expression as ex
 from netcl import tape
-from netcl.array import Array, broadcast_shapes, contiguous_strides
+from netcl.array import Array
 from netcl.backends.base import Backend, Scalar, View
 from netcl.dtypes import DType, promote, promote_scalar
 from netcl.errors import DeviceMismatchError, DTypeError, RangeError, ShapeError
 from netcl.expression import Expression, Node
 from netcl.rounding import float_of, nearest
+from netcl.strides import broadcast_shapes, contiguous_strides
 from netcl.validation import shown
 
 A = TypeVar("A", bound=Array)

@@ -16,6 +16,7 @@ from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, 
 from netcl.errors import DTypeError, NetclError, RangeError, ShapeError
 from netcl.functional.casting import check_supported
 from netcl.functional.dispatch import INTEGER_RANGE, contiguous, out_of_range
+from netcl.host_dtypes import STORAGE, values_of
 from netcl.rounding import bfloat16_bits
 
 A = TypeVar("A", bound=Array)
@@ -24,23 +25,14 @@ A = TypeVar("A", bound=Array)
 def to_host(x: Array) -> NDArray[Any]:
     """The elements as a new NumPy array of the storage dtype; bfloat16 as the uint16 of its bits. **Blocks**."""
     if x.size == 0:
-        return np.empty(x.shape, storage_dtype(x.dtype))
+        return np.empty(x.shape, STORAGE[x.dtype])
     flat: NDArray[Any] = x.backend.download(contiguous(x).span())
     return flat.reshape(x.shape)
 
 
 def to_numpy(x: Array) -> NDArray[Any]:
     """The elements as a new NumPy array; bfloat16 as float32 of the same values. **Blocks**."""
-    host = to_host(x)
-    if x.dtype is bfloat16:
-        return (host.astype(np.uint32) << 16).view(np.float32)
-    return host
-
-
-@cache
-def storage_dtype(dtype: DType) -> np.dtype[Any]:
-    """The NumPy dtype in which elements travel."""
-    return np.dtype("uint16" if dtype is bfloat16 else dtype.name)
+    return values_of(to_host(x), x.dtype)
 
 
 def from_host(cls: type[A], host: NDArray[Any], backend: Backend, dtype: DType) -> A:
@@ -78,11 +70,11 @@ def stored(host: NDArray[Any], dtype: DType) -> NDArray[Any]:
     if dtype.kind in "iu" and host.dtype.kind in "iuf" and host.size:
         _check_range(host, dtype)
     with np.errstate(all="ignore"):
-        return np.ascontiguousarray(host, dtype=storage_dtype(dtype)).reshape(host.shape)
+        return np.ascontiguousarray(host, dtype=STORAGE[dtype]).reshape(host.shape)
 
 
 def _check_range(host: NDArray[Any], dtype: DType) -> None:
-    if host.dtype.kind != "f" and np.can_cast(host.dtype, storage_dtype(dtype)):
+    if host.dtype.kind != "f" and np.can_cast(host.dtype, STORAGE[dtype]):
         return
     low, high = INTEGER_RANGE[dtype.name]
     if host.dtype.kind == "f":

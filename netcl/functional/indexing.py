@@ -7,12 +7,13 @@ from typing import Any
 
 from netcl import expression as ex
 from netcl import tape
-from netcl.array import Array, broadcast_shapes
+from netcl.array import Array
 from netcl.backends.base import View
 from netcl.dtypes import int32, int64
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.dispatch import A, check_arrays, common_backend, contiguous, identity, mapped, zeros_for
 from netcl.functional.shape import broadcast_to, normalize_axis, reshape, viewed
+from netcl.strides import broadcast_shapes
 from netcl.validation import shown
 
 

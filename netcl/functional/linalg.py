@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from netcl import tape
-from netcl.array import Array, broadcast_shapes
+from netcl.array import Array
 from netcl.backends.base import View
 from netcl.dtypes import DType, promote
 from netcl.errors import AxisError, DTypeError, ShapeError
@@ -27,7 +27,8 @@ from netcl.functional.dispatch import (
 )
 from netcl.functional.elementwise import add, multiply
 from netcl.functional.reduction import restored
-from netcl.functional.shape import collapsed_strides, normalize_axis, permute_dims, reshape, viewed
+from netcl.functional.shape import normalize_axis, permute_dims, reshape, viewed
+from netcl.strides import broadcast_shapes, reshaped_strides
 from netcl.validation import axes as named_axes
 from netcl.validation import integer, shown
 
@@ -50,7 +51,7 @@ def _three_axes(x: A, batch: tuple[int, ...]) -> View:
         return View(x.storage.buffer, x.storage.offset + x.offset, (1, *x.shape), (0, *x.strides))
     view = broadcast_view(x, (*batch, *x.shape[-2:]))
     shape = (math.prod(batch), *x.shape[-2:])
-    lead = collapsed_strides(batch, view.strides[:-2], shape[:1])
+    lead = reshaped_strides(batch, view.strides[:-2], shape[:1])
     if lead is not None:
         return View(view.buffer, view.offset, shape, (*lead, *view.strides[-2:]))
     copy: Array = mapped(identity, x.restride(view.shape, view.strides, x.offset))
@@ -73,7 +74,7 @@ def product(a: A, b: A, out: Any = None, dtype: DType | None = None) -> A:
     if y.size == 0:
         return y
     if b.ndim == 2 and a.ndim > 2:
-        folded = collapsed_strides(a.shape[:-1], a.strides[:-1], (a.size // a.shape[-1],))
+        folded = reshaped_strides(a.shape[:-1], a.strides[:-1], (a.size // a.shape[-1],))
         if folded is not None:  # one matrix for the whole batch: one tall product
             tall = (1, a.size // a.shape[-1], a.shape[-1])
             left = View(a.storage.buffer, a.storage.offset + a.offset, tall, (0, *folded, a.strides[-1]))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from netcl import tape, validation
-from netcl.array import broadcast_shapes, contiguous_strides
 from netcl.errors import ArgumentError, AxisError, ShapeError
 from netcl.functional.casting import assign
 from netcl.functional.dispatch import (
@@ -18,6 +17,7 @@ from netcl.functional.dispatch import (
     mapped,
     pull,
 )
+from netcl.strides import broadcast_shapes, contiguous_strides, reshaped_strides
 
 
 def normalize_axis(axis: int, ndim: int) -> int:
@@ -38,36 +38,6 @@ def normalize_axes(axes: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
     return tuple(range(ndim)) if axes is None else tuple(sorted(validation.axes("axis", axes, ndim)))
 
 
-def collapsed_strides(
-    shape: tuple[int, ...], strides: tuple[int, ...], target: tuple[int, ...]
-) -> tuple[int, ...] | None:
-    """The strides of a view of shape ``target`` over the same elements in row-major order; None if there is none."""
-    if 0 in shape:
-        return contiguous_strides(target)
-    axes = [(extent, stride) for extent, stride in zip(shape, strides, strict=True) if extent != 1]
-    merged: list[tuple[int, int]] = []  # runs of axes that one stride walks through: (elements, innermost stride)
-    for extent, stride in axes:
-        if merged and merged[-1][1] == stride * extent:
-            merged[-1] = (merged[-1][0] * extent, stride)
-        else:
-            merged.append((extent, stride))
-    result = [0] * len(target)
-    remaining, step = merged.pop() if merged else (1, 1)
-    for axis in reversed(range(len(target))):
-        extent = target[axis]
-        if extent == 1:
-            result[axis] = step
-            continue
-        if remaining == 1:
-            remaining, step = merged.pop()
-        if remaining % extent:
-            return None
-        result[axis] = step
-        remaining //= extent
-        step *= extent
-    return tuple(result)
-
-
 def _resolved(shape: int | Sequence[int], size: int) -> tuple[int, ...]:
     wanted = validation.extents("shape", shape, free=True)
     if wanted.count(-1) == 1:
@@ -86,7 +56,7 @@ def viewed(x: A, shape: tuple[int, ...]) -> A:
     """``x`` with another shape, as a view where its strides allow it, else as a copy. Not recorded."""
     if x.shape == shape:
         return x
-    strides = collapsed_strides(x.shape, x.strides, shape)
+    strides = reshaped_strides(x.shape, x.strides, shape)
     if strides is not None:
         return x.restride(shape, strides, x.offset)
     copy: A = mapped(identity, x)
@@ -130,7 +100,7 @@ def reshape(x: A, /, shape: int | Sequence[int], *, copy: bool | None = None) ->
     elif copy:
         duplicate: A = mapped(identity, x)
         out = duplicate.restride(target, contiguous_strides(target), 0)
-    elif copy is False and collapsed_strides(x.shape, x.strides, target) is None:
+    elif copy is False and reshaped_strides(x.shape, x.strides, target) is None:
         raise ArgumentError(
             f"an array of shape {x.shape} and strides {x.strides} cannot be viewed as {target} without a copy; "
             "pass copy=None"

@@ -22,6 +22,7 @@ from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock, View
 from netcl.dtypes import DType, float32
 from netcl.errors import DeviceMismatchError, DTypeError, NetclError
 from netcl.expression import Expression, Node, conversion, maximum, minimum, trace
+from netcl.host_dtypes import stored_as, values_of
 from netcl.optim import validation
 from netcl.optim.engine.partition import Partition
 from netcl.optim.engine.pending import PendingFactors, scale_by
@@ -85,7 +86,7 @@ def clip_grad_norm(
         if gradient.dtype.itemsize == 2 and max_norm / norm.value >= LEAST_FACTOR:
             norm.scale_to(max_norm, gradient)
         else:
-            gradient.backend.upload(_stored(norm.clipped(values, max_norm), gradient.dtype), gradient.span())
+            gradient.backend.upload(stored_as(norm.clipped(values, max_norm), gradient.dtype), gradient.span())
     return norm.value
 
 
@@ -355,24 +356,8 @@ def combined(norms: Sequence[Norm]) -> Norm:
     return Norm(scale, math.hypot(*(norm.root * (norm.scale / scale) for norm in norms)), True)
 
 
-def _stored(values: np.ndarray[tuple[int], np.dtype[np.float64]], dtype: DType) -> np.ndarray[Any, Any]:
-    """Values as they travel to a device, rounded to nearest even once."""
-    if dtype.name != "bfloat16":
-        with np.errstate(under="ignore"):
-            return values.astype(dtype.name)
-    # Through float32 rounded to odd, which a second rounding does not notice.
-    narrow = values.astype(np.float32)
-    bits = narrow.view(np.uint32)
-    inexact = narrow.astype(np.float64) != values
-    away = np.abs(narrow.astype(np.float64)) > np.abs(values)
-    bits = np.where(inexact, (bits - away) | 1, bits).astype(np.uint32)
-    return (bits + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16)
-
-
 def _on_host(gradient: Array) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    values = gradient.backend.download(gradient.span())
-    if gradient.dtype.name == "bfloat16":
-        values = (values.astype(np.uint32) << 16).view(np.float32)
+    values = values_of(gradient.backend.download(gradient.span()), gradient.dtype)
     result: np.ndarray[tuple[int], np.dtype[np.float64]] = values.astype(np.float64)
     return result
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from netcl import dtypes
-from netcl.array import contiguous_strides
 from netcl.backends.base import Span, View
+from netcl.strides import contiguous_strides
 
 INTEGERS = (
     dtypes.int8, dtypes.int16, dtypes.int32, dtypes.int64, dtypes.uint8, dtypes.uint16, dtypes.uint32, dtypes.uint64,

@@ -13,9 +13,9 @@ import numpy as np
 
 from netcl import dtypes
 from netcl import expression as ex
-from netcl.array import contiguous_strides
 from netcl.backends import get_backend
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, Span, StepBlock, View
+from netcl.strides import contiguous_strides
 
 F32, F64 = dtypes.float32, dtypes.float64
 WORKLOADS = {}

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from netcl.backends.base import Span, View
-from netcl.backends.opencl.codegen.storage import HOST
 from netcl.dtypes import DType, bfloat16
+from netcl.host_dtypes import STORAGE
 
 CANARY = 0xA5
 MARGIN = 7
@@ -42,7 +42,7 @@ class Strided:
         self.host = host
         self.size = offset + extent + MARGIN
         self.buffer = opencl.alloc(self.size, dtype)
-        self.before = np.full(self.size * dtype.itemsize, CANARY, np.uint8).view(HOST[dtype])
+        self.before = np.full(self.size * dtype.itemsize, CANARY, np.uint8).view(STORAGE[dtype])
         self.before[self.positions] = host
         opencl.upload(self.before, Span(self.buffer, 0, self.size))
         self.view = View(self.buffer, start, host.shape, tuple(strides))
@@ -84,7 +84,7 @@ def store(x, dtype: DType):
     """float64 as a host array of a dtype's elements (bfloat16 by cutting off, which serves for inputs)."""
     if dtype is bfloat16:
         return (np.asarray(x, np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return np.asarray(x).astype(HOST[dtype])
+    return np.asarray(x).astype(STORAGE[dtype])
 
 
 def widen(x, dtype: DType):

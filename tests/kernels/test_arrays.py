@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netcl.backends.base import Span, View
-from netcl.backends.opencl.codegen.storage import HOST
 from netcl.dtypes import ALL, bfloat16, complex64, float16, float32, float64, int8, int32, int64, uint32
 from netcl.errors import DTypeError, ShapeError
+from netcl.host_dtypes import STORAGE
 from tests.kernels.strided import Strided, layouts, plain, store, widen
 
 # Half a unit in the last place of a result, and of arithmetic in float32 or float64 over a few dozen elements.
@@ -48,7 +48,7 @@ def test_gather(opencl, cpu, outer, n, count, inner, index, x, out, narrow, seed
     random = np.random.default_rng(seed)
     source = Strided(opencl, random.standard_normal((outer, n, inner)).astype(np.float32), float32, **x)
     dtype = int32 if narrow else int64
-    chosen = random.integers(-n, n, (outer, count, inner), HOST[dtype])
+    chosen = random.integers(-n, n, (outer, count, inner), STORAGE[dtype])
     indices = Strided(opencl, chosen, dtype, **index)
     result = Strided(opencl, np.zeros((outer, count, inner), np.float32), float32, **out)
     with kernels_for(opencl, cpu):
@@ -60,9 +60,9 @@ def test_gather(opencl, cpu, outer, n, count, inner, index, x, out, narrow, seed
 @cpu_and_gpu
 @pytest.mark.parametrize("dtype", ALL, ids=str)
 def test_gather_moves_every_dtype(opencl, cpu, dtype):
-    host = np.random.default_rng(1).integers(0, 2, (2, 5, 3 * dtype.itemsize), np.uint8).view(HOST[dtype])
+    host = np.random.default_rng(1).integers(0, 2, (2, 5, 3 * dtype.itemsize), np.uint8).view(STORAGE[dtype])
     picked = np.array([4, 0, -1, 2])
-    source, result = plain(opencl, host, dtype), plain(opencl, np.zeros((2, 4, 3), HOST[dtype]), dtype, 5)
+    source, result = plain(opencl, host, dtype), plain(opencl, np.zeros((2, 4, 3), STORAGE[dtype]), dtype, 5)
     indices = Strided(opencl, np.broadcast_to(picked[None, :, None], (2, 4, 3)), int64, (1, 0, 2), repeated=(0, 2))
     with kernels_for(opencl, cpu):
         opencl.gather(source.view, indices.view, result.view)
@@ -80,7 +80,7 @@ def test_scatter_add(opencl, cpu, outer, n, count, inner, index, updates, out, n
     given_updates = Strided(
         opencl, random.standard_normal((outer, count, inner)).astype(np.float32), float32, **updates
     )
-    indices = Strided(opencl, random.integers(-n, n, (outer, count, inner), HOST[dtype]), dtype, **index)
+    indices = Strided(opencl, random.integers(-n, n, (outer, count, inner), STORAGE[dtype]), dtype, **index)
     result = Strided(opencl, random.standard_normal((outer, n, inner)).astype(np.float32), float32, **out)
     with kernels_for(opencl, cpu):
         opencl.scatter_add(given_updates.view, indices.view, result.view)
@@ -109,13 +109,13 @@ def test_scatter_add_rounds_narrow_sums_once(opencl, cpu, dtype):
 def test_scatter_add_of_other_dtypes(opencl, cpu, dtype):
     needs(opencl, dtype)
     random = np.random.default_rng(7)
-    updates = random.integers(-9, 9, (2, 40, 3)).astype(HOST[dtype])
+    updates = random.integers(-9, 9, (2, 40, 3)).astype(STORAGE[dtype])
     picked = random.integers(0, 4, 40)
     indices = Strided(opencl, np.broadcast_to(picked[None, :, None], (2, 40, 3)), int64, (1, 0, 2), repeated=(0, 2))
-    out = plain(opencl, np.zeros((2, 4, 3), HOST[dtype]), dtype)
+    out = plain(opencl, np.zeros((2, 4, 3), STORAGE[dtype]), dtype)
     with kernels_for(opencl, cpu):
         opencl.scatter_add(plain(opencl, updates).view, indices.view, out.view)
-    expected = np.zeros((2, 4, 3), HOST[dtype])
+    expected = np.zeros((2, 4, 3), STORAGE[dtype])
     np.add.at(expected, (slice(None), picked), updates)
     np.testing.assert_array_equal(out.read(), expected)
 
@@ -125,7 +125,7 @@ def test_scatter_add_of_other_dtypes(opencl, cpu, dtype):
 @pytest.mark.parametrize("broadcast", [True, False])
 def test_an_index_out_of_range_touches_nothing_and_is_reported(opencl, cpu, bad, broadcast):
     dtype = int32 if -(2**31) <= bad < 2**31 else int64
-    order = np.array([0, bad, 2], HOST[dtype])
+    order = np.array([0, bad, 2], STORAGE[dtype])
     indices = Strided(
         opencl, np.broadcast_to(order[None, :, None], (1, 3, 5)), dtype, (0, 1, 2), repeated=(2,) * broadcast
     )
@@ -265,7 +265,7 @@ def test_cross_entropy(opencl, cpu, rows, columns, x, label, loss, gradient, smo
     classes = random.integers(0, columns, rows)
     classes[random.random(rows) < 0.2] = ignore
     kind = int32 if narrow else int64
-    labels = Strided(opencl, classes.astype(HOST[kind]), kind, **label)
+    labels = Strided(opencl, classes.astype(STORAGE[kind]), kind, **label)
     losses = Strided(opencl, store(np.ones(rows), dtypes[1]), dtypes[1], **loss)
     slopes = gradient and Strided(opencl, store(np.ones((rows, columns)), dtypes[2]), dtypes[2], **gradient)
     with kernels_for(opencl, cpu):

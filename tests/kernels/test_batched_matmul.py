@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netcl.backends.base import View
-from netcl.backends.opencl.codegen.storage import HOST
 from netcl.backends.opencl.ops.batched_matmul import Layout, blocks, sum_dtype
 from netcl.dtypes import (
     bfloat16,
@@ -29,6 +28,7 @@ from netcl.dtypes import (
     uint64,
 )
 from netcl.errors import DTypeError, ShapeError
+from netcl.host_dtypes import STORAGE
 from tests.kernels.strided import Strided, layouts, plain, store, widen
 
 INTEGERS = [int8, int16, int32, int64, uint8, uint16, uint32, uint64]
@@ -105,14 +105,14 @@ def test_transposes_are_strides(opencl, cpu, order, transposed, shape):
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_integers_wrap(opencl, cpu, dtype):
     random = np.random.default_rng(2)
-    limits = np.iinfo(HOST[dtype])
-    a = random.integers(limits.min, limits.max, (2, 19, 301), HOST[dtype], endpoint=True)
-    b = random.integers(limits.min, limits.max, (2, 301, 23), HOST[dtype], endpoint=True)
-    out = plain(opencl, np.zeros((2, 19, 23), HOST[dtype]))
+    limits = np.iinfo(STORAGE[dtype])
+    a = random.integers(limits.min, limits.max, (2, 19, 301), STORAGE[dtype], endpoint=True)
+    b = random.integers(limits.min, limits.max, (2, 301, 23), STORAGE[dtype], endpoint=True)
+    out = plain(opencl, np.zeros((2, 19, 23), STORAGE[dtype]))
     with kernels_for(opencl, cpu):
         opencl.batched_matmul(plain(opencl, a).view, plain(opencl, b).view, out.view)
     wide = np.uint64 if dtype.kind == "u" else np.int64
-    np.testing.assert_array_equal(out.read(), (a.astype(wide) @ b.astype(wide)).astype(HOST[dtype]))
+    np.testing.assert_array_equal(out.read(), (a.astype(wide) @ b.astype(wide)).astype(STORAGE[dtype]))
 
 
 def test_booleans_are_counted(opencl):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from netcl import dtypes
 from netcl.backends.base import Span
-from netcl.backends.opencl.codegen.storage import HOST
 from netcl.dtypes import bfloat16, bool_, float16, float32, float64, int8, int32, int64, uint8, uint64
 from netcl.errors import DTypeError, ShapeError
+from netcl.host_dtypes import STORAGE
 
 REAL = [dtype for dtype in dtypes.ALL if dtype.kind != "c"]
 INTEGERS = [dtype for dtype in REAL if dtype.kind in "iu"]
@@ -38,7 +38,7 @@ class Guarded:
         self.opencl, self.dtype = opencl, dtype
         self.start, self.stop = offset, offset + host.size
         self.buffer = opencl.alloc(self.stop + MARGIN, dtype)
-        whole = np.full(self.buffer.size * dtype.itemsize, CANARY, np.uint8).view(HOST[dtype])
+        whole = np.full(self.buffer.size * dtype.itemsize, CANARY, np.uint8).view(STORAGE[dtype])
         whole[self.start : self.stop] = host
         opencl.upload(whole, Span(self.buffer, 0, whole.size))
         self.span = Span(self.buffer, offset, host.size)
@@ -66,7 +66,7 @@ def from_storage(host, dtype):
 
 
 def to_storage(x, dtype):
-    return to_bfloat16(x) if dtype is bfloat16 else x.astype(HOST[dtype])
+    return to_bfloat16(x) if dtype is bfloat16 else x.astype(STORAGE[dtype])
 
 
 def positive(rng, n, dtype):
@@ -154,15 +154,15 @@ def test_factor_on_the_device(opencl, dtype):
 def test_axpy_of_one_onto_zero_copies_exactly(opencl, dtype):
     needs(opencl, dtype)
     if dtype.kind in "iu":
-        limits = np.iinfo(HOST[dtype])
-        host = np.array([limits.min, limits.max, 0, 1, limits.max - 1] * 7, HOST[dtype])
+        limits = np.iinfo(STORAGE[dtype])
+        host = np.array([limits.min, limits.max, 0, 1, limits.max - 1] * 7, STORAGE[dtype])
     elif dtype is bool_:
         host = np.array([True, False, True] * 11)
     elif dtype is bfloat16:
         host = np.array([0x0001, 0x7F7F, 0xFF80, 0x3F81, 0x8001] * 7, np.uint16)
     else:
-        limits = np.finfo(HOST[dtype])
-        host = np.array([limits.max, limits.min, limits.tiny, np.inf, -np.inf, 1 + limits.eps] * 7, HOST[dtype])
+        limits = np.finfo(STORAGE[dtype])
+        host = np.array([limits.max, limits.min, limits.tiny, np.inf, -np.inf, 1 + limits.eps] * 7, STORAGE[dtype])
     x, y = Guarded(opencl, host, dtype, 1), Guarded(opencl, np.empty_like(host), dtype, 2)
     opencl.fill(y.span, 0)
     opencl.axpy(1, x.span, y.span)
@@ -179,7 +179,7 @@ def test_integer_arithmetic_is_exact_beyond_float64(opencl):
 @pytest.mark.parametrize("value", [1.0, -0.0, math.inf, -math.inf, 0.1, 1e-45, 65519.9, 65520.0, 3.4e38, 1e300, -1e300])
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_fill_rounds_to_nearest_even(opencl, dtype, value):
-    target = Guarded(opencl, np.zeros(11, HOST[dtype]), dtype, 1)
+    target = Guarded(opencl, np.zeros(11, STORAGE[dtype]), dtype, 1)
     opencl.fill(target.span, value)
     with np.errstate(over="ignore"):
         if dtype is bfloat16:
@@ -187,17 +187,17 @@ def test_fill_rounds_to_nearest_even(opencl, dtype, value):
             expected = to_bfloat16(single) if np.isfinite(single).all() else (single.view(np.uint32) >> 16)
             expected = expected.astype(np.uint16)
         else:
-            expected = np.full(11, value, HOST[dtype])
+            expected = np.full(11, value, STORAGE[dtype])
     np.testing.assert_array_equal(target.read().view(np.uint8), expected.view(np.uint8))
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_nan_survives_every_call(opencl, dtype):
     needs(opencl, dtype)
-    x = Guarded(opencl, np.zeros(17, HOST[dtype]), dtype, 0)
+    x = Guarded(opencl, np.zeros(17, STORAGE[dtype]), dtype, 0)
     opencl.fill(x.span, math.nan)
     opencl.scale(0, x.span)
-    y = Guarded(opencl, np.zeros(17, HOST[dtype]), dtype, 0)
+    y = Guarded(opencl, np.zeros(17, STORAGE[dtype]), dtype, 0)
     opencl.axpy(0, x.span, y.span)
     assert np.isnan(from_storage(y.read(), dtype)).all()
     opencl.fill(y.span, 0)
@@ -230,7 +230,7 @@ def test_float16_stores_round_to_nearest_even(opencl, values):
     ("dtype", "value"), [(int8, 128), (uint8, -1), (int32, 0.5), (int32, math.nan), (int64, 2**63)]
 )
 def test_numbers_that_an_integer_dtype_cannot_hold_are_refused(opencl, dtype, value):
-    target = Guarded(opencl, np.full(9, 3, HOST[dtype]), dtype, 0)
+    target = Guarded(opencl, np.full(9, 3, STORAGE[dtype]), dtype, 0)
     launches = opencl.launches
     for call in (
         lambda: opencl.fill(target.span, value),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
-from netcl.backends.opencl.codegen.update_rule import operands_first, with_reciprocals
+from netcl.backends.opencl.codegen.update_rule import with_reciprocals
 from netcl.backends.opencl.ops.update import KEPT_LAUNCHES
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
 from tests.kernels.steps import EPS, Block, Model, Values, adam_oracle, adam_rule, check, hyper
@@ -282,7 +282,7 @@ def test_kernels_and_seam_lay_a_block_out_alike(enumeration, names):
 
 
 def divisions(rule):
-    return [node for node in operands_first(rule.outputs) if node.op == "divide"]
+    return [node for node in rule.nodes() if node.op == "divide"]
 
 
 def test_a_rule_divides_by_a_hyper_parameter_once_for_a_chunk():

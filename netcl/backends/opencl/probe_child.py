@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from netcl import expression as ex
-from netcl.array import contiguous_strides
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, Backend, Span, StepBlock, View
-from netcl.backends.opencl.codegen.storage import HOST
 from netcl.backends.opencl.device.defects import Defect, Defects, dtype_class
 from netcl.backends.opencl.device.probe_cases import MARK, PATIENCE, Case
-from netcl.dtypes import BY_NAME, DType, bfloat16, float32, int64, uint16
+from netcl.dtypes import BY_NAME, DType, float32, int64, uint16
 from netcl.errors import DTypeError
+from netcl.host_dtypes import stored_as, values_of
+from netcl.strides import contiguous_strides
 
 N = 1003
 """Elements of flat operands: whole vectors of every width, and a tail."""
@@ -41,12 +41,9 @@ Trial = Callable[[Backend, DType], list[Array]]
 
 
 def span(backend: Backend, values: Array, dtype: DType) -> Span:
-    """``values`` on a backend; whole numbers of at most 8 bits, which every dtype holds, need no rounding."""
+    """``values`` on a backend: whole numbers of at most 8 bits, which every dtype holds."""
     flat = np.ravel(values)
-    if dtype is bfloat16:
-        host = (flat.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    else:
-        host = flat.astype(HOST[dtype])
+    host = stored_as(flat, dtype)
     made = Span(backend.alloc(host.size, dtype), 0, host.size)
     backend.upload(host, made)
     return made
@@ -61,7 +58,7 @@ def read(backend: Backend, x: Span | View) -> Array:
     """What the elements are now. **Blocks**."""
     size = x.size if isinstance(x, Span) else math.prod(x.shape)
     host: Array = np.asarray(backend.download(Span(x.buffer, 0, size)))
-    return (host.astype(np.uint32) << 16).view(np.float32) if x.dtype is bfloat16 else host
+    return values_of(host, x.dtype)
 
 
 def counting(*shape: int, cycle: int = 7) -> Array:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from netcl.array import contiguous_strides
 from netcl.backends.base import HostArray, Scalar, Span, View
 from netcl.backends.reference.namespace import Namespace, NumpyNamespace
 from netcl.backends.reference.program import BLOCK, Program, blocks
 from netcl.dtypes import DType
 from netcl.errors import ShapeError
 from netcl.expression import Expression
+from netcl.strides import contiguous_strides
 
 
 class ReferenceBuffer:

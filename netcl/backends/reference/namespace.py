@@ -14,11 +14,12 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from netcl.array import contiguous_strides
 from netcl.backends.reference.special import erf
 from netcl.dtypes import BY_NAME, DType, bfloat16, bool_, float16, float64, uint16, uint32, uint64
 from netcl.errors import DeviceMemoryError, DTypeError
+from netcl.host_dtypes import STORAGE, values_of
 from netcl.rounding import bfloat16_bits, odd_float32
+from netcl.strides import contiguous_strides
 
 Shape = tuple[int, ...]
 Function = Callable[..., Any]
@@ -154,19 +155,19 @@ class NumpyNamespace(Namespace):
     in_place = True
 
     def native(self, dtype: DType) -> Any:
-        return _numpy_dtype(dtype)
+        return STORAGE[dtype]
 
     def supports(self, dtype: DType) -> bool:
         return True
 
     def empty(self, n: int, dtype: DType) -> Any:
         try:
-            return np.empty(n, _numpy_dtype(dtype))
+            return np.empty(n, STORAGE[dtype])
         except (MemoryError, ValueError) as error:
             raise DeviceMemoryError(f"numpy cannot hold {n * dtype.itemsize} bytes: {error}; ask for less") from error
 
     def scalar(self, value: Any, dtype: DType) -> Any:
-        return _numpy_dtype(dtype).type(_python_number(value, dtype))
+        return STORAGE[dtype].type(_python_number(value, dtype))
 
     def from_host(self, host: Any, dtype: DType) -> Any:
         return np.asarray(host)
@@ -202,8 +203,8 @@ class NumpyNamespace(Namespace):
     def operator(self, op: str, dtype: DType, operand: DType) -> Function:
         if op == "cast":
             if operand.kind == "c" and dtype.kind != "c":
-                return lambda x, out: x.real.astype(_numpy_dtype(dtype))
-            return _cast_to(_numpy_dtype(dtype))
+                return lambda x, out: x.real.astype(STORAGE[dtype])
+            return _cast_to(STORAGE[dtype])
         if op in ("maximum", "minimum"):  # these two deprecate a positional output
             extremum = getattr(np, op)
             return lambda x, y, out: extremum(x, y, out=out)
@@ -281,11 +282,6 @@ def _python_number(value: Any, dtype: DType) -> Any:
 
 
 @cache
-def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    return np.dtype(np.uint16) if dtype is bfloat16 else np.dtype(dtype.name)
-
-
-@cache
 def _cast_to(dtype: np.dtype[Any]) -> Function:
     def cast(x: Any, out: Any) -> Any:
         if out is None:
@@ -302,7 +298,7 @@ def _copy(out: Any, value: Any) -> None:
 
 def _from_bfloat16(x: Any, out: Any) -> Any:
     if out is None:
-        return (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return values_of(x, bfloat16)
     np.left_shift(x, np.uint32(16), out=out.view(np.uint32), dtype=np.uint32)
     return out
 

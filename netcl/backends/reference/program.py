@@ -12,6 +12,7 @@ from netcl.backends.base import View
 from netcl.backends.reference.namespace import ROUNDING, Namespace, NumpyNamespace
 from netcl.dtypes import DType
 from netcl.expression import LEAVES, Expression, Node
+from netcl.strides import merge_axes
 
 BLOCK = 16384
 """Elements that are worked on at a time, so that operands and temporaries of a large expression stay in the cache."""
@@ -62,7 +63,7 @@ class Program:
     """
 
     def __init__(self, expression: Expression, namespace: Namespace, aliases: Sequence[int] | None = None) -> None:
-        order = _ordered(expression.outputs)
+        order = [node for node in expression.nodes() if node.op not in LEAVES]
         nodes = [*order, *expression.outputs]
         leaves = {id(leaf): leaf for node in nodes for leaf in (node, *node.args) if leaf.op in LEAVES}
         self.hyper = {str(leaf.value): leaf.dtype for leaf in leaves.values() if leaf.op == "hyper"}
@@ -212,43 +213,12 @@ def _direct(
     return direct
 
 
-def _ordered(outputs: Sequence[Node]) -> list[Node]:
-    """Every operator node once, operands first."""
-    order: list[Node] = []
-    seen: set[int] = set()
-    pending = [(node, False) for node in reversed(outputs)]
-    while pending:
-        node, ready = pending.pop()
-        if node.op in LEAVES or (id(node) in seen and not ready):
-            continue
-        if ready:
-            order.append(node)
-            continue
-        seen.add(id(node))
-        pending.append((node, True))
-        pending += [(arg, False) for arg in reversed(node.args)]
-    return order
-
-
-def collapse(views: Sequence[View]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """The views' common shape with adjacent axes merged where every view allows it, and the strides of each."""
-    shape = views[0].shape
-    axes: list[tuple[int, list[int]]] = []
-    for axis, extent in enumerate(shape):
-        strides = [view.strides[axis] for view in views]
-        if extent == 1:
-            continue
-        if axes and all(outer == inner * extent for outer, inner in zip(axes[-1][1], strides, strict=True)):
-            axes[-1] = (axes[-1][0] * extent, strides)
-        else:
-            axes.append((extent, strides))
-    axes = axes or [(1, [0] * len(views))]
-    return tuple(extent for extent, _ in axes), [tuple(s[i] for _, s in axes) for i in range(len(views))]
-
-
 def blocks(views: Sequence[View], size: int) -> Iterator[tuple[tuple[int, ...], list[tuple[int, tuple[int, ...]]]]]:
     """Cut views of one shape into pieces of about ``size`` elements: the shape, and each view's offset and strides."""
-    shape, strides = collapse(views)
+    shape, axes = merge_axes(views[0].shape, list(zip(*(view.strides for view in views), strict=True)))
+    if not shape:
+        shape, axes = (1,), ((0,) * len(views),)
+    strides = list(zip(*axes, strict=True))
     axis = 0
     while axis < len(shape) - 1 and math.prod(shape[axis + 1 :]) > size:
         axis += 1

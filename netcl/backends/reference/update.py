@@ -42,17 +42,7 @@ def _with_factor(rule: Expression, *, shifted: bool) -> Expression:
     scaled = Node("input", (), dtype, 1)
     for name in ("prescale", "gradient_factor")[not shifted :]:
         scaled = Node("multiply", (scaled, Node("hyper", (), dtype, name)), dtype)
-    made: dict[int, Node] = {}
-
-    def rewritten(node: Node) -> Node:
-        if node.op == "input" and node.value == 1:
-            return scaled
-        if id(node) not in made:
-            args = tuple(map(rewritten, node.args))
-            made[id(node)] = Node(node.op, args, node.dtype, node.value) if args else node
-        return made[id(node)]
-
-    return build(tuple(map(rewritten, rule.outputs)), rule.inputs, rule.scalars, rule.stored, name=rule.name)
+    return rule.rewrite(lambda node: scaled if node.op == "input" and node.value == 1 else node)
 
 
 @cache

@@ -19,6 +19,7 @@ from netcl.backends.base import CHUNK, HEADER, Span, StepBlock, UpdateSource, Vi
 from netcl.dtypes import DType
 from netcl.errors import DeviceMismatchError
 from netcl.expression import Expression, conversion
+from netcl.host_dtypes import STORAGE
 from netcl.optim.engine.checkpoint import Entry
 from netcl.optim.engine.group import ParameterGroup
 from netcl.optim.engine.master_weights import with_master_weights
@@ -377,9 +378,8 @@ class Partition:
         The division is folded into the coming step, its norm included. Whoever reads a gradient first finds the mean.
         """
         if workers != 1:
-            host_dtype = np.float64 if self.compute.itemsize == 8 else np.float32
             self._mean = Span(self.backend.alloc(1, self.compute), 0, 1)
-            self.backend.upload(np.array([1.0 / workers], host_dtype), self._mean)
+            self.backend.upload(np.array([1.0 / workers], STORAGE[self.compute]), self._mean)
         self.pending.settle()
         self._leave_others()
         self.pending.workers = workers
@@ -502,8 +502,7 @@ class Partition:
 
         Nothing is changed before that is called. Enqueues; does not block.
         """
-        host_dtype = np.float64 if self.compute.itemsize == 8 else np.float32
-        host = {name: np.zeros(self.arena.size, host_dtype) for name in self.state}
+        host = {name: np.zeros(self.arena.size, STORAGE[self.compute]) for name in self.state}
         for segment in self.arena.segments:
             for name, values in entries[id(segment.array)].fields.items():
                 host[name][segment.offset : segment.offset + segment.size] = values.reshape(-1)

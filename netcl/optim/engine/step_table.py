@@ -10,6 +10,7 @@ import numpy as np
 
 from netcl.backends.base import COUNT_BASE, COUNTERS, HEADER, ROW, Backend, Span, StepBlock
 from netcl.dtypes import DType, uint16
+from netcl.host_dtypes import STORAGE
 from netcl.optim.engine.group import ParameterGroup
 from netcl.optim.rule import Rule
 
@@ -67,7 +68,7 @@ class Rows:
         self._group_of = group_of
         self._chunks = chunks
         self.columns = columns
-        self._host_dtype = np.float64 if compute.itemsize == 8 else np.float32
+        self._host_dtype = STORAGE[compute]
         self._rows = [
             Row(number, {i for i, group in enumerate(group_of) if group == number}) for number in sorted(set(group_of))
         ]

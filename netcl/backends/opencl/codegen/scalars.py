@@ -9,9 +9,9 @@ import sys
 import numpy as np
 
 from netcl.backends.base import Scalar
-from netcl.backends.opencl.codegen.storage import HOST
 from netcl.dtypes import DType, bfloat16, float64
 from netcl.errors import DTypeError
+from netcl.host_dtypes import STORAGE
 from netcl.rounding import nearest
 
 WORDS = {1: ("uchar", np.uint8), 2: ("ushort", np.uint16), 4: ("uint", np.uint32), 8: ("ulong", np.uint64)}
@@ -55,7 +55,7 @@ def word(a: Scalar, dtype: DType) -> int:
         return int(value) & ((1 << 8 * dtype.itemsize) - 1)
     if dtype is bfloat16:
         return _bits(value, "f") >> 16
-    return _bits(value, HOST[dtype].char)
+    return _bits(value, STORAGE[dtype].char)
 
 
 def _bits(value: float, form: str) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from netcl import dtypes
 from netcl.dtypes import DType
+from netcl.host_dtypes import STORAGE
 
 TAG = MappingProxyType({dtype: dtype.name for dtype in dtypes.ALL} | {dtypes.bool_: "boolean"})
 """The name by which ``storage.clh`` knows a dtype: ``LOAD(float16, p, i)``."""
@@ -23,17 +23,11 @@ COMPUTED = MappingProxyType(
 )  # fmt: skip
 """The OpenCL C type that arithmetic on a dtype is done in."""
 
-HOST: MappingProxyType[DType, np.dtype[Any]] = MappingProxyType(
-    {dtype: np.dtype(dtype.name) for dtype in dtypes.ALL if dtype is not dtypes.bfloat16}
-    | {dtypes.bfloat16: np.dtype(np.uint16)}
-)
-"""The NumPy dtype of a host array of a dtype's elements."""
-
 VECTOR_BYTES = 32
 """The most that a vector in a kernel may have; PoCL 3.0 crashes with 64 on processors that its LLVM does not know."""
 
 SCALAR: MappingProxyType[DType, type[np.generic]] = MappingProxyType(
-    {dtype: HOST[dtype.compute].type for dtype in dtypes.ALL} | {dtypes.bool_: np.uint8}
+    {dtype: STORAGE[dtype.compute].type for dtype in dtypes.ALL} | {dtypes.bool_: np.uint8}
 )
 """The NumPy type of a kernel argument that holds one value in a dtype's arithmetic type."""
 

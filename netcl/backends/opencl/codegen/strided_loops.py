@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from netcl.strides import merge_axes
+
 Strides = tuple[tuple[int, ...], ...]
 """For each axis, the stride of every operand."""
 
@@ -59,16 +61,7 @@ class Axes:
         >>> Axes.of((2, 3, 4), [(12, 4, 1), (0, 0, 1)]).merged()
         Axes(shape=(6, 4), strides=((4, 0), (1, 1)))
         """
-        shape: list[int] = []
-        strides: list[tuple[int, ...]] = []
-        for extent, steps in zip(self.shape, self.strides, strict=True):
-            if shape and all(outer == extent * step for outer, step in zip(strides[-1], steps, strict=True)):
-                shape[-1] *= extent
-                strides[-1] = steps
-            else:
-                shape.append(extent)
-                strides.append(steps)
-        return Axes(tuple(shape), tuple(strides))
+        return Axes(*merge_axes(self.shape, self.strides))
 
     def widened(self) -> Axes:
         """The same axes with the longest one innermost if the innermost is too short to fill vectors."""

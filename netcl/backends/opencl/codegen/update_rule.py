@@ -8,7 +8,7 @@ from netcl.backends.base import COUNTERS, Span
 from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.writer import statements
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
-from netcl.expression import Expression, Node, build, constant
+from netcl.expression import Expression, Node, constant
 
 
 def check_rule(rule: Expression, fields: Sequence[Span], columns: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ def check_rule(rule: Expression, fields: Sequence[Span], columns: Sequence[str])
 
 def hyper_names(rule: Expression) -> list[str]:
     """The hyper-parameters that a rule reads, operands before what is made of them."""
-    return list(dict.fromkeys(str(node.value) for node in operands_first(rule.outputs) if node.op == "hyper"))
+    return list(dict.fromkeys(str(node.value) for node in rule.nodes() if node.op == "hyper"))
 
 
 def with_reciprocals(rule: Expression) -> Expression:
@@ -49,33 +49,17 @@ def with_reciprocals(rule: Expression) -> Expression:
     The reciprocal is computed once for a chunk. A division per element costs more than its share of memory traffic;
     the product differs from it by at most one more rounding.
     """
-    made: dict[int, Node] = {}
     uniform: set[int] = set()
-    for node in operands_first(rule.outputs):
-        args = tuple(made[id(arg)] for arg in node.args)
-        new = Node(node.op, args, node.dtype, node.value) if args else node
-        if node.op in ("hyper", "constant") or (args and all(id(arg) in uniform for arg in args)):
-            uniform.add(id(new))
-        elif node.op == "divide" and id(args[1]) in uniform and args[1].op != "constant":
-            reciprocal = Node("divide", (constant(1.0, node.dtype), args[1]), node.dtype)
-            new = Node("multiply", (args[0], reciprocal), node.dtype)
-        made[id(node)] = new
-    outputs = [made[id(output)] for output in rule.outputs]
-    return build(outputs, rule.inputs, rule.scalars, rule.stored, rule.name)
 
+    def multiplied(node: Node) -> Node:
+        if node.op in ("hyper", "constant") or (node.args and all(id(arg) in uniform for arg in node.args)):
+            uniform.add(id(node))
+        elif node.op == "divide" and id(node.args[1]) in uniform and node.args[1].op != "constant":
+            reciprocal = Node("divide", (constant(1.0, node.dtype), node.args[1]), node.dtype)
+            return Node("multiply", (node.args[0], reciprocal), node.dtype)
+        return node
 
-def operands_first(outputs: Sequence[Node]) -> list[Node]:
-    """Every node that the outputs are made of, each once and after its operands."""
-    ordered: dict[int, Node] = {}
-    pending = list(reversed(outputs))
-    while pending:
-        node = pending[-1]
-        missing = [arg for arg in node.args if id(arg) not in ordered]
-        if missing and id(node) not in ordered:
-            pending.extend(reversed(missing))
-        else:
-            ordered.setdefault(id(node), pending.pop())
-    return list(ordered.values())
+    return rule.rewrite(multiplied)
 
 
 def rule_text(rule: Expression, columns: Sequence[str], width: int) -> str:

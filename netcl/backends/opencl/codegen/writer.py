@@ -66,6 +66,8 @@ def statements(expression: Expression, names: Names, width: int, prefix: str = "
     for dtype in (*expression.inputs, *expression.scalars, *expression.stored):
         c_type(dtype)
     writer = Writer(names, width, prefix)
+    for node in expression.nodes():
+        writer.write(node)
     outputs = [writer.result(node) for node in expression.outputs]
     return writer.lines, outputs
 
@@ -82,17 +84,10 @@ def value_dtypes(expression: Expression) -> tuple[DType, ...]:
     ['int64', 'float32']
     """
     found = dict.fromkeys((*expression.inputs, *expression.scalars, *expression.stored))
-    seen: set[int] = set()
-    pending = list(expression.outputs)
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
+    for node in expression.nodes():
         found[node.dtype] = None
         if node.op == "cast" and node.dtype is uint32 and node.args[0].dtype.kind == "f":
             found[int64] = None  # by way of which the cast goes
-        pending.extend(node.args)
     return tuple(found)
 
 
@@ -159,27 +154,14 @@ class Writer:
 
     def result(self, node: Node) -> str:
         """The value of an output: bools as 0 or 1."""
-        name = self.node(node)
+        name = self._values[id(node)]
         return self.cast(name, bool_, uint8) if node.dtype is bool_ else name
 
-    def node(self, node: Node) -> str:
-        known = self._values.get(id(node))
-        if known is not None:
-            return known
-        # Depth first without recursion: a long sum must not meet Python's limit.
-        pending = [node]
-        while pending:
-            top = pending[-1]
-            missing = [arg for arg in top.args if id(arg) not in self._values]
-            if missing:
-                pending.extend(reversed(missing))
-                continue
-            pending.pop()
-            if id(top) not in self._values:
-                self._values[id(top)] = self.write(top)
-        return self._values[id(node)]
+    def write(self, node: Node) -> None:
+        """The statement of a node whose operands are written."""
+        self._values[id(node)] = self._value_of(node)
 
-    def write(self, node: Node) -> str:
+    def _value_of(self, node: Node) -> str:
         c_type(node.dtype)
         if node.op in LEAVES:
             return self.leaf(node)

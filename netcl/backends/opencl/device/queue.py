@@ -9,7 +9,7 @@ import numpy as np
 import pyopencl as cl
 
 from netcl.backends.base import Device, HostArray, Span, View
-from netcl.backends.opencl.codegen.storage import HOST, lanes
+from netcl.backends.opencl.codegen.storage import lanes
 from netcl.backends.opencl.device import forking, program, tuning_table
 from netcl.backends.opencl.device.defects import Defects
 from netcl.backends.opencl.device.memory import CLBuffer, Pool, Staging
@@ -17,6 +17,7 @@ from netcl.backends.opencl.device.program import Defines
 from netcl.backends.opencl.device.tuning_table import Knobs, Target
 from netcl.dtypes import DType, float64, int32
 from netcl.errors import DeviceMismatchError, DTypeError, ShapeError
+from netcl.host_dtypes import STORAGE
 
 FAULTS = {
     1: "gather: an index is out of range for the axis it selects from",
@@ -193,7 +194,7 @@ class Core:
 
         Does not wait for the device, unless 256 MB of such copies wait for it.
         """
-        expected = HOST[out.dtype]
+        expected = STORAGE[out.dtype]
         array = np.asarray(host)
         if array.size != out.size or array.dtype != expected:
             raise ShapeError(
@@ -215,7 +216,7 @@ class Core:
         IndexError
             If an earlier kernel met an index out of range.
         """
-        dtype = HOST[x.dtype]
+        dtype = STORAGE[x.dtype]
         mem, start = memory(x), x.offset * dtype.itemsize
         if x.size == 0:
             self.report_errors_from_device()
@@ -242,7 +243,7 @@ class Core:
 
     def map_host(self, x: Span) -> HostMemory:
         """Hand ``x`` to the host. See :class:`~netcl.backends.base.HostOperations`. Does not block."""
-        dtype = HOST[x.dtype]
+        dtype = STORAGE[x.dtype]
         start = x.offset * dtype.itemsize
         mem = memory(x)
         with self.lock:

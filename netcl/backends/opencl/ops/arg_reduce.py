@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyopencl as cl
 
-from netcl.array import contiguous_strides
 from netcl.backends.base import View
 from netcl.backends.opencl.codegen import operands
 from netcl.backends.opencl.codegen.operands import WORD
@@ -18,6 +17,7 @@ from netcl.backends.opencl.device.queue import Core, memory
 from netcl.backends.opencl.ops.map import PLANS
 from netcl.dtypes import int64
 from netcl.errors import DTypeError, ShapeError
+from netcl.strides import contiguous_strides
 
 
 class Scan(NamedTuple):

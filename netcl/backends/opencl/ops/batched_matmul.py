@@ -70,7 +70,7 @@ class Layout:
         return -(-self.m // TILE_M), -(-self.n // (2 * lanes))
 
     def cycles(self, lanes: int) -> int:
-        """Rough cost in ``batched_matmul.cl``: 6 per element of k and tile, and 12 to store a tile by rows, else 150."""
+        """Rough cost in ``batched_matmul.cl``: 6 per element of k and tile, 12 to store a tile by rows, else 150."""
         along_m, along_n = self.tiles(lanes)
         return self.batch * along_m * along_n * (TILE_M * self.k + (12 if self.out[3] == 1 else 150))
 

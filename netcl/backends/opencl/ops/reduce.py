@@ -11,12 +11,11 @@ import numpy as np
 import pyopencl as cl
 
 from netcl import expression as ex
-from netcl.array import contiguous_strides
 from netcl.backends.base import Scalar, View
 from netcl.backends.opencl.codegen import operands
 from netcl.backends.opencl.codegen.literals import literal
 from netcl.backends.opencl.codegen.operands import WORD
-from netcl.backends.opencl.codegen.storage import HOST, TAG
+from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.strided_loops import Axes
 from netcl.backends.opencl.codegen.writer import Names, statements, value_dtypes
 from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes
@@ -25,6 +24,8 @@ from netcl.backends.opencl.ops.map import OUTER, PLANS, MapCalls
 from netcl.dtypes import DType, bool_
 from netcl.errors import ShapeError
 from netcl.expression import Expression
+from netcl.host_dtypes import STORAGE
+from netcl.strides import contiguous_strides
 
 COMBINE = {
     "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum", "any": "logical_or", "all": "logical_and",
@@ -380,5 +381,5 @@ def _identity(op: str, dtype: DType) -> bool | int | float:
         return op == "min"
     if dtype.kind == "f":
         return -math.inf if op == "max" else math.inf
-    limits = np.iinfo(HOST[dtype])
+    limits = np.iinfo(STORAGE[dtype])
     return int(limits.min if op == "max" else limits.max)
