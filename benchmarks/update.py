@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, StepBlock
+from netcl.backends.base import ADAM_COLUMNS, CHUNK, ROW, StepBlock
 from netcl.dtypes import DType, uint16
 from netcl.expression import sign
 from netcl.optim import Rule
@@ -31,18 +31,7 @@ def sign_descent(p: Any, g: Any, s: Any, h: Any) -> Any:
 
 def step_block(backend: Any, columns: tuple[str, ...], compute: DType) -> StepBlock:
     """A block of one row, before the first step."""
-    header = np.zeros(len(HEADER))
-    header[HEADER.index("multiplier")] = 1.0
-    first = {"step": 1.0, "count_low": 1.0}
-    first |= {f"bias_correction{i}": -math.expm1(math.log(beta)) for i, beta in enumerate(BETAS, 1)}
-    counters = np.array([first.get(name, 0.0) for name in COUNTERS])  # asv measures commits with other counters too
-    return StepBlock(
-        header=spread(backend, header, compute),
-        columns=columns,
-        hyper=spread(backend, np.array([HYPER[name] for name in columns]), compute),
-        counters=(spread(backend, counters, compute), spread(backend, np.zeros(len(COUNTERS)), compute)),
-        rows=1,
-    )
+    return StepBlock.allocate(lambda numbers: spread(backend, np.array(numbers), compute), columns, [HYPER])
 
 
 @lru_cache(maxsize=1)

@@ -41,7 +41,7 @@ class Run:
 
     def within(self, arena: Span) -> Span:
         """The same elements of a buffer with the arena's layout."""
-        return Span(arena.buffer, arena.offset + self.offset, self.parameters.size)
+        return arena.part(self.offset, self.parameters.size)
 
 
 class Arena:

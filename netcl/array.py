@@ -7,13 +7,12 @@ Array holds the Storage and never its buffer.
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any, Protocol, Self
 
 from netcl.backends.base import Backend, Buffer, Device, Span, View
 from netcl.dtypes import DType
 from netcl.errors import ArgumentError, DeviceMismatchError, DTypeError, ShapeError
-from netcl.expression import Expression, trace
+from netcl.expression import conversion
 from netcl.strides import contiguous_strides, is_contiguous
 from netcl.validation import shown
 
@@ -81,9 +80,8 @@ class Storage:
 
     def move(self, buffer: Buffer, offset: int) -> None:
         """Copy the contents to ``buffer`` at ``offset`` and live there from now on. Enqueues; does not block."""
-        source = View(self.buffer, self.offset, (self.size,), (1,))
-        target = View(buffer, offset, (self.size,), (1,))
-        self.backend.map(_identity(self.dtype), (source,), (target,))
+        target = Span(buffer, offset, self.size)
+        self.backend.map(conversion(self.dtype, self.dtype), (self.span().view(),), (target.view(),))
         self.buffer, self.offset = buffer, offset
         relocations.count += 1
 
@@ -162,11 +160,6 @@ class GradientWatcher(Protocol):
     def walk_done(self) -> None:
         """The walk is over. Called once, if it reached any array that names this watcher."""
         ...
-
-
-@cache
-def _identity(dtype: DType) -> Expression:
-    return trace(lambda x: x, (dtype,), stored=(dtype,))
 
 
 class Array:

@@ -10,7 +10,7 @@ import pytest
 
 from netcl import dtypes
 from netcl import expression as ex
-from netcl.backends.base import ADAM_COLUMNS, COUNTERS, HEADER, Span, StepBlock, View
+from netcl.backends.base import ADAM_COLUMNS, COUNTERS, Span, StepBlock, View
 from netcl.backends.reference import ReferenceBackend
 from netcl.backends.reference.namespace import Namespace, TorchNamespace
 from netcl.backends.reference.program import BLOCK, Program
@@ -30,11 +30,9 @@ def put(backend, values, dtype=float32):
 
 
 def step_block(backend, step=3):
-    rows = [1, 1, LR, BETA1, 1 - BETA1, BETA2, 1 - BETA2, EPS, 0, DECAY, math.log(BETA1), math.log(BETA2), 0]
-    counter = [step, -math.expm1(step * math.log(BETA1)), -math.expm1(step * math.log(BETA2)), step, 0, 0]
-    header = put(backend, [1.0] + [0.0] * (len(HEADER) - 1))
-    counters = (put(backend, counter), put(backend, counter))
-    return StepBlock(header, ADAM_COLUMNS, put(backend, rows), counters, 1)
+    numbers = [1, 1, LR, BETA1, 1 - BETA1, BETA2, 1 - BETA2, EPS, 0, DECAY, math.log(BETA1), math.log(BETA2), 0]
+    row = dict(zip(ADAM_COLUMNS, numbers, strict=True))
+    return StepBlock.allocate(lambda numbers: put(backend, numbers), ADAM_COLUMNS, [row], steps=[step])
 
 
 def plain_adamw(p, g, m, v, block):

@@ -247,16 +247,17 @@ class GradScaler:
         if new_scale is not None:
             self._values[0] = new_scale
             if self._backend is not None and self._state is not None:
-                self._backend.fill(_one(self._state, 0), new_scale)
+                self._backend.fill(self._state.element(0), new_scale)
             self._forget()
             return
         flags = [flag for found in (*self._stepped.values(), *self._unscaled.values()) for flag in found]
         if not flags or self._backend is None or self._state is None:
             raise NetclError("update() found no step since the last call; call scaler.step(optimizer) first")
         found = flags[0] if len(flags) == 1 else self._combined(flags)
-        views = [_view(_one(self._state, _FIELDS.index(name))) for name in ("scale", "growth_tracker", "steps_skipped")]
+        names = ("scale", "growth_tracker", "steps_skipped")
+        views = [self._state.element(_FIELDS.index(name)).view() for name in names]
         numbers = (self.growth_factor, self.backoff_factor, float(self.growth_interval), self.min_scale)
-        self._backend.map(_updated(found.dtype), (*views, _view(found)), views, numbers)
+        self._backend.map(_updated(found.dtype), (*views, found.view()), views, numbers)
         self._forget()
 
     def get_scale(self) -> float:
@@ -367,14 +368,14 @@ class GradScaler:
     def _loss_scale(self) -> Span:
         if self._state is None:
             raise NetclError("no loss has been scaled yet; call tape.backward(scaler.scale(loss)) first")
-        return Span(self._state.buffer, self._state.offset, 2)
+        return self._state.part(0, 2)
 
     def _already_unscaled(self, flags: Sequence[Span]) -> Span:
         """A loss scale of 1, with what ``unscale_`` found."""
         assert self._backend is not None
         pair = Span(self._backend.alloc(2, float32), 0, 2)
-        self._backend.fill(_one(pair, 0), 1)
-        self._combine(flags, _one(pair, 1))
+        self._backend.fill(pair.element(0), 1)
+        self._combine(flags, pair.element(1))
         return pair
 
     def _combined(self, flags: Sequence[Span]) -> Span:
@@ -387,7 +388,7 @@ class GradScaler:
         assert self._backend is not None
         self._backend.fill(out, 0)
         for flag in flags:
-            self._backend.map(_larger(flag.dtype), (_view(out), _view(flag)), (_view(out),))
+            self._backend.map(_larger(flag.dtype), (out.view(), flag.view()), (out.view(),))
 
     def _read(self) -> np.ndarray[Any, Any]:
         if self._backend is None or self._state is None:
@@ -423,14 +424,6 @@ def _check_optimizer(call: str, optimizer: Any) -> None:
     methods = ("step", "scaled_step", "unscale_gradients")
     if isinstance(optimizer, type) or not all(callable(getattr(optimizer, name, None)) for name in methods):
         raise ArgumentError(f"{call} takes an optimizer of netcl.optim, got {validation.shown(optimizer)}")
-
-
-def _one(span: Span, index: int) -> Span:
-    return Span(span.buffer, span.offset + index, 1)
-
-
-def _view(span: Span) -> View:
-    return View(span.buffer, span.offset, (), ())
 
 
 @cache

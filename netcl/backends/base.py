@@ -10,7 +10,8 @@ This file imports neither NumPy nor pyopencl.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -78,6 +79,18 @@ class Span(NamedTuple):
     def dtype(self) -> DType:
         return self.buffer.dtype
 
+    def view(self) -> View:
+        """The same elements as a one-dimensional array."""
+        return View(self.buffer, self.offset, (self.size,), (1,))
+
+    def part(self, start: int, size: int) -> Span:
+        """``size`` of these elements, from element ``start`` on."""
+        return Span(self.buffer, self.offset + start, size)
+
+    def element(self, index: int) -> Span:
+        """One of these elements."""
+        return Span(self.buffer, self.offset + index, 1)
+
 
 class View(NamedTuple):
     """A strided array in a buffer; offset and strides count elements. Stride 0 broadcasts, strides may be negative."""
@@ -121,6 +134,52 @@ class StepBlock:
     rows: int = 0
     slot: int = 0
     bound: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def allocate(
+        cls,
+        put: Callable[[list[float]], Span],
+        columns: tuple[str, ...] = ROW,
+        rows: Sequence[Mapping[str, float]] = (),
+        *,
+        steps: Sequence[int] = (),
+        header: Mapping[str, float] | None = None,
+    ) -> StepBlock:
+        """A block for the step that comes next.
+
+        Parameters
+        ----------
+        put : callable
+            ``put(numbers)`` brings a list of numbers to the device, in the block's dtype. Called for the header and, if
+            there are rows, for the hyper-parameters, the counters of the coming step and the other slot, in this order.
+        columns : tuple of str
+        rows : sequence of mapping
+            Hyper-parameters by column; what a row does not say is 0.
+        steps : sequence of int
+            The number of the coming step of each row; by default 1. Bias corrections are those of the row's
+            ``log_beta1`` and ``log_beta2``, and 0 where it has none.
+        header : mapping, optional
+            What differs from a neutral header: multiplier 1, all else 0.
+        """
+        made = cls(put([{"multiplier": 1.0, **(header or {})}.get(name, 0.0) for name in HEADER]), columns)
+        if rows:
+            made.hyper = put([float(row.get(name, 0.0)) for row in rows for name in columns])
+            counters = [counter_row(step, row) for step, row in zip(steps or [1] * len(rows), rows, strict=True)]
+            now = put([value for counter in counters for value in counter])
+            made.counters, made.rows = (now, put([0.0] * now.size)), len(rows)
+        return made
+
+
+def header_entry(header: Span, name: str) -> Span:
+    """One value of :data:`HEADER`, of the header of a block."""
+    return header.element(HEADER.index(name))
+
+
+def counter_row(step: int, hyper: Mapping[str, float]) -> list[float]:
+    """The :data:`COUNTERS` of a row whose coming step is number ``step``."""
+    logs = [hyper.get(f"log_beta{i}") for i in (1, 2)]
+    corrections = [0.0 if log is None else -math.expm1(step * log) for log in logs]
+    return [step, *corrections, step % COUNT_BASE, step // COUNT_BASE % COUNT_BASE, step // COUNT_BASE**2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class Bucket:
     @property
     def span(self) -> Span:
         whole = self.layout.gradients
-        return Span(whole.buffer, whole.offset + self.start, self.size)
+        return whole.part(self.start, self.size)
 
 
 def cut(layouts: Sequence[Layout], nbytes: int, ranks: int, owned: Sequence[tuple[int, int]] | None) -> list[Bucket]:

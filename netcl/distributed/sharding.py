@@ -9,7 +9,7 @@ from functools import cache
 from typing import overload
 
 from netcl.array import Array, Storage
-from netcl.backends.base import CHUNK, Span, View
+from netcl.backends.base import CHUNK, View
 from netcl.distributed.buckets import BUCKET_BYTES, even_shares
 from netcl.distributed.channel import Channel
 from netcl.distributed.parallel import broadcast_parameters, check_transfer, chunked, flat_layout, listed_parameters
@@ -72,14 +72,14 @@ class _Flat:
             )
         view, gradients = self.view, self._gradients
         home = view.grad_home.claim() if view.grad_home is not None else view.empty_like()
-        mean = View(gradients.buffer, gradients.offset + self._start, (self._size,), (1,))
+        mean = gradients.part(self._start, self._size).view()
         factor = 1.0 / self._channel.size
         home.backend.map(_times(view.dtype), (mean,), (home.view(),), (factor,))
         home.storage.version += 1
         finite = self._channel.exchange(self.synchronizer.finite, "the reduction of gradients")
         if not all(finite) and finite[self._channel.rank]:
             # Seen by every rank, it makes all of them skip a step that one has to skip.
-            home.backend.fill(Span(home.storage.buffer, home.storage.offset + home.offset, 1), math.nan)
+            home.backend.fill(home.span().element(0), math.nan)
         view.gradient = home
 
     def gather(self) -> None:

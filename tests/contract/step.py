@@ -8,7 +8,7 @@ import numpy as np
 from operands import Operand
 
 from netcl import dtypes
-from netcl.backends.base import ADAM_COLUMNS, COUNT_BASE, COUNTERS, HEADER, StepBlock
+from netcl.backends.base import ADAM_COLUMNS, COUNTERS, HEADER, StepBlock, counter_row
 
 DEFAULTS = {
     "active": 1.0, "sign": 1.0, "lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "l2": 0.0, "decay": 0.0,
@@ -22,18 +22,18 @@ class Block:
     def __init__(self, backend, rows=(), header=None, columns=ADAM_COLUMNS, dtype=dtypes.float32):
         self.backend, self.columns, self.dtype = backend, columns, dtype
         self.initial_header = {**dict.fromkeys(HEADER, 0.0), "multiplier": 0.5, "norm": 3.0, **(header or {})}
-        self._header = Operand(backend, list(self.initial_header.values()), dtype)
         self.rows = [self._complete(row) for row in rows]
-        self._hyper = Operand(backend, self._table(self.rows, columns), dtype) if rows else None
-        counted = [self._counter(row) for row in self.rows]
-        self._counters = [Operand(backend, self._table(counted, COUNTERS), dtype) for _ in range(2)] if rows else None
-        self.step = StepBlock(
-            header=self._header.span,
-            columns=columns,
-            hyper=self._hyper.span if self._hyper else None,
-            counters=tuple(c.span for c in self._counters) if self._counters else None,
-            rows=len(self.rows),
-        )
+        made = []
+
+        def put(numbers):
+            made.append(Operand(backend, numbers, dtype))
+            return made[-1].span
+
+        steps = [row["step"] for row in self.rows]
+        self.step = StepBlock.allocate(put, columns, self.rows, steps=steps, header=self.initial_header)
+        self._header, self._hyper, *self._counters = made if rows else [*made, None]
+        if rows:
+            self.write_counters(1)
 
     @staticmethod
     def _complete(row):
@@ -42,13 +42,6 @@ class Block:
             row.setdefault(f"one_minus_{beta}", 1 - row[beta])
             row.setdefault(f"log_{beta}", math.log(row[beta]))
         return row
-
-    @staticmethod
-    def _counter(row):
-        corrections = {f"bias_correction{i}": -math.expm1(row["step"] * row[f"log_beta{i}"]) for i in (1, 2)}
-        above, low = divmod(row["step"], COUNT_BASE)
-        high, middle = divmod(above, COUNT_BASE)
-        return {"step": row["step"], **corrections, "count_low": low, "count_middle": middle, "count_high": high}
 
     @staticmethod
     def _table(rows, columns):
@@ -61,8 +54,7 @@ class Block:
         self.backend.upload(host, self._hyper.span)
 
     def write_counters(self, slot):
-        counted = [self._counter(row) for row in self.rows]
-        host = np.array(self._table(counted, COUNTERS), self.dtype.name)
+        host = np.array([counter_row(row["step"], row) for row in self.rows], self.dtype.name).reshape(-1)
         self.backend.upload(host, self.step.counters[slot])
 
     def header(self):

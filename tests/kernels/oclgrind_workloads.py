@@ -14,7 +14,7 @@ import numpy as np
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends import get_backend
-from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, Span, StepBlock, View
+from netcl.backends.base import ADAM_COLUMNS, CHUNK, Span, StepBlock, View
 from netcl.strides import contiguous_strides
 
 F32, F64 = dtypes.float32, dtypes.float64
@@ -55,14 +55,8 @@ def numbers(*shape, seed=0):
 
 def block(backend, rows, columns=ADAM_COLUMNS, dtype=F32):
     row = dict(zip(ADAM_COLUMNS, (1, 1, 0.1, 0.9, 0.1, 0.99, 0.01, 1e-8, 0.1, 0.1, -0.1, -0.01, 1), strict=True))
-    table = np.tile([row[name] for name in columns], (rows, 1))
-    table[1:2, 0] = 0.0
-    header = dict.fromkeys(HEADER, 0.0) | {"multiplier": 1.0}
-    counters = np.tile([1.0, 0.1, 0.01, 1.0, 0.0, 0.0], (rows, 1))
-    return StepBlock(
-        span(backend, list(header.values()), dtype), columns, span(backend, table, dtype),
-        (span(backend, counters, dtype), span(backend, np.zeros(rows * len(COUNTERS)), dtype)), rows,
-    )  # fmt: skip
+    table = [{**row, "active": number != 1} for number in range(rows)]
+    return StepBlock.allocate(lambda numbers: span(backend, numbers, dtype), columns, table)
 
 
 def fields(backend, n, count, dtype=F32):
@@ -110,7 +104,7 @@ def prepare_step(backend):
     for skip in (0.0, 1.0):
         records, loss_scale = span(backend, np.abs(numbers(2 * 5))), span(backend, [8.0, skip], offset=1)
         backend.prepare_step(block(backend, 70), records, max_norm=1.0, loss_scale=loss_scale)
-        backend.prepare_step(StepBlock(span(backend, np.zeros(len(HEADER)))), records, loss_scale=loss_scale)
+        backend.prepare_step(StepBlock.allocate(lambda numbers: span(backend, numbers)), records, loss_scale=loss_scale)
 
 
 @workload

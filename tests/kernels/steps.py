@@ -75,17 +75,14 @@ class Block:
         self.rows = [{**ADAM, **row} for row in rows]
         self.steps = steps or [1] * len(self.rows)
         values = {**dict.fromkeys(HEADER, 0.0), "multiplier": 1.0, **header}
-        self.header = Values(runtime, list(values.values()), dtype)
-        self.hyper = Values(runtime, [row[name] for row in self.rows for name in columns], dtype)
-        counted = [
-            value
-            for row, step in zip(self.rows, self.steps, strict=True)
-            for value in (step, *(-math.expm1(step * row[f"log_beta{i}"]) for i in (1, 2)), step, 0, 0)
-        ]
-        self.counters = [Values(runtime, counted, dtype), Values(runtime, np.full(len(counted), 3.0), dtype)]
-        self.step = StepBlock(
-            self.header.span, columns, self.hyper.span, (self.counters[0].span, self.counters[1].span), len(self.rows)
-        )
+        made = []
+
+        def put(numbers):
+            made.append(Values(runtime, numbers, dtype))
+            return made[-1].span
+
+        self.step = StepBlock.allocate(put, columns, self.rows, steps=self.steps, header=values)
+        self.header, self.hyper, *self.counters = made
 
     def read_header(self):
         return dict(zip(HEADER, self.header.values().tolist(), strict=True))

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netcl import expression as ex
-from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, Backend, Span, StepBlock, View
+from netcl.backends.base import ADAM_COLUMNS, CHUNK, HEADER, Backend, Span, StepBlock, View
 from netcl.backends.opencl.device.defects import Defect, Defects, dtype_class
 from netcl.backends.opencl.device.probe_cases import MARK, PATIENCE, Case
 from netcl.dtypes import BY_NAME, DType, float32, int64, uint16
@@ -165,12 +165,7 @@ def _norm_reduce(b: Backend, dtype: DType) -> list[Array]:
 
 
 def _block(b: Backend, dtype: DType) -> StepBlock:
-    header = span(b, np.array([float(name == "multiplier") for name in HEADER]), dtype)
-    hyper = np.array([HYPER.get(name, 0.0) for name in ADAM_COLUMNS])
-    first = {"step": 1.0, "count_low": 1.0, "bias_correction1": 0.1, "bias_correction2": 0.01}
-    counters = np.array([first.get(name, 0.0) for name in COUNTERS])
-    both = (span(b, counters, dtype), span(b, np.zeros(counters.size), dtype))
-    return StepBlock(header, ADAM_COLUMNS, span(b, hyper, dtype), both, 1)
+    return StepBlock.allocate(lambda numbers: span(b, np.array(numbers), dtype), ADAM_COLUMNS, [HYPER])
 
 
 def _prepare_step(b: Backend, dtype: DType) -> list[Array]:

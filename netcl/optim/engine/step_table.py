@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from netcl.backends.base import COUNT_BASE, COUNTERS, HEADER, ROW, Backend, Span, StepBlock
+from netcl.backends.base import COUNT_BASE, COUNTERS, ROW, Backend, Span, StepBlock, counter_row
 from netcl.dtypes import DType, uint16
 from netcl.host_dtypes import STORAGE
 from netcl.optim.engine.group import ParameterGroup
@@ -104,18 +104,12 @@ class Rows:
         self._table, self._versions = np.zeros(0), []
 
     def _new_block(self, rows: int, columns: tuple[str, ...] | None = None) -> StepBlock:
-        columns = self.columns if columns is None else columns
-
-        def span(values: np.ndarray[Any, Any]) -> Span:
-            made = Span(self._backend.alloc(values.size, self._compute), 0, values.size)
-            self._backend.upload(values.astype(self._host_dtype).reshape(-1), made)
+        def put(numbers: list[float]) -> Span:
+            made = Span(self._backend.alloc(len(numbers), self._compute), 0, len(numbers))
+            self._backend.upload(np.array(numbers, self._host_dtype), made)
             return made
 
-        header = np.zeros(len(HEADER))
-        header[HEADER.index("multiplier")] = 1.0
-        counters = _counters([0] * rows, self._host_dtype)
-        hyper = np.zeros((rows, len(columns)))
-        return StepBlock(span(header), columns, span(hyper), (span(counters), span(counters)), rows)
+        return StepBlock.allocate(put, self.columns if columns is None else columns, [{}] * rows)
 
     def _upload_map(self) -> None:
         row_of = np.zeros(len(self._chunks), np.uint16)
@@ -151,7 +145,7 @@ class Rows:
         block = self._new_block(rows, columns)
         block.slot = old.slot
         for source, target in zip(counters_of(old), counters_of(block), strict=True):
-            used = Span(target.buffer, 0, source.size)
+            used = target.part(0, source.size)
             self._backend.fill(used, 0)
             self._backend.axpy(1, source, used)
         return block
@@ -159,9 +153,9 @@ class Rows:
     def _copy_counters(self, source: int, target: int) -> None:
         width = len(COUNTERS)
         for slot in counters_of(self.block):
-            copy = Span(slot.buffer, target * width, width)
+            copy = slot.part(target * width, width)
             self._backend.fill(copy, 0)
-            self._backend.axpy(1, Span(slot.buffer, source * width, width), copy)
+            self._backend.axpy(1, slot.part(source * width, width), copy)
 
     def write(self, workers: int, *, prepared: bool) -> None:
         """Send the hyper-parameters to the device if any of them changed.
@@ -195,7 +189,7 @@ class Rows:
         if table.shape != known.shape or not np.array_equal(table[:, deciding], known[:, deciding]):
             self.renew = True
         assert self.block.hyper is not None
-        self._backend.upload(table.reshape(-1), Span(self.block.hyper.buffer, 0, table.size))
+        self._backend.upload(table.reshape(-1), self.block.hyper.part(0, table.size))
         self._table = table
 
     def steps(self) -> dict[int, int]:
@@ -235,11 +229,9 @@ _DIGITS = [COUNTERS.index(f"count_{digit}") for digit in ("low", "middle", "high
 
 def _counters(taken: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
     """Counter rows of parameters that have taken so many steps."""
-    counters = np.zeros((len(taken), len(COUNTERS)), dtype)
-    for row, step in zip(counters, taken, strict=True):
-        coming = step + 1
-        row[COUNTERS.index("step")] = np.uint64(coming).astype(dtype)  # rounds once, as it does on a device
-        row[_DIGITS] = coming % COUNT_BASE, coming // COUNT_BASE % COUNT_BASE, coming // COUNT_BASE**2
+    counters = np.array([counter_row(step + 1, {}) for step in taken], dtype)
+    # Rounds once, as it does on a device.
+    counters[:, COUNTERS.index("step")] = np.array([step + 1 for step in taken], np.uint64).astype(dtype)
     return counters
 
 

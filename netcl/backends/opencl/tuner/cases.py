@@ -6,7 +6,7 @@ A trial has operands of its own, so that several choices of knobs can be bound t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -131,19 +131,13 @@ def values(n: int, count: int) -> list[Array]:
     return [random.standard_normal(n, dtype=np.float32) for _ in range(count)]
 
 
-def _step_block(operands: Operands, columns: Sequence[str], rows: int) -> None:
-    """Header, hyper-parameters and counters; of three rows the second rests."""
-    table = np.tile([HYPER[name] for name in columns], (rows, 1))
-    table[1:2, columns.index("active")] = 0.0
-    operands.put("header", np.array([1.0] + [0.0] * (len(HEADER) - 1)))
-    operands.put("hyper", table)
-    steps = np.arange(1.0, rows + 1)
-    now = np.zeros((rows, len(COUNTERS)))
-    now[:, 0] = steps
-    for column, name in ((1, "log_beta1"), (2, "log_beta2")):
-        now[:, column] = -np.expm1(steps * HYPER[name])
-    operands.put("now", now)
-    operands.put("next", np.zeros((rows, len(COUNTERS))))
+def _step_block(operands: Operands, columns: tuple[str, ...], rows: int) -> None:
+    """Header, hyper-parameters and counters; of three rows the second is inactive."""
+    names = iter(("header", "hyper", "now", "next"))
+    table = [{**HYPER, "active": float(row != 1)} for row in range(rows)]
+    StepBlock.allocate(
+        lambda numbers: operands.put(next(names), np.array(numbers)), columns, table, steps=range(1, rows + 1)
+    )
 
 
 def _block(operands: Operands, columns: tuple[str, ...]) -> StepBlock:
