@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -13,15 +12,11 @@ from netcl.backends.base import ADAM_COLUMNS, CHUNK, ROW, StepBlock
 from netcl.dtypes import DType, uint16
 from netcl.expression import sign
 from netcl.optim import Rule
+from netcl.update_rules import adam_numbers
 
 from .common import BUFFERS, RUNTIMES, normal, require, spread, stored
 
-BETAS = (0.9, 0.999)
-HYPER = {
-    "active": 1.0, "sign": 1.0, "lr": 1e-3, "beta1": BETAS[0], "one_minus_beta1": 1.0 - BETAS[0], "beta2": BETAS[1],
-    "one_minus_beta2": 1.0 - BETAS[1], "eps": 1e-8, "l2": 0.0, "decay": 0.01, "log_beta1": math.log(BETAS[0]),
-    "log_beta2": math.log(BETAS[1]), "amsgrad": 0.0,
-}  # fmt: skip
+HYPER = {"active": 1.0, "sign": 1.0, **adam_numbers(1e-3, (0.9, 0.999), 1e-8, decay=0.01)}
 SIGN_COLUMNS = (*ROW, "lr")
 
 

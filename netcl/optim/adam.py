@@ -6,62 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netcl.backends import Selection
-from netcl.expression import Node, maximum, sqrt, where
 from netcl.optim import validation
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
+from netcl.update_rules import adam, adam_numbers, amsgrad
 
 
-def _moments(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, Node, Node]:
-    g = g + h.l2 * p
-    return g, h.beta1 * s.exp_avg + h.one_minus_beta1 * g, h.beta2 * s.exp_avg_sq + h.one_minus_beta2 * (g * g)
-
-
-def _step(p: Node, m: Node, v: Node, h: Any) -> Node:
-    update = (m / h.bias_correction1) / (sqrt(v / h.bias_correction2) + h.eps)
-    stepped: Node = p - h.lr * (update + h.decay * p)
-    return stepped
-
-
-def adam(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
-    """Adam; ``l2`` is the decay in the gradient, ``decay`` the decoupled one."""
-    _, m, v = _moments(p, g, s, h)
-    return _step(p, m, v, h), m, v
-
-
-def amsgrad(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
-    """Adam that divides by the largest second moment so far, in the groups that ask for it."""
-    _, m, v = _moments(p, g, s, h)
-    keeps = h.amsgrad != 0.0
-    largest = where(keeps, maximum(s.max_exp_avg_sq, v), s.max_exp_avg_sq)
-    return _step(p, m, where(keeps, largest, v), h), m, v, largest
-
-
-def _hyper(group: Mapping[str, Any], *, decoupled: bool) -> dict[str, float]:
-    beta1, beta2 = group["betas"]
-    decay = group["weight_decay"]
-    # 1 - beta is formed here, in double: in float32 it would be off by 5e-5 at beta = 0.999.
-    return {
-        "lr": group["lr"],
-        "beta1": beta1,
-        "one_minus_beta1": 1.0 - beta1,
-        "beta2": beta2,
-        "one_minus_beta2": 1.0 - beta2,
-        "eps": group["eps"],
-        "l2": 0.0 if decoupled else decay,
-        "decay": decay if decoupled else 0.0,
-        "log_beta1": validation.log(beta1),
-        "log_beta2": validation.log(beta2),
-        "amsgrad": float(group["amsgrad"]),
-    }
+def _hyper(group: Mapping[str, Any], **decay: float) -> dict[str, float]:
+    return adam_numbers(group["lr"], group["betas"], group["eps"], amsgrad=group["amsgrad"], **decay)
 
 
 def _hyper_adam(group: Mapping[str, Any]) -> dict[str, float]:
-    return _hyper(group, decoupled=False)
+    return _hyper(group, l2=group["weight_decay"])
 
 
 def _hyper_adamw(group: Mapping[str, Any]) -> dict[str, float]:
-    return _hyper(group, decoupled=True)
+    return _hyper(group, decay=group["weight_decay"])
 
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

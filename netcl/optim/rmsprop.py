@@ -6,51 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netcl.backends import Selection
-from netcl.expression import Node, maximum, sqrt, where
 from netcl.optim import validation
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
-
-
-def _update(p: Node, g: Node, s: Any, h: Any, *, centered: bool, momentum: bool) -> tuple[Node, ...]:
-    """The rule with the state that some group needs; a group that does not need it leaves it alone."""
-    g = g + h.weight_decay * p
-    square_avg = h.alpha * s.square_avg + h.one_minus_alpha * (g * g)
-    state = [square_avg]
-    variance = square_avg
-    if centered:
-        here = h.centered != 0.0
-        grad_avg = where(here, h.alpha * s.grad_avg + h.one_minus_alpha * g, s.grad_avg)
-        state.append(grad_avg)
-        # Rounding can leave the difference a little below zero, whose root would be NaN.
-        variance = where(here, maximum(square_avg - grad_avg * grad_avg, 0.0), square_avg)
-    step = g / (sqrt(variance) + h.eps)
-    if momentum:
-        gathers = h.momentum != 0.0
-        gathered = where(gathers, h.momentum * s.momentum_buffer + step, s.momentum_buffer)
-        state.append(gathered)
-        step = where(gathers, gathered, step)
-    return (p - h.lr * step, *state)
-
-
-def rmsprop(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
-    """RMSProp."""
-    return _update(p, g, s, h, centered=False, momentum=False)
-
-
-def rmsprop_centered(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
-    """RMSProp with the variance in place of the second moment."""
-    return _update(p, g, s, h, centered=True, momentum=False)
-
-
-def rmsprop_momentum(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
-    """RMSProp whose steps gather in a velocity."""
-    return _update(p, g, s, h, centered=False, momentum=True)
-
-
-def rmsprop_centered_momentum(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
-    """RMSProp with both."""
-    return _update(p, g, s, h, centered=True, momentum=True)
+from netcl.update_rules import rmsprop, rmsprop_centered, rmsprop_centered_momentum, rmsprop_momentum
 
 
 def _hyper(group: Mapping[str, Any]) -> dict[str, float]:

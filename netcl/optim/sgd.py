@@ -7,25 +7,10 @@ from typing import Any
 
 from netcl.backends import Selection
 from netcl.errors import HyperParameterError
-from netcl.expression import Node, where
 from netcl.optim import validation
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
-
-
-def sgd(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
-    """A step along the gradient."""
-    return (p - h.lr * (g + h.weight_decay * p),)
-
-
-def sgd_with_momentum(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
-    """A step along the velocity, or along the gradient looked up ahead of it."""
-    g = g + h.weight_decay * p
-    # A group without momentum takes the plain step, and leaves the velocity that it has or is yet to gather alone.
-    gathers = h.momentum != 0.0
-    velocity = where(gathers, h.momentum * s.velocity + h.one_minus_dampening * g, s.velocity)
-    ahead = where(h.nesterov != 0.0, g + h.momentum * velocity, velocity)
-    return p - h.lr * where(gathers, ahead, g), velocity
+from netcl.update_rules import sgd, sgd_with_momentum
 
 
 def _hyper(group: Mapping[str, Any]) -> dict[str, float]:

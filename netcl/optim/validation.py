@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -118,8 +117,3 @@ def columns(hyper: Callable[[Mapping[str, Any]], Mapping[str, float]], group: Ma
     for name, value in made.items():
         text("a name that hyper() returns", name)
         validation.real(f"{name}, which the rule's hyper() returns,", value, finite=False, error=HyperParameterError)
-
-
-def log(beta: float) -> float:
-    """Natural logarithm of a decay rate, with log 0 = -inf."""
-    return math.log(beta) if beta > 0.0 else -math.inf

@@ -24,17 +24,14 @@ from netcl.dtypes import BY_NAME, DType, float32, int64, uint16
 from netcl.errors import DTypeError
 from netcl.host_dtypes import stored_as, values_of
 from netcl.strides import contiguous_strides
+from netcl.update_rules import adam_numbers
 
 N = 1003
 """Elements of flat operands: whole vectors of every width, and a tail."""
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12, "16-bit floats": 2e-2, "64-bit integers": 0.0, "small integers": 0.0}
 
-HYPER = {
-    "active": 1.0, "sign": 1.0, "lr": 0.01, "beta1": 0.9, "one_minus_beta1": 0.1, "beta2": 0.99,
-    "one_minus_beta2": 0.01, "eps": 1e-6, "l2": 0.0, "decay": 0.01, "log_beta1": math.log(0.9),
-    "log_beta2": math.log(0.99),
-}  # fmt: skip
+HYPER = {"active": 1.0, "sign": 1.0, **adam_numbers(0.01, (0.9, 0.99), 1e-6, decay=0.01)}
 
 Array = npt.NDArray[Any]
 Trial = Callable[[Backend, DType], list[Array]]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from netcl import update_rules
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNT_BASE, COUNTERS, HEADER, SHIFT, Scalar, Span, StepBlock, View
 from netcl.backends.reference.buffers import Core
 from netcl.backends.reference.program import Program
 from netcl.dtypes import DType
 from netcl.errors import ShapeError
-from netcl.expression import Expression, Node, build, sqrt, square, trace
-from netcl.expression import maximum as larger
+from netcl.expression import Expression, Node, build, trace
 from netcl.rounding import nearest
 
 UPDATE_BLOCK = 32768
@@ -46,31 +47,18 @@ def _with_factor(rule: Expression, *, shifted: bool) -> Expression:
 
 
 @cache
-def _adam(p: DType, g: DType, state: tuple[DType, ...], l2: bool, decay: bool, amsgrad: bool) -> Expression:
-    """Adam as a rule; without L2 penalty or decay the terms are left out, so that 0·inf makes no NaN.
-
-    Without ``amsgrad`` a largest second moment is neither used nor changed.
-    """
+def _adam(p: DType, g: DType, state: tuple[DType, ...], l2: bool, decay: bool, keeps_largest: bool) -> Expression:
+    """The rule that ``fused_adam`` runs; without L2 penalty or decay the terms are left out: 0·inf would be NaN."""
+    names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     inputs = (p, g, *state)
-    dtype = p.compute
-
-    def rule(p: Node, g: Node, m: Node, v: Node, v_max: Node | None = None) -> tuple[Node, ...]:
-        h = {name: Node("hyper", (), dtype, name) for name in (*ADAM_COLUMNS, *COUNTERS)}
-        if l2:
-            g = g + h["l2"] * p
-        m = h["beta1"] * m + h["one_minus_beta1"] * g
-        v = h["beta2"] * v + h["one_minus_beta2"] * square(g)
-        if v_max is not None and amsgrad:
-            v_max = larger(v_max, v)
-        corrected = (v if v_max is None or not amsgrad else v_max) / h["bias_correction2"]
-        update = (m / h["bias_correction1"]) / (sqrt(corrected) + h["eps"])
-        if decay:
-            update = update + h["decay"] * p
-        moved = (p - h["lr"] * update, m, v)
-        return moved if v_max is None else (*moved, v_max)
-
-    nodes = [Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs)]
-    return build(rule(*nodes), inputs, (), (p, *state), name="adam")
+    parameter, gradient, *fields = (Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs))
+    s = SimpleNamespace(**dict(zip(names, fields, strict=False)))
+    h = SimpleNamespace(**{name: Node("hyper", (), p.compute, name) for name in (*ADAM_COLUMNS, *COUNTERS)})
+    if len(state) == 2:
+        outputs = update_rules.adam(parameter, gradient, s, h, l2=l2, decay=decay)
+    else:
+        outputs = update_rules.amsgrad(parameter, gradient, s, h, l2=l2, decay=decay, keeps=keeps_largest)
+    return build(outputs, inputs, (), (p, *state), name="adam")
 
 
 class UpdateCalls(Core):

@@ -5,7 +5,6 @@ A trial has operands of its own, so that several choices of knobs can be bound t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +17,7 @@ from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNTERS, HEADER, ROW, Span
 from netcl.backends.reference import ReferenceBackend
 from netcl.dtypes import DType, float32, uint16
 from netcl.expression import Expression, Node, trace
+from netcl.update_rules import adam_numbers
 
 Array: TypeAlias = npt.NDArray[Any]
 Run: TypeAlias = Callable[[], None]
@@ -28,11 +28,7 @@ GUARD = 67
 PATTERN = 0xA5
 """Every byte of them."""
 
-HYPER = {
-    "active": 1.0, "sign": 1.0, "lr": 1e-3, "beta1": 0.9, "one_minus_beta1": 0.1, "beta2": 0.999,
-    "one_minus_beta2": 1e-3, "eps": 1e-8, "l2": 0.0, "decay": 0.01, "log_beta1": math.log(0.9),
-    "log_beta2": math.log(0.999), "amsgrad": 0.0,
-}  # fmt: skip
+HYPER = {"active": 1.0, "sign": 1.0, **adam_numbers(1e-3, (0.9, 0.999), 1e-8, decay=0.01)}
 
 MOMENTUM_COLUMNS = (*ROW, "lr", "beta1")
 
