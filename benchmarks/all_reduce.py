@@ -34,7 +34,7 @@ def of_netcl(n: int, device: str, bucket_bytes: int, transport: str | None) -> C
     opt = SGD([p], lr=0.1)
     channel = current_world().channel.another()
     synchronizer = synchronizer_of(opt.partitions, channel, {}, bucket_bytes, transport)
-    p.grad = p.grad_home
+    p.grad = p.grad_buffer.claim()
     backend.fill(p.grad.span(), 0.5)
 
     def call() -> None:

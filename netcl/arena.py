@@ -7,13 +7,14 @@ every update rule keeps zero. Gradients and optimizer state are laid out alike, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from sys import getrefcount
+from typing import Any
 
 from netcl import array
-from netcl.array import SETTLED, Array, Deferred, DeferredStorage
+from netcl.array import Array, PendingScale, Storage
 from netcl.backends.base import CHUNK, Backend, Buffer, Span
 from netcl.dtypes import DType
 from netcl.errors import ShapeError
@@ -95,7 +96,7 @@ class Arena:
 
     def gather(self) -> bool:
         """Bring every array that owns its storage into the arena's buffer; say whether anything had moved away."""
-        if self._generation == array.relocations.count:
+        if self._generation == array.storage_generation.count:
             return False
         movable = self._movable()
         for segment in movable:
@@ -105,7 +106,7 @@ class Arena:
                 storage.move(self._buffer, segment.offset)
         before = self.runs
         self.runs = self._find_runs(bool(movable))
-        self._generation = array.relocations.count
+        self._generation = array.storage_generation.count
         return before != self.runs
 
     def _movable(self) -> list[Segment]:
@@ -143,8 +144,8 @@ class Arena:
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
-    """The :class:`~netcl.array.GradientHome` of one array in a gradient arena."""
+class ArenaGradient:
+    """The :class:`~netcl.array.GradientBuffer` of one array: its piece of a gradient arena."""
 
     arena: GradientArena
     index: int
@@ -153,8 +154,16 @@ class Home:
     def array(self) -> Array:
         return self.arena.arrays[self.index]
 
+    @property
+    def owner(self) -> Any:
+        return self.arena.owner()
+
     def claim(self) -> Array:
         return self.arena.claim(self.index)
+
+
+def _nobody() -> None:
+    """The owner of gradients that no optimizer steps with."""
 
 
 class GradientArena:
@@ -163,7 +172,7 @@ class GradientArena:
     Whoever keeps a gradient keeps its Array, or has a view, which keeps its Storage. So how many refer to the two says
     exactly whether anybody does, at the cost of two look-ups; a record on a tape counts as well. Before a new gradient
     is written over one that is seen, the storage of that moves to memory of its own, which all its views follow, and
-    the home gets a new array. CPython alone counts references: somewhere else every gradient would be moved.
+    the piece gets a new array. CPython alone counts references: somewhere else every gradient would be moved.
 
     Parameters
     ----------
@@ -172,8 +181,10 @@ class GradientArena:
         The buffer.
     places : iterable of (class, shape, offset)
         Of each gradient; the offset counts elements of the span.
-    deferred : Deferred
-        What waits to be done to the gradients.
+    pending : PendingScale, optional
+        What the gradients are still to be multiplied by.
+    owner : callable
+        Returns what steps with these gradients, or None: a weak reference.
 
     Attributes
     ----------
@@ -186,37 +197,40 @@ class GradientArena:
         backend: Backend,
         span: Span,
         places: Iterable[tuple[type[Array], tuple[int, ...], int]],
-        deferred: Deferred = SETTLED,
+        pending: PendingScale | None = None,
+        owner: Callable[[], Any] = _nobody,
     ) -> None:
         self.span = span
-        self.deferred = deferred
+        self.pending = pending
+        self.owner = owner
         self._backend = backend
         self._offsets: list[int] = []
         self.arrays: list[Array] = []
-        self._storages: list[DeferredStorage] = []
+        self._storages: list[Storage] = []
         for cls, shape, offset in places:
             self._offsets.append(offset)
             self._append(cls, shape, offset)
 
     def _append(self, cls: type[Array], shape: tuple[int, ...], offset: int) -> None:
-        place = self.span.offset + offset
-        storage = DeferredStorage(self._backend, self.span.buffer, place, math.prod(shape), self.deferred)
+        storage = Storage(self._backend, self.span.buffer, self.span.offset + offset, math.prod(shape))
+        storage.pending = self.pending
         self.arrays.append(cls(storage, shape))
         self._storages.append(storage)
 
-    def home(self, index: int) -> Home:
-        """What an array's ``grad_home`` is set to."""
-        return Home(self, index)
+    def buffer_of(self, index: int) -> ArenaGradient:
+        """What an array's ``grad_buffer`` is set to."""
+        return ArenaGradient(self, index)
 
     def claim(self, index: int) -> Array:
-        """As :meth:`~netcl.array.GradientHome.claim`."""
+        """As :meth:`~netcl.array.GradientBuffer.claim`."""
         # Before the array is looked at, which would count as somebody who sees it.
-        self.deferred.settle()
+        if self.pending is not None:
+            self.pending.apply()
         if _references(self.arrays, index) != _ALONE:
-            self._renew(index)
+            self._move_out(index)
         return self.arrays[index]
 
-    def leave(self, indices: Iterable[int]) -> None:
+    def detach(self, indices: Iterable[int]) -> None:
         """Let those of these gradients that somebody sees have memory of their own."""
         for index in indices:
             self.claim(index)
@@ -232,22 +246,22 @@ class GradientArena:
         """Bring a gradient of an earlier arena to this one, itself and all that views it."""
         gradient, storage = earlier.arrays[position], earlier._storages[position]
         storage.move(self.span.buffer, self.span.offset + self._offsets[index])
-        storage.deferred = self.deferred
+        storage.pending = self.pending
         earlier._replace(position)
         self.arrays[index], self._storages[index] = gradient, storage
 
     def recover(self) -> None:
-        """Give a new array to every home whose own was moved elsewhere, to another device or optimizer."""
+        """Make a new array for every piece whose own was moved elsewhere, to another device or optimizer."""
         for index, (gradient, storage) in enumerate(zip(self.arrays, self._storages, strict=True)):
             place = self.span.offset + self._offsets[index]
             if gradient.storage is not storage or not storage.lies_at(self.span.buffer, place):
                 self._replace(index)
 
-    def _renew(self, index: int) -> None:
+    def _move_out(self, index: int) -> None:
         storage = self._storages[index]
         own = self._backend.alloc(storage.size, storage.dtype)
         storage.move(own, 0)
-        storage.deferred = SETTLED
+        storage.pending = None
         self._replace(index)
 
     def _replace(self, index: int) -> None:
@@ -264,7 +278,7 @@ def _references(arrays: list[Array], index: int) -> int:
 
 def _alone() -> tuple[int, int]:
     """What is counted where nobody sees a gradient: how this interpreter passes arguments is its own affair."""
-    arrays = [Array(DeferredStorage.__new__(DeferredStorage), ())]
+    arrays = [Array(Storage.__new__(Storage), ())]
     storages = [x.storage for x in arrays]
     return _references(arrays, 0) * len(storages), max(map(getrefcount, arrays))
 

@@ -17,35 +17,59 @@ from netcl.strides import contiguous_strides, is_contiguous
 from netcl.validation import shown
 
 
-class Relocations:
+class StorageGeneration:
     """Counts how often any storage moved, so that whoever keeps addresses can tell that they are still right."""
 
     count = 0
 
 
-relocations = Relocations()
+storage_generation = StorageGeneration()
 
 
-class Clock:
+class VersionCounter:
     """Counts writes in place that reach many storages at once: the steps of an optimizer."""
 
-    __slots__ = ("ticks",)
+    __slots__ = ("count",)
 
     def __init__(self) -> None:
-        self.ticks = 0
+        self.count = 0
+
+    def bump(self) -> None:
+        """Count one more write."""
+        self.count += 1
 
 
-STANDING = Clock()
-"""The clock of storages that nobody updates together with others. It never ticks."""
+UNTRACKED = VersionCounter()
+"""The counter of storages that nobody updates together with others. It stays at zero."""
+
+
+class PendingScale(Protocol):
+    """A factor on the contents of some storages that is left for an optimizer's step to fold into its own pass."""
+
+    def apply(self) -> None:
+        """Multiply the contents by it now, if it is still to be done. Enqueues; does not block."""
+        ...
 
 
 class Storage:
     """A run of ``size`` elements on one device, starting at element ``offset`` of a buffer.
 
-    ``fixed`` says that it must stay where it is: the memory is somebody else's.
+    Attributes
+    ----------
+    buffer : Buffer
+        Where the elements lie. What waits in ``pending`` is not in it yet: :meth:`span`, and an Array's ``view()`` and
+        ``span()``, apply that first.
+    fixed : bool
+        Whether it must stay where it is: the memory is somebody else's.
+    pending : PendingScale or None
+        What the contents are still to be multiplied by.
     """
 
-    __slots__ = ("_writes", "backend", "buffer", "clock", "dtype", "fixed", "offset", "size", "__weakref__")
+    __slots__ = (
+        "_writes", "backend", "buffer", "counter", "dtype", "fixed", "offset", "pending", "size", "__weakref__",
+    )  # fmt: skip
+
+    pending: PendingScale | None
 
     def __init__(self, backend: Backend, buffer: Buffer, offset: int, size: int) -> None:
         self.backend = backend
@@ -54,87 +78,50 @@ class Storage:
         self.size = size
         self.dtype = buffer.dtype
         self.fixed = False
-        self.clock = STANDING
+        self.pending = None
+        self.counter = UNTRACKED
         self._writes = 0
 
     @property
     def version(self) -> int:
         """Counts the writes in place that the tape must notice."""
-        return self._writes + self.clock.ticks
+        return self._writes + self.counter.count
 
     @version.setter
     def version(self, version: int) -> None:
-        self._writes = version - self.clock.ticks
+        self._writes = version - self.counter.count
 
-    def follow(self, clock: Clock) -> None:
-        """Count the ticks of this clock as writes from now on."""
-        self._writes += self.clock.ticks - clock.ticks
-        self.clock = clock
+    def share_version(self, counter: VersionCounter) -> None:
+        """Count what this counter counts as writes from now on."""
+        self._writes += self.counter.count - counter.count
+        self.counter = counter
 
     @classmethod
     def empty(cls, backend: Backend, size: int, dtype: DType) -> Storage:
         return cls(backend, backend.alloc(size, dtype), 0, size)
 
     def span(self) -> Span:
+        """All elements, with what is pending applied."""
+        if self.pending is not None:
+            self.pending.apply()
         return Span(self.buffer, self.offset, self.size)
 
     def move(self, buffer: Buffer, offset: int) -> None:
-        """Copy the contents to ``buffer`` at ``offset`` and live there from now on. Enqueues; does not block."""
+        """Copy the contents to ``buffer`` at ``offset`` and live there from now on, with what is pending applied.
+
+        Enqueues; does not block.
+        """
         target = Span(buffer, offset, self.size)
         self.backend.map(conversion(self.dtype, self.dtype), (self.span().view(),), (target.view(),))
         self.buffer, self.offset = buffer, offset
-        relocations.count += 1
-
-
-class Deferred(Protocol):
-    """Work on a storage that is put off until somebody looks at its contents."""
-
-    def settle(self) -> None:
-        """Do it now, if it is still to be done. Enqueues; does not block."""
-        ...
-
-
-class DeferredStorage(Storage):
-    """A storage whose contents are settled whenever its buffer is asked for.
-
-    So a factor on the gradients can wait for the optimizer's step, which folds it into its own pass, and everybody else
-    reads gradients that carry it.
-    """
-
-    __slots__ = ("deferred", "_settled")
-
-    def __init__(self, backend: Backend, buffer: Buffer, offset: int, size: int, deferred: Deferred) -> None:
-        self.deferred = deferred
-        super().__init__(backend, buffer, offset, size)
-
-    @property
-    def buffer(self) -> Buffer:
-        """The buffer, with its contents as they are meant to be."""
-        self.deferred.settle()
-        return self._settled
-
-    @buffer.setter
-    def buffer(self, buffer: Buffer) -> None:
-        self._settled = buffer
+        storage_generation.count += 1
 
     def lies_at(self, buffer: Buffer, offset: int) -> bool:
-        """Whether it starts there. Settles nothing."""
-        return self._settled is buffer and self.offset == offset
+        """Whether it starts there."""
+        return self.buffer is buffer and self.offset == offset
 
 
-class Settled:
-    """What a storage that waits for nothing is deferred by."""
-
-    __slots__ = ()
-
-    def settle(self) -> None:
-        """Nothing is put off."""
-
-
-SETTLED = Settled()
-
-
-class GradientHome(Protocol):
+class GradientBuffer(Protocol):
     """Where the gradient of one array belongs: a piece of an optimizer's gradient arena."""
 
     @property
@@ -142,23 +129,28 @@ class GradientHome(Protocol):
         """The Array there, whatever it holds and whoever sees it."""
         ...
 
+    @property
+    def owner(self) -> Any:
+        """What steps with the gradients of this arena, for as long as it lives: the optimizer's Partition, or None."""
+        ...
+
     def claim(self) -> Any:
-        """The Array there, for a new gradient to be written into: nobody sees it but the home itself.
+        """The Array there, for a new gradient to be written into: nobody sees it but this buffer itself.
 
         What somebody still sees has moved to memory of its own. Not to be called while it is the array's ``grad``.
         """
         ...
 
 
-class GradientWatcher(Protocol):
-    """What is told of gradients while a tape walks back: the all-reduce of data-parallel training."""
+class GradientHook(Protocol):
+    """What is told of gradients during a backward pass: the all-reduce of data-parallel training."""
 
     def gradient_ready(self, leaf: Array) -> None:
-        """``leaf.grad`` is what this walk makes of it; the work is enqueued and perhaps not done."""
+        """``leaf.grad`` is what this backward pass makes of it; the work is enqueued and perhaps not done."""
         ...
 
-    def walk_done(self) -> None:
-        """The walk is over. Called once, if it reached any array that names this watcher."""
+    def backward_done(self) -> None:
+        """The backward pass is over. Called once, if it reached any array with this hook."""
         ...
 
 
@@ -178,16 +170,16 @@ class Array:
         Checked when it is assigned.
     gradient : Array or None
         The same without the checks, for the tape and the optimizers, which make gradients that fit.
-    grad_home : GradientHome or None
+    grad_buffer : GradientBuffer or None
         Where ``backward`` is to write a new gradient; an optimizer sets it to a piece of its gradient arena.
-    grad_watcher : GradientWatcher or None
-        Who is told when ``backward`` has made the gradient.
+    grad_hook : GradientHook or None
+        What is told when ``backward`` has made the gradient.
     node : object or None
         What the tape recorded as the origin of this array.
     """
 
     __slots__ = (
-        "storage", "shape", "strides", "offset", "requires_grad", "gradient", "grad_home", "grad_watcher", "node",
+        "storage", "shape", "strides", "offset", "requires_grad", "gradient", "grad_buffer", "grad_hook", "node",
         "__weakref__",
     )  # fmt: skip
 
@@ -197,8 +189,8 @@ class Array:
     offset: int
     requires_grad: bool
     gradient: Self | None
-    grad_home: GradientHome | None
-    grad_watcher: GradientWatcher | None
+    grad_buffer: GradientBuffer | None
+    grad_hook: GradientHook | None
     node: Any
 
     def __init__(
@@ -210,8 +202,8 @@ class Array:
         self.offset = offset
         self.requires_grad = False
         self.gradient = None
-        self.grad_home = None
-        self.grad_watcher = None
+        self.grad_buffer = None
+        self.grad_hook = None
         self.node = None
 
     @property
@@ -249,15 +241,17 @@ class Array:
         """Live in another storage from now on, contiguous; the caller has put the contents there."""
         self.storage = storage
         self.strides, self.offset = contiguous_strides(self.shape), 0
-        relocations.count += 1
+        storage_generation.count += 1
 
     def view(self) -> View:
-        """Where this array is now, for the backend."""
+        """Where this array is now, for the backend, with what is pending applied to its elements."""
         storage = self.storage
+        if storage.pending is not None:
+            storage.pending.apply()
         return View(storage.buffer, storage.offset + self.offset, self.shape, self.strides)
 
     def span(self) -> Span:
-        """The elements of a contiguous array as a flat run.
+        """The elements of a contiguous array as a flat run, with what is pending applied to them.
 
         Raises
         ------
@@ -269,7 +263,10 @@ class Array:
                 f"an array of shape {self.shape} and strides {self.strides} is not one run of memory; "
                 "make it contiguous with netcl.asarray(x, copy=True)"
             )
-        return Span(self.storage.buffer, self.storage.offset + self.offset, self.size)
+        storage = self.storage
+        if storage.pending is not None:
+            storage.pending.apply()
+        return Span(storage.buffer, storage.offset + self.offset, self.size)
 
     @property
     def is_contiguous(self) -> bool:

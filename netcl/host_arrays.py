@@ -1,4 +1,4 @@
-"""Arrays of other libraries, in whose own memory a device works: lent for a step, and given back."""
+"""Arrays of other libraries, in whose own memory a device works: mapped for it while a step runs, and unmapped."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def host_memory(x: Any, label: str) -> tuple[np.ndarray[Any, Any], DType]:
         raise DTypeError(f"{label} cannot be reached from the host without a copy ({error}); move it there") from error
 
 
-class LentArray:
+class HostBackedArray:
     """One array of another library, and the device's view of it.
 
-    The host owns the memory but between :meth:`lend` and :meth:`give_back`. Where the device shares the host's memory
-    nothing is copied.
+    The host owns the memory but between :meth:`map_for_device` and :meth:`unmap`. Where the device shares the host's
+    memory nothing is copied.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class LentArray:
         self._flat = host.reshape(-1)
         self._backend = backend
         self._shares = backend.device.shares_host_memory
-        buffer = backend.borrow(self._flat, dtype) if self._shares else backend.alloc(host.size, dtype)
+        buffer = backend.wrap_host_memory(self._flat, dtype) if self._shares else backend.alloc(host.size, dtype)
         storage = Storage(backend, buffer, 0, host.size)
         storage.fixed = True
         self.array = Array(storage, host.shape)
@@ -94,7 +94,7 @@ class LentArray:
             and mine.strides == host.strides
         )
 
-    def lend(self) -> None:
+    def map_for_device(self) -> None:
         """Let the device have the memory, with what the host wrote. Does not block on a device that shares memory."""
         if not self._shares:
             self._backend.upload(self._flat, self._span)
@@ -102,14 +102,14 @@ class LentArray:
             self._mapping.release()
             self._mapping = None
 
-    def ask_back(self) -> None:
+    def start_unmap(self) -> None:
         """Enqueue the return of the memory. Does not block."""
         if self._shares and self._mapping is None:
             self._mapping = self._backend.map_host(self._span)
 
-    def give_back(self, *, written: bool) -> None:
+    def unmap(self, *, written: bool) -> None:
         """Let the host have the memory, with what the device wrote if it did. **Blocks**."""
-        self.ask_back()
+        self.start_unmap()
         if self._mapping is not None:
             self._mapping.array()
         elif written:

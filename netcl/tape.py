@@ -1,4 +1,4 @@
-"""The tape: which operation made each array, and the walk back over them.
+"""The tape: which operation made each array, and the backward pass over them.
 
 Operations call :func:`record` with a derivative for each operand. Nothing is kept unless a tape is open and an operand
 leads to an array that requires a gradient.
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 from weakref import ref
 
-from netcl.array import Array, GradientWatcher, Storage
+from netcl.array import Array, GradientHook, Storage
 from netcl.dtypes import DType
 from netcl.errors import DeviceMismatchError, ShapeError, TapeError
 from netcl.expression import Expression, conversion, trace
@@ -24,7 +24,7 @@ VJP: TypeAlias = Callable[[Any], Any]
 """Takes the gradient of the output, returns the gradient of one operand: a vector-Jacobian product."""
 
 
-class Into:
+class VJPWithOut:
     """A derivative ``vjp(gradient, out)`` that can write its result into ``out``, where it has its shape and dtype.
 
     It returns ``out`` if it did. A gradient arena then needs no copy. Called as any VJP, ``out`` is None.
@@ -110,7 +110,7 @@ class Tape:
     Parameters
     ----------
     retain : bool, default False
-        Keep the record after :meth:`backward`, so that it can be walked again.
+        Keep the record after :meth:`backward`, for another backward pass.
 
     Notes
     -----
@@ -147,7 +147,7 @@ class Tape:
         """Keep one operation, if an operand leads back to an array that requires a gradient.
 
         :func:`record` calls this inside the block. Called outside, it makes ``output`` part of the record all the same:
-        so a loss can be scaled after the block and walked back from.
+        so a loss can be scaled after the block and still be the start of a backward pass.
         """
         tracked = [(x, vjp) for x, vjp in operands if x.requires_grad or self._made(x)]
         if tracked:
@@ -182,7 +182,7 @@ class Tape:
         Notes
         -----
         Enqueues work and does not block. If it fails, for want of memory or in a derivative, no ``grad`` has changed,
-        but for those that an all-reduce was under way with; a retained record can be walked again.
+        but for those that an all-reduce was under way with; a retained record can be used again.
         """
         root = self._checked(output)
         nodes = self._latest_first(root)
@@ -193,14 +193,15 @@ class Tape:
             for node in nodes:
                 gradient = gradients.pop(node)
                 for operand, vjp in node.operands:
-                    home = leaves.destination(operand) if operand.requires_grad and isinstance(vjp, Into) else None
-                    contribution = vjp(gradient) if home is None else vjp.vjp(gradient, home)  # type: ignore[attr-defined]
-                    home = None  # else the walk itself would count as somebody who sees the gradient there
+                    writes = operand.requires_grad and isinstance(vjp, VJPWithOut)
+                    out = leaves.destination(operand) if writes else None
+                    contribution = vjp(gradient) if out is None else vjp.vjp(gradient, out)  # type: ignore[attr-defined]
+                    out = None  # else the backward pass itself would count as somebody who sees the gradient there
                     if self._made(operand):
                         known = gradients.get(operand.node)
                         gradients[operand.node] = contribution if known is None else _add(known, contribution)
                     if operand.requires_grad:
-                        leaves.add(operand, contribution)
+                        leaves.accumulate(operand, contribution)
                 if not self.retain:
                     # The derivatives hold the arrays that hold this node: cutting here frees them without a collection.
                     node.operands = []
@@ -225,7 +226,7 @@ class Tape:
             node = pending.pop()
             if not node.operands:
                 raise TapeError(
-                    "this record was freed by an earlier backward(); open the tape as Tape(retain=True) to walk it "
+                    "this record was freed by an earlier backward(); open the tape as Tape(retain=True) to use it "
                     "again, or record the computation anew"
                 )
             for storage, version in node.seen:
@@ -278,18 +279,19 @@ def _add(a: Array, b: Array) -> Array:
 
 
 class _Leaves:
-    """The gradients of one walk's leaves: each is summed, and all are handed over at the end, or none.
+    """The gradients of the leaves of one backward pass: each is summed, and all are delivered at the end, or none.
 
-    Every leaf ends up with memory of its own: not that of the seed, nor that of another leaf. A leaf with a watcher
-    gets its gradient as soon as no operation is left that adds to it, unless the walk itself still reads what it had.
+    Every leaf ends up with memory of its own: not that of the seed, nor that of another leaf. A leaf with a gradient
+    hook gets its gradient as soon as no operation is left that adds to it, unless the backward pass itself still reads
+    what it had.
     """
 
     def __init__(self, nodes: Sequence[Node], seed: Storage) -> None:
         self._given = {seed}
         self._left: dict[int, int] = {}
         self._sums: dict[int, tuple[Array, Array]] = {}
-        self._whole: list[tuple[Array, Array]] = []
-        self._watchers: list[GradientWatcher] = []
+        self._complete: list[tuple[Array, Array]] = []
+        self._hooks: list[GradientHook] = []
         read: set[Storage | None] = {seed}
         for node in nodes:
             read.update(storage() for storage, _ in node.seen)
@@ -300,13 +302,13 @@ class _Leaves:
 
     def destination(self, leaf: Array) -> Array | None:
         """Where the only contribution to a leaf's gradient may be written at once."""
-        home = leaf.grad_home
-        if home is None or leaf.gradient is not None or leaf.node is not None or self._left[id(leaf)] != 1:
+        buffer = leaf.grad_buffer
+        if buffer is None or leaf.gradient is not None or leaf.node is not None or self._left[id(leaf)] != 1:
             return None
-        return None if id(leaf) in self._sums else home.claim()
+        return None if id(leaf) in self._sums else buffer.claim()
 
-    def add(self, leaf: Array, contribution: Array) -> None:
-        """Take in what one operation contributes."""
+    def accumulate(self, leaf: Array, contribution: Array) -> None:
+        """Add what one operation contributes."""
         if contribution.shape != leaf.shape:
             raise TapeError(f"internal: a gradient of shape {contribution.shape} for an array of shape {leaf.shape}")
         _, earlier = self._sums.pop(id(leaf), (leaf, None))
@@ -314,18 +316,18 @@ class _Leaves:
         self._left[id(leaf)] -= 1
         if self._left[id(leaf)]:
             self._sums[id(leaf)] = leaf, total
-        elif leaf.grad_watcher is None or (leaf.gradient is not None and leaf.gradient.storage in self._read):
-            self._whole.append((leaf, total))
+        elif leaf.grad_hook is None or (leaf.gradient is not None and leaf.gradient.storage in self._read):
+            self._complete.append((leaf, total))
         else:
-            self._hand_over([(leaf, total)])
+            self._deliver([(leaf, total)])
 
     def finish(self) -> None:
-        """Hand over what had to wait, and say that the walk is over."""
-        self._hand_over(self._whole)
-        for watcher in self._watchers:
-            watcher.walk_done()
+        """Deliver what had to wait, and say that the backward pass is over."""
+        self._deliver(self._complete)
+        for hook in self._hooks:
+            hook.backward_done()
 
-    def _hand_over(self, totals: Sequence[tuple[Array, Array]]) -> None:
+    def _deliver(self, totals: Sequence[tuple[Array, Array]]) -> None:
         # What takes memory, and may find none, comes before any gradient is changed.
         written = {leaf.gradient.storage for leaf, _ in totals if leaf.gradient is not None}
         made = [(leaf, *self._prepared(leaf, total, written)) for leaf, total in totals]
@@ -337,11 +339,11 @@ class _Leaves:
                 gradient.storage.version += 1
             leaf.gradient = gradient
         for leaf, _ in totals:
-            watcher = leaf.grad_watcher
-            if watcher is not None:
-                if watcher not in self._watchers:
-                    self._watchers.append(watcher)
-                watcher.gradient_ready(leaf)
+            hook = leaf.grad_hook
+            if hook is not None:
+                if hook not in self._hooks:
+                    self._hooks.append(hook)
+                hook.gradient_ready(leaf)
 
     def _prepared(self, leaf: Array, total: Array, written: set[Storage]) -> tuple[Array, Array | None]:
         """What is to be the gradient of a leaf, and what is still to be added to it in place."""
@@ -350,11 +352,11 @@ class _Leaves:
             if not known.is_contiguous and 0 in known.strides:  # several elements in one place cannot be added to
                 return _add(known, total), None
             return known, _converted(total, total.dtype) if total.storage in written else total
-        home = leaf.grad_home
-        if home is not None:
+        buffer = leaf.grad_buffer
+        if buffer is not None:
             place = total
-            if total is not home.array:
-                place = home.claim()
+            if total is not buffer.array:
+                place = buffer.claim()
                 leaf.backend.map(conversion(total.dtype, leaf.dtype), (total.view(),), (place.view(),))
             place.storage.version += 1
             return place, None

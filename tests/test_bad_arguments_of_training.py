@@ -121,7 +121,7 @@ def test_hyper_parameters(kind, name):
         refused(watched, group.__ior__, {"maximize": True, name: bad})
         if name == "lr":
             refused(watched, setattr, optimizer, "lr", bad)
-    assert all(p.grad_home is None for p in w)
+    assert all(p.grad_buffer is None for p in w)
 
 
 NUMBERS = [1, 0.5, np.float32(0.5), np.int64(1), np.array(0.5), Fraction(1, 2), netcl.asarray(0.5, device="numpy")]

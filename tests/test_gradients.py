@@ -372,12 +372,12 @@ def test_a_loss_may_be_scaled_after_the_block():
 def test_gradient_goes_where_its_home_is():
     w = netcl.ones(3, requires_grad=True)
     arena = netcl.zeros(8)
-    w.grad_home = home_in(arena, (3,), 4)
+    w.grad_buffer = gradient_buffer_in(arena, (3,), 4)
     with ag.Tape() as tape:
         loss = netcl.sum(w * 2)
     tape.backward(loss)
     assert arena.tolist() == [0.0] * 4 + [2.0] * 3 + [0.0]
-    assert w.grad is w.grad_home.array
+    assert w.grad is w.grad_buffer.array
 
 
 def test_requires_grad_is_for_floating_dtypes():
@@ -404,40 +404,40 @@ def test_seed_of_another_device():
         tape.backward(y, seed=seed)
 
 
-def home_in(memory, shape, offset=0):
-    """The home of one gradient in the memory of an array."""
+def gradient_buffer_in(memory, shape, offset=0):
+    """A gradient buffer in the memory of an array."""
     arena = GradientArena(memory.backend, memory.span(), [(netcl.Tensor, shape, offset)])
-    return arena.home(0)
+    return arena.buffer_of(0)
 
 
-class Watcher:
+class Hook:
     def __init__(self):
         self.seen = []
 
     def gradient_ready(self, leaf):
         self.seen.append((leaf, leaf.grad.tolist()))
 
-    def walk_done(self):
+    def backward_done(self):
         self.seen.append("done")
 
 
-def test_a_watcher_hears_of_each_gradient_as_soon_as_nothing_adds_to_it_any_more():
+def test_a_gradient_hook_is_told_of_each_gradient_as_soon_as_nothing_adds_to_it_any_more():
     first, twice, never = (netcl.ones(2, requires_grad=True) for _ in range(3))
-    watcher = Watcher()
+    hook = Hook()
     for leaf in (first, twice, never):
-        leaf.grad_watcher = watcher
+        leaf.grad_hook = hook
     with ag.Tape() as tape:
         h = first * 2.0
         loss = netcl.sum(h * twice + twice * 5.0)
     tape.backward(loss)
-    assert watcher.seen == [(twice, [7.0, 7.0]), (first, [2.0, 2.0]), "done"]
+    assert hook.seen == [(twice, [7.0, 7.0]), (first, [2.0, 2.0]), "done"]
 
 
-def test_a_gradient_is_written_to_its_home_at_once():
+def test_a_gradient_is_written_to_its_buffer_at_once():
     w, x = netcl.ones((4, 3), requires_grad=True), netcl.ones((5, 3))
-    w.grad_home = home_in(netcl.zeros((4, 3)), (4, 3))
+    w.grad_buffer = gradient_buffer_in(netcl.zeros((4, 3)), (4, 3))
     calls = []
-    w.grad_watcher = watcher = Watcher()
+    w.grad_hook = hook = Hook()
     matmul, map_ = w.backend.batched_matmul, w.backend.map
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(w.backend, "batched_matmul", lambda a, b, out: (calls.append(out.buffer), matmul(a, b, out)))
@@ -445,17 +445,17 @@ def test_a_gradient_is_written_to_its_home_at_once():
         with ag.Tape() as tape:
             y = F.linear(x, w)
         tape.backward(y, seed=netcl.ones((5, 4)))
-    assert w.grad is w.grad_home.array
+    assert w.grad is w.grad_buffer.array
     assert calls[-1] is w.grad.storage.buffer
     assert len(calls) == 2
-    assert watcher.seen[0][1] == [[5.0] * 3] * 4
+    assert hook.seen[0][1] == [[5.0] * 3] * 4
 
 
-def test_a_gradient_that_the_walk_still_reads_is_not_written():
+def test_a_gradient_that_the_backward_pass_still_reads_is_not_written():
     w = netcl.asarray([2.0, 3.0], requires_grad=True)
     v = netcl.asarray([1.0, 1.0], requires_grad=True)
-    w.grad_home = home_in(netcl.asarray([5.0, 7.0]), (2,))
-    penalty = w.grad_home.array
+    w.grad_buffer = gradient_buffer_in(netcl.asarray([5.0, 7.0]), (2,))
+    penalty = w.grad_buffer.array
     with ag.Tape() as tape:
         a = v * penalty  # its derivative reads the memory that the gradient of w is going to lie in
         b = w * w

@@ -222,7 +222,7 @@ def test_a_model_that_went_elsewhere_and_came_back(backend):
     np.testing.assert_allclose(model.weight.numpy(), before - [[2.0, 4.0]], rtol=1e-6)
     optimizer.zero_grad()
     backward(model.weight, 1.0)
-    assert model.weight.grad is model.weight.grad_home.array
+    assert model.weight.grad is model.weight.grad_buffer.array
 
 
 def test_the_seed_may_be_a_gradient_that_is_added_to(backend):
@@ -377,5 +377,5 @@ def test_any_order_of_everything(operations, backend):
 
 def optimizer_collects(optimizer, twin):
     for partition in optimizer.partitions:
-        partition.collect()
+        partition.gather_gradients()
     twin.collect()

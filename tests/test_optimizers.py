@@ -181,7 +181,7 @@ def test_a_refused_group_changes_nothing(backend):
     base = netcl.ones(2000, device=backend.device)
     a, b = base[:1000], parameter([1.0], backend, [1.0])
     optimizer = AdamW([a, b], lr=0.5)
-    home = b.grad_home
+    home = b.grad_buffer
     for group, error, message in (
         ({"params": [base[500:]]}, ShapeError, "share memory"),
         ({"params": [base[1000:], parameter([1.0], backend)], "lr": -1.0}, HyperParameterError, "lr"),
@@ -193,7 +193,7 @@ def test_a_refused_group_changes_nothing(backend):
     misfit.gradient = netcl.ones(3, device=backend.device)
     with pytest.raises(ShapeError, match=r"of shape \(1000,\) must have that shape, got \(3,\)"):
         optimizer.add_param_group({"params": [misfit]})
-    assert (len(optimizer.param_groups), b.grad_home is home, misfit.grad_home) == (1, True, None)
+    assert (len(optimizer.param_groups), b.grad_buffer is home, misfit.grad_buffer) == (1, True, None)
     optimizer.step()
     assert b.item() == pytest.approx(0.495)
 
@@ -278,7 +278,7 @@ def test_backward_writes_where_the_optimizer_reads(backend):
         with ag.Tape() as tape:
             loss = netcl.sum(w * w) + netcl.sum(b)
         tape.backward(loss)
-        assert w.grad is w.grad_home.array
+        assert w.grad is w.grad_buffer.array
         assert w.grad.storage.buffer is b.grad.storage.buffer
         optimizer.step()
         optimizer.zero_grad()
@@ -370,7 +370,7 @@ def test_bad_hyper_parameters_are_refused(build, message):
     w = netcl.ones(3, backend="numpy", requires_grad=True)
     with pytest.raises(HyperParameterError, match=message):
         build(w)
-    assert w.grad_home is None
+    assert w.grad_buffer is None
     assert w.numpy().tolist() == [1, 1, 1]
 
 

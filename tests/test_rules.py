@@ -285,9 +285,9 @@ def test_the_printed_rule_is_the_traced_one():
         names = {**vars(ex)}
         said = opt.source()
         exec(said, names)
-        (partition,) = opt._partitions
+        (partition,) = opt.partitions
         rule, dtype = partition._rule, partition.dtype
-        columns = partition._rows.block.columns
+        columns = partition.step.block.columns
         printed = Rule(names[said.split("(")[0].removeprefix("def ")], rule.hyper, rule.state)
         assert printed.expression(dtype, dtype, columns).key == rule.expression(dtype, dtype, columns).key
 

@@ -27,9 +27,9 @@ def go_on_from(optimizer, steps):
     """Take the counts as a checkpoint brings them."""
     for partition in optimizer.partitions:
         fields = partition.read_state()
-        partition.write_state(
+        partition.prepared_state(
             {id(p): Entry(step, fields[id(p)][1]) for p, step in zip(partition.parameters, steps, strict=True)}
-        )
+        )()
 
 
 def counts(optimizer):
@@ -93,7 +93,9 @@ def test_the_bias_correction_belongs_to_the_count(start, beta, backend):
     w = variable([0.0], backend)
     optimizer = Adam([w], lr=1.0, betas=(0.0, beta), eps=0.0)
     partition = optimizer.partitions[0]
-    partition.write_state({id(w): Entry(start, {name: np.ones(1, "float32") for name in ("exp_avg", "exp_avg_sq")})})
+    partition.prepared_state(
+        {id(w): Entry(start, {name: np.ones(1, "float32") for name in ("exp_avg", "exp_avg_sq")})}
+    )()
     w.grad = variable([1.0], backend)
     for taken in (1, 2):
         before = w.item()

@@ -440,7 +440,7 @@ class HostMapping(Protocol):
 class HostOperations(Protocol):
     """How host and device work on the same memory: all-reduce through the host, and plain arrays as parameters."""
 
-    def borrow(self, host: HostArray, dtype: DType) -> Buffer:
+    def wrap_host_memory(self, host: HostArray, dtype: DType) -> Buffer:
         """A buffer of ``dtype`` that is the memory of a contiguous host array and keeps it alive, without a copy.
 
         Only where ``device.shares_host_memory``. The host may touch the array only while it is mapped.

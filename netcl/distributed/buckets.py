@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from netcl.array import Array, GradientHome
+from netcl.array import Array, GradientBuffer
 from netcl.backends.base import CHUNK, Backend, Span
 from netcl.errors import DistributedError
 
@@ -19,7 +19,7 @@ class Place:
     """Where the gradient of a parameter belongs: in ``home``, over the layout's gradients from ``offset``."""
 
     parameter: Array
-    home: GradientHome
+    home: GradientBuffer
     offset: int
 
 

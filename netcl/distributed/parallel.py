@@ -85,10 +85,10 @@ class DataParallel:
         self.optimizer = optimizer
         channel = current_world().channel.another()
         # What takes memory, and may find none, comes before any parameter is changed or watched.
-        self._watcher = _Watcher(model, optimizer, channel, bucket_bytes, transport) if channel.peers else None
+        self._hook = _Hook(model, optimizer, channel, bucket_bytes, transport) if channel.peers else None
         broadcast_parameters(model)
-        if self._watcher is not None:
-            self._watcher.attach()
+        if self._hook is not None:
+            self._hook.attach()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.model(*args, **kwargs)
@@ -106,7 +106,7 @@ class DataParallel:
         >>> with parallel.no_sync():
         ...     pass  # backward of all but the last part of a batch
         """
-        return nullcontext() if self._watcher is None else self._watcher.paused()
+        return nullcontext() if self._hook is None else self._hook.paused()
 
 
 def check_transfer(bucket_bytes: int, transport: DType | str | None) -> tuple[int, DType | None]:
@@ -131,8 +131,8 @@ def listed_parameters(name: str, parameters: Iterable[Any]) -> list[Any]:
     return found
 
 
-class _Watcher:
-    """A :class:`~netcl.array.GradientWatcher` of an optimizer's parameters, those of later groups included."""
+class _Hook:
+    """A :class:`~netcl.array.GradientHook` of an optimizer's parameters, those of later groups included."""
 
     def __init__(
         self, model: Module, optimizer: Optimizer, channel: Channel, bucket_bytes: int, transport: DType | str | None
@@ -156,7 +156,7 @@ class _Watcher:
         """Hear of the gradients of these parameters from now on."""
         for partition in self._partitions:
             for p in partition.parameters:
-                p.grad_watcher = self
+                p.grad_hook = self
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -175,10 +175,10 @@ class _Watcher:
                 self.attach()
             self._synchronizer.gradient_ready(leaf)
 
-    def walk_done(self) -> None:
+    def backward_done(self) -> None:
         """Reduce what is left. **Blocks** until all buckets are."""
         if self._enabled:
-            self._synchronizer.walk_done()
+            self._synchronizer.backward_done()
 
 
 def synchronizer_of(
@@ -200,14 +200,14 @@ def synchronizer_of(
 
 def _layout(partition: Partition) -> Layout:
     places = []
-    for index, segment in enumerate(partition.arena.segments):
-        if segment.array.grad_home is None:
+    for index, segment in enumerate(partition.arena.layout.segments):
+        if segment.array.grad_buffer is None:
             raise DistributedError(
                 f"a parameter of shape {segment.array.shape} has left its optimizer; build the optimizer after "
                 "model.to(...)"
             )
-        places.append(Place(segment.array, partition.home(index), segment.offset))
-    return Layout(partition.backend, partition.gradients, places)
+        places.append(Place(segment.array, partition.arena.buffer_of(index), segment.offset))
+    return Layout(partition.backend, partition.arena.gradients, places)
 
 
 def broadcast_parameters(model: Module | Iterable[Array]) -> None:
@@ -320,10 +320,12 @@ def flat_layout(parameters: list[Tensor], total: int = 0) -> Layout:
     total = max(needed, total)
     span = Span(backend.alloc(total, dtype), 0, total)
     backend.fill(span, 0)
-    homes = GradientArena(
+    arena = GradientArena(
         backend, span, [(type(p), p.shape, offset) for p, offset in zip(parameters, offsets, strict=True)]
     )
-    places = [Place(p, homes.home(i), offset) for i, (p, offset) in enumerate(zip(parameters, offsets, strict=True))]
+    places = [
+        Place(p, arena.buffer_of(i), offset) for i, (p, offset) in enumerate(zip(parameters, offsets, strict=True))
+    ]
     return Layout(backend, span, places)
 
 

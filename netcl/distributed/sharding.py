@@ -56,8 +56,8 @@ class _Flat:
             p.relocate(self._storage)
             p.offset = offset
         for place in self._places:
-            place.parameter.grad_home = place.home
-            place.parameter.grad_watcher = self.synchronizer
+            place.parameter.grad_buffer = place.home
+            place.parameter.grad_hook = self.synchronizer
 
     def _finished(self, any_gradient: bool) -> None:
         """Hand the mean over to the view, and see that all ranks find what is not finite."""
@@ -71,7 +71,7 @@ class _Flat:
                 "after each step, and accumulate inside no_sync()"
             )
         view, gradients = self.view, self._gradients
-        home = view.grad_home.claim() if view.grad_home is not None else view.empty_like()
+        home = view.grad_buffer.claim() if view.grad_buffer is not None else view.empty_like()
         mean = gradients.part(self._start, self._size).view()
         factor = 1.0 / self._channel.size
         home.backend.map(_times(view.dtype), (mean,), (home.view(),), (factor,))

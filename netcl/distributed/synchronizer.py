@@ -21,7 +21,7 @@ _PRESENT = 31999
 
 
 class Synchronizer:
-    """Sums up the gradients of some layouts over all ranks; a :class:`~netcl.array.GradientWatcher`.
+    """Sums up the gradients of some layouts over all ranks; a :class:`~netcl.array.GradientHook`.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Synchronizer:
         self._start_complete()
         self._reduction.advance()
 
-    def walk_done(self) -> None:
+    def backward_done(self) -> None:
         """Reduce what is left. **Blocks** until all buckets are."""
         if self._enabled:
             self.synchronize()

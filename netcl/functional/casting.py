@@ -47,7 +47,7 @@ def astype(x: A, dtype: DType | str, /, *, copy: bool = True, device: object = N
     check_castable(x.dtype, target)
     out: A = mapped(identity, x, dtype=target)
     if target.kind in "fc":
-        tape.record(out, (x, tape.Into(lambda g, into: pull(x, identity, g, out=into))), name="astype")
+        tape.record(out, (x, tape.VJPWithOut(lambda g, into: pull(x, identity, g, out=into))), name="astype")
     return out
 
 

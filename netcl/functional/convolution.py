@@ -222,14 +222,14 @@ def conv2d(
         total = reduced("sum", identity, each, axes=(0,), dtype=weight.dtype, out=home)
         return into if total is home else viewed(total, weight.shape)
 
-    entries: list[tuple[A, tape.VJP]] = [(x, to_input), (weight, tape.Into(to_weight))]
+    entries: list[tuple[A, tape.VJP]] = [(x, to_input), (weight, tape.VJPWithOut(to_weight))]
     if bias is not None:
         b = bias
 
         def to_bias(g: A, into: Any) -> Any:
             return reduced("sum", identity, g, axes=(0, 2, 3), dtype=b.dtype, out=into)
 
-        entries.append((b, tape.Into(to_bias)))
+        entries.append((b, tape.VJPWithOut(to_bias)))
     tape.record(out, *entries, name="conv2d")
     return out
 

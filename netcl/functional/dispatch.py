@@ -183,8 +183,10 @@ def _prepared(
 
 
 def broadcast_view(x: Array, shape: tuple[int, ...]) -> View:
-    """Where ``x`` lies when it is repeated to ``shape``: extents that repeat get stride 0."""
+    """Where ``x`` lies when it is repeated to ``shape``, as its ``view()``: extents that repeat get stride 0."""
     storage = x.storage
+    if storage.pending is not None:
+        storage.pending.apply()
     strides = x.strides
     if x.shape != shape:
         lead = len(shape) - len(x.shape)
@@ -340,7 +342,7 @@ def record_elementwise(
     for x, derivative in zip(operands, derivatives, strict=True):
         if derivative is not None and isinstance(x, Array):
             saved = [out if position < 0 else operands[position] for position in derivative.positions]
-            entries.append((x, tape.Into(partial(_chain, x, derivative.function, saved))))
+            entries.append((x, tape.VJPWithOut(partial(_chain, x, derivative.function, saved))))
     tape.record(out, *entries, name=name)
 
 

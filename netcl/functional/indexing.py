@@ -97,9 +97,8 @@ def take(x: A, indices: Array, /, *, axis: int | None = None) -> A:
     outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
 
     def where_indices_lie() -> View:
-        return View(
-            flat.storage.buffer, flat.storage.offset + flat.offset, (outer, flat.size, inner), (0, flat.strides[0], 0)
-        )
+        view = flat.view()
+        return View(view.buffer, view.offset, (outer, flat.size, inner), (0, flat.strides[0], 0))
 
     shape = (*x.shape[:axis], *chosen.shape, *x.shape[axis + 1 :])
     out: A = _gathered(x, where_indices_lie(), axis, shape)

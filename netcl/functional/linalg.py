@@ -48,15 +48,16 @@ def _swapped(x: A) -> A:
 def _three_axes(x: A, batch: tuple[int, ...]) -> View:
     """Where ``x`` lies as (batch, rows, columns), copied if its batch axes are no single stride."""
     if not batch:
-        return View(x.storage.buffer, x.storage.offset + x.offset, (1, *x.shape), (0, *x.strides))
+        view = x.view()
+        return View(view.buffer, view.offset, (1, *x.shape), (0, *x.strides))
     view = broadcast_view(x, (*batch, *x.shape[-2:]))
     shape = (math.prod(batch), *x.shape[-2:])
     lead = reshaped_strides(batch, view.strides[:-2], shape[:1])
     if lead is not None:
         return View(view.buffer, view.offset, shape, (*lead, *view.strides[-2:]))
     copy: Array = mapped(identity, x.restride(view.shape, view.strides, x.offset))
-    step = math.prod(shape[1:])
-    return View(copy.storage.buffer, copy.storage.offset, shape, (step, shape[2], 1))
+    view, step = copy.view(), math.prod(shape[1:])
+    return View(view.buffer, view.offset, shape, (step, shape[2], 1))
 
 
 def product(a: A, b: A, out: Any = None, dtype: DType | None = None) -> A:
@@ -77,13 +78,13 @@ def product(a: A, b: A, out: Any = None, dtype: DType | None = None) -> A:
         folded = reshaped_strides(a.shape[:-1], a.strides[:-1], (a.size // a.shape[-1],))
         if folded is not None:  # one matrix for the whole batch: one tall product
             tall = (1, a.size // a.shape[-1], a.shape[-1])
-            left = View(a.storage.buffer, a.storage.offset + a.offset, tall, (0, *folded, a.strides[-1]))
-            target = View(y.storage.buffer, y.storage.offset + y.offset, (1, tall[1], columns), (0, columns, 1))
+            left, target = a.view(), y.view()
+            left = View(left.buffer, left.offset, tall, (0, *folded, a.strides[-1]))
+            target = View(target.buffer, target.offset, (1, tall[1], columns), (0, columns, 1))
             a.backend.batched_matmul(left, _three_axes(b, ()), target)
             return y
-    target = View(
-        y.storage.buffer, y.storage.offset + y.offset, (math.prod(batch), rows, columns), (rows * columns, columns, 1)
-    )
+    target = y.view()
+    target = View(target.buffer, target.offset, (math.prod(batch), rows, columns), (rows * columns, columns, 1))
     a.backend.batched_matmul(_three_axes(a, batch), _three_axes(b, batch), target)
     return y
 
@@ -152,8 +153,8 @@ def matmul(x1: A, x2: A, /) -> A:
     a, b = lowered(x1), lowered(x2)
     out = product(a, b)
     if out.dtype.kind == "f":
-        left = tape.Into(lambda g, into: _left_vjp(x1, b, g, into))
-        right = tape.Into(lambda g, into: _right_vjp(a, x2, g, into))
+        left = tape.VJPWithOut(lambda g, into: _left_vjp(x1, b, g, into))
+        right = tape.VJPWithOut(lambda g, into: _right_vjp(a, x2, g, into))
         tape.record(out, (x1, left), (x2, right), name="matmul")
     return out
 
@@ -218,7 +219,7 @@ def vecdot(x1: A, x2: A, /, *, axis: int = -1) -> A:
             strides = tuple([0 if i == place else stride for i, stride in enumerate(g.strides)])
             return pull(x, _product, g.restride(shape, strides, g.offset), other, out=into)
 
-        return tape.Into(vjp)
+        return tape.VJPWithOut(vjp)
 
     tape.record(out, (x1, toward(x1, x2)), (x2, toward(x2, x1)), name="vecdot")
     return out
@@ -347,10 +348,10 @@ def linear(x: A, weight: A, bias: A | None = None, /) -> A:
         tall = viewed(g, (rows, g.shape[-1]))
         return product(_swapped(tall), viewed(left, (rows, x.shape[-1])), into, weight.dtype)
 
-    entries: list[tuple[A, tape.VJP]] = [(x, tape.Into(to_x)), (weight, tape.Into(to_weight))]
+    entries: list[tuple[A, tape.VJP]] = [(x, tape.VJPWithOut(to_x)), (weight, tape.VJPWithOut(to_weight))]
     if bias is not None:
         b = bias
-        entries.append((b, tape.Into(lambda g, into: pull(b, identity, g, out=into))))
+        entries.append((b, tape.VJPWithOut(lambda g, into: pull(b, identity, g, out=into))))
     if out.dtype.kind == "f":
         tape.record(out, *entries, name="linear")
     return out

@@ -139,9 +139,11 @@ def layer_norm(
         def to_weight(g: Any, into: Any) -> Any:
             return reduced("sum", _with_normalised, g, *row, axes=lead, dtype=w.dtype, out=into)
 
-        entries.append((w, tape.Into(to_weight)))
+        entries.append((w, tape.VJPWithOut(to_weight)))
     if bias is not None:
         b = bias
-        entries.append((b, tape.Into(lambda g, into: reduced("sum", identity, g, axes=lead, dtype=b.dtype, out=into))))
+        entries.append(
+            (b, tape.VJPWithOut(lambda g, into: reduced("sum", identity, g, axes=lead, dtype=b.dtype, out=into)))
+        )
     tape.record(out, *entries, name="layer_norm")
     return out

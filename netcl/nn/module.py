@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from netcl.array import Storage, relocations
+from netcl.array import Storage, storage_generation
 from netcl.backends import Selection, get_backend
 from netcl.dtypes import bfloat16
 from netcl.errors import ArgumentError, DTypeError, ShapeError, StateError
@@ -216,8 +216,8 @@ class Module:
             backend.upload(old.backend.download(old.span()), new.span())
         for tensor in leaving:
             tensor.storage = moved[tensor.storage]
-            tensor.grad_home = None  # it lies on the device that was left
-            relocations.count += 1
+            tensor.grad_buffer = None  # it lies on the device that was left
+            storage_generation.count += 1
         return self
 
     def state_dict(self) -> dict[str, NDArray[Any]]:

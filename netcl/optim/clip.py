@@ -7,25 +7,24 @@ and before ``opt.step()``.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import is_
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from netcl.array import Array, DeferredStorage, Storage
-from netcl.backends.base import CHUNK, HEADER, Backend, Span, StepBlock, View
+from netcl.array import Array, Storage
+from netcl.backends.base import CHUNK, HEADER, Backend, Span, header_entry
 from netcl.dtypes import DType, float32
 from netcl.errors import DeviceMismatchError, DTypeError, NetclError
 from netcl.expression import Expression, Node, conversion, maximum, minimum, trace
 from netcl.host_dtypes import stored_as, values_of
 from netcl.optim import validation
+from netcl.optim.engine.gradient_norm import measured_header
 from netcl.optim.engine.partition import Partition
-from netcl.optim.engine.pending import PendingFactors, scale_by
+from netcl.optim.engine.pending import scale_by
 
 
 def clip_grad_norm(
@@ -161,12 +160,11 @@ def clip_grad_norm_device(
 
 
 def _partition_of(p: Any) -> Partition | None:
-    """The partition in whose arena the gradient of ``p`` belongs."""
-    home = p.grad_home if isinstance(p, Array) else None
-    storage = None if home is None else home.array.storage
-    if not isinstance(storage, DeferredStorage) or not isinstance(storage.deferred, PendingFactors):
+    """What steps with the gradient of ``p``: the partition in whose arena that belongs."""
+    if not isinstance(p, Array) or p.grad_buffer is None:
         return None
-    return storage.deferred.partition()
+    owner: Partition | None = p.grad_buffer.owner
+    return owner
 
 
 def _same_partition(given: Sequence[Any]) -> Partition | None:
@@ -180,17 +178,16 @@ def _same_partition(given: Sequence[Any]) -> Partition | None:
 def _whole_partition(owners: Sequence[Array]) -> Partition | None:
     """The partition whose gradients these are, all of them and no others."""
     partition = _partition_of(owners[0])
-    return partition if partition is not None and partition.clips_as_one(owners) else None
+    return partition if partition is not None and partition.arena.holds_all_of(owners) else None
 
 
 def _clip_in_place(owners: Sequence[Array], max_norm: float, norm_type: float, error_if_nonfinite: bool) -> Array:
     backend = owners[0].backend
     spans = _merge(_padded_span(p) for p in owners)
-    header = _measure(backend, spans, _widest(spans), max_norm, norm_type)
+    header = measured_header(backend, _widest(spans), spans, max_norm, norm_type)
     # The header is written again by the next call; what is handed out is not.
     norm = type(owners[0])(Storage.empty(backend, 1, header.dtype), ())
-    source = View(header.buffer, HEADER.index("norm"), (), ())
-    backend.map(conversion(header.dtype, header.dtype), (source,), (norm.view(),))
+    backend.map(conversion(header.dtype, header.dtype), (header_entry(header, "norm").view(),), (norm.span().view(),))
     if error_if_nonfinite:
         _check_finite(backend, header)
     for span in spans:
@@ -202,7 +199,7 @@ def measured_norm(owners: Sequence[Array]) -> Norm:
     """The L2 norm of the gradients of some parameters of one device, none of which is None. **Blocks**."""
     backend = owners[0].backend
     spans = _merge(_padded_span(p) for p in owners)
-    header = _measure(backend, spans, _widest(spans), math.inf, 2.0)
+    header = measured_header(backend, _widest(spans), spans, math.inf, 2.0)
     values = dict(zip(HEADER, map(float, backend.download(header)), strict=True))
     return Norm(values["norm_scale"], values["norm_root"], not values["nonfinite"])
 
@@ -272,7 +269,7 @@ def _padded_span(p: Array) -> Span:
     """The gradient of ``p``; in an optimizer's arena with the zeros that fill its last chunk."""
     assert p.grad is not None
     span = p.grad.span()
-    if p.grad_home is None or p.grad is not p.grad_home.array:
+    if p.grad_buffer is None or p.grad is not p.grad_buffer.array:
         return span
     return Span(span.buffer, span.offset, -(-span.size // CHUNK) * CHUNK)
 
@@ -392,35 +389,3 @@ def _merge(spans: Iterable[Span]) -> list[Span]:
 
 def _widest(spans: Sequence[Span]) -> DType:
     return max((span.dtype.compute for span in spans), key=lambda dtype: dtype.itemsize, default=float32)
-
-
-def _measure(backend: Backend, spans: Sequence[Span], compute: DType, max_norm: float, norm_type: float) -> Span:
-    """A step header whose norm and multiplier are those of the gradients in ``spans``."""
-    counts = [backend.norm_partials(span.size) for span in spans]
-    block, records = _scratch(backend, compute, 2 * sum(counts))
-    offset = 0
-    for span, count in zip(spans, counts, strict=True):
-        backend.norm_reduce(span, Span(records.buffer, offset, 2 * count), norm_type, block=block)
-        offset += 2 * count
-    backend.prepare_step(block, records, ord=norm_type, max_norm=max_norm)
-    return block.header
-
-
-class _Scratch(threading.local):
-    """Per thread and backend, the blocks and records of earlier calls: the launches bound to a block stay bound."""
-
-    def __init__(self) -> None:
-        self.kept: WeakKeyDictionary[Backend, dict[tuple[str, int], tuple[StepBlock, Span]]] = WeakKeyDictionary()
-
-
-_kept_scratch = _Scratch()
-
-
-def _scratch(backend: Backend, compute: DType, size: int) -> tuple[StepBlock, Span]:
-    kept = _kept_scratch.kept.setdefault(backend, {})
-    found = kept.get((compute.name, size))
-    if found is None:
-        header = Span(backend.alloc(len(HEADER), compute), 0, len(HEADER))
-        backend.fill(header, 0)
-        found = kept[compute.name, size] = StepBlock(header), Span(backend.alloc(size, compute), 0, size)
-    return found

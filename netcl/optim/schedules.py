@@ -33,8 +33,8 @@ def _optimizer(optimizer: Any) -> Optimizer:
     return optimizer
 
 
-def _whole(least: int) -> Check:
-    return lambda name, value: checks.whole(name, value, least)
+def _integer(least: int) -> Check:
+    return lambda name, value: checks.integer(name, value, least)
 
 
 def _between(least: float, most: float) -> Check:
@@ -270,7 +270,7 @@ class CosineAnnealingLR(Schedule):
     The closed form, where torch chains from one epoch to the next. Source: I. Loshchilov and F. Hutter, "SGDR", 2016.
     """
 
-    SETTINGS: ClassVar[Mapping[str, Check]] = {"T_max": _whole(1), "eta_min": checks.not_negative}
+    SETTINGS: ClassVar[Mapping[str, Check]] = {"T_max": _integer(1), "eta_min": checks.not_negative}
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
         self.T_max: int
@@ -322,8 +322,8 @@ class WarmupCosine(Schedule):
     """
 
     SETTINGS: ClassVar[Mapping[str, Check]] = {
-        "warmup_steps": _whole(0),
-        "total_steps": _whole(1),
+        "warmup_steps": _integer(0),
+        "total_steps": _integer(1),
         "eta_min": checks.not_negative,
         "warmup_start": _between(0.0, 1.0),
     }
@@ -408,10 +408,10 @@ class ReduceLROnPlateau:
     SETTINGS: ClassVar[Mapping[str, Check]] = {
         "mode": _one_of("min", "max"),
         "factor": _inside(0.0, 1.0),
-        "patience": _whole(0),
+        "patience": _integer(0),
         "threshold": checks.not_negative,
         "threshold_mode": _one_of("rel", "abs"),
-        "cooldown": _whole(0),
+        "cooldown": _integer(0),
         "min_lr": checks.not_negative,
         "eps": checks.not_negative,
     }

@@ -65,7 +65,7 @@ def flag(name: str, value: Any) -> bool:
     return validation.flag(name, value, error=HyperParameterError)
 
 
-def whole(name: str, value: Any, least: int) -> int:
+def integer(name: str, value: Any, least: int) -> int:
     """``value`` as an int, if it is a whole number of at least ``least``, as 10 and 10.0 are."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -59,7 +59,7 @@ def test_a_borrowed_buffer_is_the_memory_of_the_host_array(backend, offset):
         pytest.skip(f"{backend.device} does not share the host's memory")
     whole = np.arange(3001, dtype=np.float32)
     host = whole[offset:]
-    buffer = backend.borrow(host, dtypes.float32)
+    buffer = backend.wrap_host_memory(host, dtypes.float32)
     assert (buffer.size, buffer.dtype) == (host.size, dtypes.float32)
     x = Span(buffer, 0, host.size)
     for factor in (2.0, 3.0):
@@ -77,4 +77,4 @@ def test_a_borrowed_buffer_is_the_memory_of_the_host_array(backend, offset):
 def test_an_empty_array_can_be_borrowed(backend):
     if not backend.device.shares_host_memory:
         pytest.skip(f"{backend.device} does not share the host's memory")
-    assert backend.borrow(np.empty(0, np.float32), dtypes.float32).size == 0
+    assert backend.wrap_host_memory(np.empty(0, np.float32), dtypes.float32).size == 0

@@ -135,9 +135,9 @@ def check_shards_give_the_same_weights_with_a_share_of_the_state():
     assert scaler.steps_skipped == reference.steps_skipped == len(SPOILT)
     assert distance(flat(model.state_dict()), expected) < 1e-6
     assert_same_bits(model.state_dict().values())
-    held = sum(span.size for partition in opt.partitions for span in partition.state.values())
+    held = sum(span.size for partition in opt.partitions for span in partition.fields.spans.values())
     whole = AdamW(build(1).parameters(), lr=1e-3)
-    total = sum(span.size for partition in whole.partitions for span in partition.state.values())
+    total = sum(span.size for partition in whole.partitions for span in partition.fields.spans.values())
     segment = 2 * 1024 * -(-max(p.size for p in model.parameters()) // 1024)
     assert abs(held - total / distributed.world_size()) <= segment
     assert sum(everywhere(held)) >= total

@@ -66,7 +66,7 @@ class Core:
     def download(self, x: Span) -> HostArray:
         return self.namespace.to_host(self.read(x))
 
-    def borrow(self, host: HostArray, dtype: DType) -> ReferenceBuffer:
+    def wrap_host_memory(self, host: HostArray, dtype: DType) -> ReferenceBuffer:
         """A buffer over the memory of a host array. See :class:`~netcl.backends.base.HostOperations`."""
         return ReferenceBuffer(host.reshape(-1), host.size, dtype)
 

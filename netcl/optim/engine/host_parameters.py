@@ -1,4 +1,4 @@
-"""PlainArrays: parameters and gradients that are arrays of other libraries."""
+"""HostParameters: parameters and gradients that are arrays of other libraries."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from netcl.array import Array
 from netcl.backends.base import Backend
 from netcl.dtypes import DType
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
-from netcl.host_arrays import LentArray, host_memory, writable_memory
+from netcl.host_arrays import HostBackedArray, host_memory, writable_memory
 
 
-class PlainArrays:
+class HostParameters:
     """The parameters of an optimizer that was built from plain arrays, in the order in which they were given.
 
     Parameters
@@ -27,9 +27,9 @@ class PlainArrays:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self._parameters: list[LentArray] = []
+        self._parameters: list[HostBackedArray] = []
         self._places: list[tuple[int, int, int]] = []
-        self._gradients: list[LentArray | None] = []
+        self._gradients: list[HostBackedArray | None] = []
 
     def take(self, x: Any, label: str) -> Array:
         """What the optimizer keeps in place of one plain array.
@@ -52,10 +52,10 @@ class PlainArrays:
                     "the optimizer once"
                 )
         self._places.insert(at, place)
-        lent = LentArray(self.backend, host, dtype)
-        self._parameters.append(lent)
+        parameter = HostBackedArray(self.backend, host, dtype)
+        self._parameters.append(parameter)
         self._gradients.append(None)
-        return lent.array
+        return parameter.array
 
     def __len__(self) -> int:
         return len(self._parameters)
@@ -66,8 +66,8 @@ class PlainArrays:
         self._places = [place for place in self._places if place[2] < count]
 
     @contextmanager
-    def lent(self, grads: Iterable[Any]) -> Iterator[dict[int, Array]]:
-        """Lend parameters and gradients to the device; yields the gradient of each parameter that has one, by its id.
+    def mapped_for_device(self, grads: Iterable[Any]) -> Iterator[dict[int, Array]]:
+        """Let the device have parameters and gradients; yields the gradient of each parameter that has one, by its id.
 
         At the end the host has all of them back, with the updated parameters: that **blocks**.
 
@@ -78,22 +78,22 @@ class PlainArrays:
         """
         found = self._checked(list(grads))
         gradients: dict[int, Array] = {}
-        moved: list[tuple[LentArray, bool]] = []
+        moved: list[tuple[HostBackedArray, bool]] = []
         try:
             for i, (parameter, gradient) in enumerate(zip(self._parameters, found, strict=True)):
                 if gradient is None:
                     continue
-                lent = self._gradient(i, *gradient)
-                moved += [(parameter, True), (lent, False)]
-                parameter.lend()
-                lent.lend()
-                gradients[id(parameter.array)] = lent.array
+                mapped = self._gradient(i, *gradient)
+                moved += [(parameter, True), (mapped, False)]
+                parameter.map_for_device()
+                mapped.map_for_device()
+                gradients[id(parameter.array)] = mapped.array
             yield gradients
         finally:
-            for lent, _ in moved:
-                lent.ask_back()
-            for lent, written in moved:
-                lent.give_back(written=written)
+            for each, _ in moved:
+                each.start_unmap()
+            for each, written in moved:
+                each.unmap(written=written)
 
     def _checked(self, grads: Sequence[Any]) -> list[tuple[np.ndarray[Any, Any], DType] | None]:
         if len(grads) != len(self._parameters):
@@ -119,12 +119,12 @@ class PlainArrays:
             found.append((host, dtype))
         return found
 
-    def _gradient(self, i: int, host: np.ndarray[Any, Any], dtype: DType) -> LentArray:
+    def _gradient(self, i: int, host: np.ndarray[Any, Any], dtype: DType) -> HostBackedArray:
         """The gradient of parameter ``i``; over the memory of the last step if it is the same."""
         known = self._gradients[i]
         if known is None or not known.is_over(host):
             usable = host.flags.c_contiguous and host.flags.writeable
             if not usable or np.may_share_memory(host, self._parameters[i].host):
                 host = np.array(host, order="C")
-            known = self._gradients[i] = LentArray(self.backend, host, dtype)
+            known = self._gradients[i] = HostBackedArray(self.backend, host, dtype)
         return known

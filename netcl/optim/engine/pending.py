@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-import weakref
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from netcl.backends.base import HEADER, SHIFT, Backend, Span, View
+from netcl.backends.base import SHIFT, Backend, Span, View, header_entry
 from netcl.dtypes import DType
 from netcl.expression import Expression, Node, trace, where
 
-if TYPE_CHECKING:
-    from netcl.optim.engine.partition import Partition
+
+class Owner(Protocol):
+    """What steps with the gradients that the factors are for."""
+
+    def has_gradients(self) -> bool:
+        """Whether there is any gradient that somebody has or keeps."""
+        ...
+
+    def clip_is_over(self) -> None:
+        """Note that the factor of a clipping is pending no more: the coming step cannot fold it."""
+        ...
 
 
 class PendingFactors:
     """Factors that wait for a step to fold them into its own pass. Whoever reads a gradient first has them applied.
+
+    The :class:`~netcl.array.PendingScale` of the gradients' storages.
+
+    Parameters
+    ----------
+    backend : Backend
+    gradients : Span
+        All of them.
+    owner : callable
+        Returns what steps with them, or None when that is gone: a weak reference, for the parameters hold this object,
+        and not the state.
 
     Attributes
     ----------
@@ -23,50 +43,64 @@ class PendingFactors:
         The header on the device that holds the factor of a clipping.
     workers : int
         The gradients are sums over so many workers, and are to be read as their mean.
-    partition : weak reference to Partition
-        Whose gradients these are, as long as its optimizer lives: the parameters hold this object, and not the state.
+    mean : Span or None
+        The inverse of that number on the device, if it is not 1.
     """
 
-    def __init__(self, backend: Backend, gradients: Span, partition: Partition) -> None:
+    def __init__(self, backend: Backend, gradients: Span, owner: Callable[[], Owner | None]) -> None:
         self._backend = backend
         self._gradients = gradients
-        self.partition = weakref.ref(partition)
+        self._owner = owner
         self.clip: Span | None = None
         self.workers = 1
+        self.mean: Span | None = None
 
-    def settle(self) -> None:
-        """Apply what is pending to the gradients themselves. Enqueues; does not block."""
+    def apply(self) -> None:
+        """Multiply the gradients by what is pending. Enqueues; does not block."""
         if self.clip is None and self.workers == 1:
             return
-        partition = self.partition()
-        if partition is not None and not partition.has_gradients():
+        owner = self._owner()
+        if owner is not None and not owner.has_gradients():
             self.drop()  # neither a parameter nor anybody else has any of them
             return
-        self.settle_clip()
+        self.apply_clip()
         if self.workers != 1:
-            workers, self.workers = self.workers, 1
+            workers = self.workers
+            self.workers, self.mean = 1, None
             self._backend.scale(1.0 / workers, self._gradients)
 
-    def settle_clip(self) -> None:
-        """Apply the factor of a clipping, if one is pending."""
+    def apply_clip(self) -> None:
+        """Multiply by the factor of a clipping, if one is pending. Enqueues; does not block."""
         if self.clip is not None:
-            header, self.clip = self.clip, None
+            header = self.clip
+            self._forget_clip()
             scale_by(self._backend, header, self._gradients)
 
+    def divide_by(self, workers: int, mean: Span | None) -> None:
+        """Read the gradients as sums over so many workers from now on; ``mean`` holds the inverse of the number."""
+        self.workers, self.mean = workers, mean
+
     def drop(self) -> None:
-        """Forget them: the gradients they belong to are gone."""
-        self.clip = None
-        self.workers = 1
+        """Forget the factors: the gradients they belong to are gone."""
+        self._forget_clip()
+        self.workers, self.mean = 1, None
+
+    def _forget_clip(self) -> None:
+        if self.clip is not None:
+            self.clip = None
+            owner = self._owner()
+            if owner is not None:
+                owner.clip_is_over()
 
 
 def scale_by(backend: Backend, header: Span, x: Span) -> None:
     """Multiply ``x`` by the multiplier and shift of a step header. Enqueues; does not block."""
 
     def entry(name: str) -> View:
-        return View(header.buffer, header.offset + HEADER.index(name), (x.size,), (0,))
+        element = header_entry(header, name)
+        return View(element.buffer, element.offset, (x.size,), (0,))
 
-    view = View(x.buffer, x.offset, (x.size,), (1,))
-    backend.map(_scaled(x.dtype, header.dtype), (view, entry("shift"), entry("multiplier")), (view,))
+    backend.map(_scaled(x.dtype, header.dtype), (x.view(), entry("shift"), entry("multiplier")), (x.view(),))
 
 
 @cache

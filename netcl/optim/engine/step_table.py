@@ -1,4 +1,4 @@
-"""Rows: which parameters take which steps. The step block, its table of hyper-parameters and the row map."""
+"""StepTable: which parameters take which steps, with which hyper-parameters."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from netcl.optim.rule import Rule
 
 
 @dataclass(slots=True)
-class Row:
-    """The parameters of one group that have taken the same steps, by their position in the arena."""
+class ParameterSet:
+    """A row of the table: parameters of one group that have taken the same steps, by their position in the arena."""
 
     group: int
     members: set[int]
     active: bool = True
 
 
-class Rows:
+class StepTable:
     """The table that one launch reads: a row of hyper-parameters and counters for each group and step count.
 
     Parameters
@@ -45,10 +45,8 @@ class Rows:
     Attributes
     ----------
     block : StepBlock
-    row_map : Span
+    chunk_to_row : Span
         One uint16 for each chunk: its row.
-    renew : bool
-        Whether the header and the counters of the coming step have to be made anew.
     """
 
     def __init__(
@@ -70,11 +68,11 @@ class Rows:
         self.columns = columns
         self._host_dtype = STORAGE[compute]
         self._rows = [
-            Row(number, {i for i, group in enumerate(group_of) if group == number}) for number in sorted(set(group_of))
+            ParameterSet(number, {i for i, group in enumerate(group_of) if group == number})
+            for number in sorted(set(group_of))
         ]
-        self.row_map = Span(backend.alloc(sum(chunks), uint16), 0, sum(chunks))
+        self.chunk_to_row = Span(backend.alloc(sum(chunks), uint16), 0, sum(chunks))
         self.block = self._new_block(max(8, 2 * len(self._rows)))
-        self.renew = True
         self._table: np.ndarray[Any, Any] = np.zeros(0)
         self._versions: list[int] = []
         self._upload_map()
@@ -84,11 +82,11 @@ class Rows:
         """Whether any parameter has a gradient."""
         return any(row.active for row in self._rows)
 
-    def take_over(self, earlier: Rows, position: Mapping[int, int]) -> None:
+    def take_over(self, earlier: StepTable, position: Mapping[int, int]) -> None:
         """Go on from the step counts of fewer parameters; ``position`` says where each of those is now."""
-        rows = [Row(row.group, {position[i] for i in row.members}) for row in earlier._rows]
+        rows = [ParameterSet(row.group, {position[i] for i in row.members}) for row in earlier._rows]
         known = set().union(*(row.members for row in rows))
-        self._rows = rows + [Row(row.group, row.members - known) for row in self._rows if row.members - known]
+        self._rows = rows + [ParameterSet(row.group, row.members - known) for row in self._rows if row.members - known]
         self.block = self._continued(earlier.block, max(8, 2 * len(self._rows), earlier.block.rows))
         self._upload_map()
 
@@ -98,9 +96,7 @@ class Rows:
 
     def adopt(self, rule: Rule, columns: tuple[str, ...], block: StepBlock) -> None:
         """Follow another rule from now on."""
-        self._rule, self.columns = rule, columns
-        if block is not self.block:
-            self.block, self.renew = block, True
+        self._rule, self.columns, self.block = rule, columns, block
         self._table, self._versions = np.zeros(0), []
 
     def _new_block(self, rows: int, columns: tuple[str, ...] | None = None) -> StepBlock:
@@ -115,7 +111,7 @@ class Rows:
         row_of = np.zeros(len(self._chunks), np.uint16)
         for number, row in enumerate(self._rows):
             row_of[list(row.members)] = number
-        self._backend.upload(np.repeat(row_of, self._chunks), self.row_map)
+        self._backend.upload(np.repeat(row_of, self._chunks), self.chunk_to_row)
 
     def split(self, active: set[int]) -> None:
         """Give parameters that take different steps from now on rows of their own, each with the steps so far."""
@@ -126,7 +122,7 @@ class Rows:
         for number in parted:
             row = self._rows[number]
             self._copy_counters(number, len(self._rows))
-            self._rows.append(Row(row.group, row.members - active, active=False))
+            self._rows.append(ParameterSet(row.group, row.members - active, active=False))
             row.members = row.members & active
         for row in self._rows:
             row.active = bool(row.members & active)
@@ -157,15 +153,15 @@ class Rows:
             self._backend.fill(copy, 0)
             self._backend.axpy(1, slot.part(source * width, width), copy)
 
-    def write(self, workers: int, *, prepared: bool) -> None:
-        """Send the hyper-parameters to the device if any of them changed.
+    def write(self, workers: int, *, decided: bool) -> bool:
+        """Send the hyper-parameters to the device if any of them changed. Does not block.
 
-        ``workers`` is how many gradients were summed; ``prepared`` says that the coming step was decided already, for
-        the rows that were active then.
+        ``workers`` is how many gradients were summed; ``decided`` says that the coming step was decided already, for
+        the rows that were active then. Returns whether what was prepared for that step is out of date.
         """
         versions = [workers, *(group.version for group in self._groups)]
         if versions == self._versions:
-            return
+            return False
         hyper = {number: self._rule.hyper(self._groups[number]) for number in {row.group for row in self._rows}}
         names = self.columns[len(ROW) :]
         table = np.array(
@@ -182,15 +178,14 @@ class Rows:
         self._versions = versions
         known = self._table
         if np.array_equal(table, known):
-            return
-        # The bias corrections of this step are there already, made with the decay rates of then.
-        deciding = [i for i, name in enumerate(self.columns) if name.startswith("log_beta")]
-        deciding += [self.columns.index("active")] if prepared else []
-        if table.shape != known.shape or not np.array_equal(table[:, deciding], known[:, deciding]):
-            self.renew = True
+            return False
         assert self.block.hyper is not None
         self._backend.upload(table.reshape(-1), self.block.hyper.part(0, table.size))
         self._table = table
+        # The bias corrections of this step are there already, made with the decay rates of then.
+        deciding = [i for i, name in enumerate(self.columns) if name.startswith("log_beta")]
+        deciding += [self.columns.index("active")] if decided else []
+        return table.shape != known.shape or not np.array_equal(table[:, deciding], known[:, deciding])
 
     def steps(self) -> dict[int, int]:
         """How many steps each parameter has taken. **Blocks**."""
@@ -208,14 +203,14 @@ class Rows:
     def restore(self, steps: Sequence[int], block: StepBlock) -> None:
         """Go on from these step counts, in a block of :meth:`block_for`. Does not block."""
         rows = self._by_step(steps)
-        self._rows = [Row(group, members) for (group, _), members in rows.items()]
+        self._rows = [ParameterSet(group, members) for (group, _), members in rows.items()]
         self.block = block
         taken = [step for _, step in rows]
         counters = _counters(taken + [0] * (block.rows - len(taken)), self._host_dtype)
         for slot in counters_of(block):
             self._backend.upload(counters.reshape(-1), slot)
         self._upload_map()
-        self._table, self._versions, self.renew = np.zeros(0), [], True
+        self._table, self._versions = np.zeros(0), []
 
     def _by_step(self, steps: Sequence[int]) -> dict[tuple[int, int], set[int]]:
         rows: dict[tuple[int, int], set[int]] = {}

@@ -31,8 +31,8 @@ MAPPED = 1 << 20
 
 
 ENQUEUING = (
-    "alloc", "upload", "download", "borrow", "map_host", "wait", "synchronize", "report_errors_from_device", "kernel",
-    "own_kernel", "launch",
+    "alloc", "upload", "download", "wrap_host_memory", "map_host", "wait", "synchronize", "report_errors_from_device",
+    "kernel", "own_kernel", "launch",
 )  # fmt: skip
 """The methods of :class:`Core` that reach the device; every operation goes through one of them first."""
 
@@ -234,7 +234,7 @@ class Core:
         self.report_errors_from_device()
         return host
 
-    def borrow(self, host: HostArray, dtype: DType) -> CLBuffer:
+    def wrap_host_memory(self, host: HostArray, dtype: DType) -> CLBuffer:
         """A buffer that is the host array's own memory. See :class:`~netcl.backends.base.HostOperations`."""
         if host.size == 0:
             return self.alloc(0, dtype)

@@ -1,0 +1,90 @@
+"""StateFields: what an optimizer keeps for each element of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from netcl.arena import Arena
+from netcl.backends.base import CHUNK, Span
+from netcl.dtypes import DType
+from netcl.expression import conversion
+from netcl.host_dtypes import STORAGE
+from netcl.optim.engine.checkpoint import Entry
+
+
+class StateFields:
+    """The state fields of the parameters of an arena, each laid out as they are.
+
+    Parameters
+    ----------
+    layout : Arena
+    dtype : DType
+        Of every field: the parameters' compute dtype.
+    names : iterable of str
+
+    Attributes
+    ----------
+    spans : dict of str to Span
+    """
+
+    def __init__(self, layout: Arena, dtype: DType, names: Iterable[str]) -> None:
+        self._layout = layout
+        self._dtype = dtype
+        self.spans = self.made(names)
+
+    def made(self, names: Iterable[str]) -> dict[str, Span]:
+        """Fields as they start, for those of these names that are not there. Changes nothing; does not block."""
+        known: Mapping[str, Span] = getattr(self, "spans", {})
+        return {name: self._layout.like(self._dtype) for name in names if name not in known}
+
+    def take_over(self, earlier: StateFields) -> None:
+        """Go on from the fields of fewer parameters. Does not block."""
+        copy = conversion(self._dtype, self._dtype)
+        backend = self._layout.backend
+        for source, target, size in _common(earlier._layout, self._layout):
+            for name, span in earlier.spans.items():
+                new = self.spans[name].part(target, size)
+                backend.map(copy, (span.part(source, size).view(),), (new.view(),))
+
+    def read(self) -> dict[int, dict[str, np.ndarray[Any, Any]]]:
+        """The fields of each parameter, by its id. **Blocks**."""
+        host = {name: self._layout.backend.download(span) for name, span in self.spans.items()}
+        return {
+            id(segment.array): {
+                name: values[segment.offset : segment.offset + segment.size].reshape(segment.array.shape).copy()
+                for name, values in host.items()
+            }
+            for segment in self._layout.segments
+        }
+
+    def prepared(self, entries: Mapping[int, Entry]) -> Callable[[], None]:
+        """Lay out the fields of a checkpoint, and return what takes them up. Nothing is changed before that is called.
+
+        Enqueues; does not block.
+        """
+        host = {name: np.zeros(self._layout.size, STORAGE[self._dtype]) for name in self.spans}
+        for segment in self._layout.segments:
+            for name, values in entries[id(segment.array)].fields.items():
+                host[name][segment.offset : segment.offset + segment.size] = values.reshape(-1)
+
+        def take_up() -> None:
+            for name, values in host.items():
+                self._layout.backend.upload(values, self.spans[name])
+
+        return take_up
+
+
+def _common(old: Arena, new: Arena) -> list[tuple[int, int, int]]:
+    """(from, to, size) of the stretches that an arena and a larger one have in common."""
+    target = {id(segment.array): segment.offset for segment in new.segments}
+    found: list[tuple[int, int, int]] = []
+    for segment in old.segments:
+        start, to, size = segment.offset, target[id(segment.array)], segment.chunks * CHUNK
+        if found and found[-1][0] + found[-1][2] == start and found[-1][1] + found[-1][2] == to:
+            found[-1] = (found[-1][0], found[-1][1], found[-1][2] + size)
+        elif size:
+            found.append((start, to, size))
+    return found
