@@ -31,6 +31,31 @@ def optimizer(update, state=("m",), params=None, **defaults):
     return Own(params or [netcl.ones(3, requires_grad=True, device="numpy")])
 
 
+# -- long rules --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("maximize", "max_norm", "moved"), [(False, 1.0, -0.5), (True, None, 0.5), (True, 1.0, 0.5)])
+def test_a_rule_may_have_many_terms(maximize, max_norm, moved, backend):
+    """More than Python's recursion goes deep, also where a factor is set into the rule."""
+
+    def update(p, g, s, h):
+        step = h.lr * g
+        for _ in range(1500):
+            step = step + h.share * g
+        return (p - step,)
+
+    class Long(Optimizer):
+        def __init__(self, params):
+            rule = Rule(update, lambda group: {"lr": group["lr"], "share": group["lr"] / 1500})
+            super().__init__(params, {"lr": 0.25, "maximize": maximize}, rule)
+
+    w = netcl.zeros(4, requires_grad=True, device=backend.device)
+    w.grad = netcl.full(4, 1.0 if max_norm is None else 7.0, device=backend.device)
+    Long([w]).step(max_norm=max_norm)
+    expected = moved if max_norm is None else moved / 2.0  # four equal elements of norm 1
+    np.testing.assert_allclose(w.numpy(), np.full(4, expected), rtol=1e-4)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 

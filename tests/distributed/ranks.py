@@ -19,7 +19,7 @@ from netcl.data import DataLoader
 from netcl.distributed import DataParallel, DistributedSampler
 from netcl.distributed.world import current_world
 from netcl.errors import DistributedError
-from netcl.optim import SGD, AdamW, clip_grad_norm
+from netcl.optim import SGD, AdamW, Optimizer, Rule, clip_grad_norm
 
 SIZES = (12, 40, 33, 5)
 BATCH = 24
@@ -314,6 +314,36 @@ def check_an_optimizers_gradients_are_reduced_where_they_lie():
         opt.step()
         opt.zero_grad()
     np.testing.assert_allclose(wide.numpy(), -2 * mean, rtol=1e-6)
+
+
+def long_sum(p, g, s, h):
+    step = h.lr * g
+    for _ in range(1500):
+        step = step + h.share * g
+    return (p - step,)
+
+
+class Long(Optimizer):
+    """Gradient descent as a sum of many terms."""
+
+    def __init__(self, params):
+        rule = Rule(long_sum, lambda group: {"lr": group["lr"], "share": group["lr"] / 1500})
+        super().__init__(params, {"lr": 0.25}, rule)
+
+
+def check_a_rule_of_many_terms_folds_the_mean_over_ranks():
+    world = current_world()
+    model = nn.Linear(3, 1, bias=False)
+    opt = Long(model.parameters())
+    parallel = DataParallel(model, opt)
+    before = model.weight.numpy()
+    with ag.Tape() as tape:
+        loss = netcl.sum(parallel(netcl.full((1, 3), float(world.rank + 1))))
+    tape.backward(loss)
+    opt.step()
+    mean = (world.size + 1) / 2
+    np.testing.assert_allclose(model.weight.numpy(), before - 0.5 * mean, rtol=1e-4)
+    assert_same_bits([model.weight.numpy()])
 
 
 def check_gradients_may_travel_in_half_precision():
