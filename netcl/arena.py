@@ -88,10 +88,10 @@ class Arena:
         """How many chunks the layout has."""
         return self.size // CHUNK
 
-    def like(self, dtype: DType) -> Span:
-        """A zeroed buffer of this layout."""
+    def like(self, dtype: DType, value: float = 0) -> Span:
+        """A buffer of this layout that holds one value, in the padding too."""
         span = Span(self.backend.alloc(self.size, dtype), 0, self.size)
-        self.backend.fill(span, 0)
+        self.backend.fill(span, value)
         return span
 
     def gather(self) -> bool:

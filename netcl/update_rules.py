@@ -89,7 +89,7 @@ def sgd_with_momentum(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
     g = g + h.weight_decay * p
     # A group without momentum takes the plain step, and leaves the velocity that it has or is yet to gather alone.
     gathers = h.momentum != 0.0
-    velocity = where(gathers, h.momentum * s.velocity + h.one_minus_dampening * g, s.velocity)
+    velocity = where(gathers, h.momentum * s.momentum_buffer + h.one_minus_dampening * g, s.momentum_buffer)
     ahead = where(h.nesterov != 0.0, g + h.momentum * velocity, velocity)
     return p - h.lr * where(gathers, ahead, g), velocity
 

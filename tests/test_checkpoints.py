@@ -283,13 +283,49 @@ def test_json_keys_and_tensors_load(backend):
     train(first, 2)
     state = first.state_dict()
     for entry in state["state"].values():
-        entry["velocity"] = netcl.asarray(entry["velocity"], device=backend.device)
+        entry["momentum_buffer"] = netcl.asarray(entry["momentum_buffer"], device=backend.device)
     state["state"] = {str(index): entry for index, entry in state["state"].items()}
     second.load_state_dict(state)
     assert told(second.state_dict()) == told(first.state_dict())
     state["state"][0] = state["state"]["0"]
     with pytest.raises(StateError, match="parameter 0 twice"):
         second.load_state_dict(state)
+
+
+@pytest.mark.parametrize("kind", [SGD, Momentum])
+def test_the_velocity_is_read_by_its_former_name(kind, backend):
+    first, second = (kind(tensors(backend.device), momentum=0.9) for _ in range(2))
+    train(first, 2)
+    state = first.state_dict()
+    for entry in state["state"].values():
+        entry["velocity"] = entry.pop("momentum_buffer")
+    second.load_state_dict(state)
+    assert told(second.state_dict()) == told(first.state_dict())
+    state["state"][0]["momentum_buffer"] = state["state"][0]["velocity"]
+    with pytest.raises(StateError, match="has momentum_buffer twice in the checkpoint"):
+        second.load_state_dict(state)
+
+
+def test_the_velocity_of_torch_is_read(backend):
+    """Whose SGD counts no steps, and has the first velocity None."""
+    optimizer = SGD(tensors(backend.device), momentum=0.5)
+    velocity = np.asarray(optimizer.state_dict()["state"][0]["momentum_buffer"]) + 3.0
+    group = {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False, "params": [0, 1]}
+    optimizer.load_state_dict(
+        {"state": {0: {"momentum_buffer": velocity}, 1: {"momentum_buffer": None}}, "param_groups": [group]}
+    )
+    state = optimizer.state_dict()
+    assert np.array_equal(state["state"][0]["momentum_buffer"], velocity)
+    assert not state["state"][1]["momentum_buffer"].any()
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def test_no_other_optimizer_reads_the_former_name():
+    optimizer = RMSProp(tensors("numpy"), momentum=0.9)
+    state = optimizer.state_dict()
+    state["state"][0]["velocity"] = state["state"][0].pop("momentum_buffer")
+    with pytest.raises(StateError, match="the field 'velocity' in the checkpoint"):
+        optimizer.load_state_dict(state)
 
 
 def test_groups_keep_names_and_initial_rates():
@@ -307,11 +343,11 @@ def test_a_group_without_momentum_brings_no_velocity():
     optimizer = SGD([{"params": [a], "momentum": 0.9}, {"params": [b]}], lr=0.1)
     train(optimizer, 2)
     state = optimizer.state_dict()
-    del state["state"][1]["velocity"]
+    del state["state"][1]["momentum_buffer"]
     optimizer.load_state_dict(state)
-    assert not optimizer.state_dict()["state"][1]["velocity"].any()
-    del state["state"][0]["velocity"]
-    with pytest.raises(StateError, match="parameter 0 of group 0 lacks the field 'velocity'"):
+    assert not optimizer.state_dict()["state"][1]["momentum_buffer"].any()
+    del state["state"][0]["momentum_buffer"]
+    with pytest.raises(StateError, match="parameter 0 of group 0 lacks the field 'momentum_buffer'"):
         optimizer.load_state_dict(state)
 
 
@@ -344,7 +380,7 @@ def test_running_out_of_memory_changes_nothing(monkeypatch):
         after = snapshot(second)
         for entry in after[0]["state"].values():
             # Room for the velocity may have been made; there is none in it.
-            velocity = entry.pop("velocity", None)
+            velocity = entry.pop("momentum_buffer", None)
             assert velocity is None or not any(velocity[2])
         assert after == before
     assert allowed > 4

@@ -131,7 +131,7 @@ def test_momentum_that_pauses_goes_on_from_its_velocity(backend):
         optimizer.step()
         found.append(w.item())
     assert found == [-1.0, -2.0, -3.5]
-    assert optimizer.state_dict()["state"][0]["velocity"].tolist() == [1.5]
+    assert optimizer.state_dict()["state"][0]["momentum_buffer"].tolist() == [1.5]
 
 
 def test_the_step_count_and_a_pending_factor_go_on(backend):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
-from netcl.backends import Selection
 from netcl.optim import validation
 from netcl.optim.optimizer import Optimizer, Parameters
+from netcl.optim.options import CommonOptions
 from netcl.optim.rule import Rule
 from netcl.update_rules import adam, adam_numbers, amsgrad
 
@@ -77,13 +77,7 @@ class Adam(Optimizer):
         L2 penalty, added to the gradient.
     amsgrad : bool, default False
         Divide by the largest second moment so far (Reddi et al., 2018). Each group may say for itself.
-    maximize : bool, default False
-        Ascend instead of descend.
-    master_weights : bool, default True
-        Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
-        away; 4 bytes per element. Without effect on wider parameters.
-    backend : str, Device or Backend, optional
-        Where plain arrays are updated; Tensors are updated where they are.
+    **common
 
     Raises
     ------
@@ -121,9 +115,7 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         *,
         amsgrad: bool = False,
-        maximize: bool = False,
-        master_weights: bool = True,
-        backend: Selection = None,
+        **common: Unpack[CommonOptions],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -131,10 +123,8 @@ class Adam(Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
-            "maximize": maximize,
-            "master_weights": master_weights,
         }
-        super().__init__(params, defaults, _adam_rule, _CHECKS, backend=backend)
+        super().__init__(params, defaults, _adam_rule, _CHECKS, common=common)
 
 
 class AdamW(Optimizer):
@@ -181,9 +171,7 @@ class AdamW(Optimizer):
         weight_decay: float = 0.01,
         *,
         amsgrad: bool = False,
-        maximize: bool = False,
-        master_weights: bool = True,
-        backend: Selection = None,
+        **common: Unpack[CommonOptions],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -191,7 +179,5 @@ class AdamW(Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
-            "maximize": maximize,
-            "master_weights": master_weights,
         }
-        super().__init__(params, defaults, _adamw_rule, _CHECKS, backend=backend)
+        super().__init__(params, defaults, _adamw_rule, _CHECKS, common=common)

@@ -14,6 +14,7 @@ from netcl.array import Array
 from netcl.backends import Selection
 from netcl.backends.base import Span
 from netcl.errors import HyperParameterError, NetclError
+from netcl.optim import options
 from netcl.optim import validation as checks
 from netcl.optim.engine import checkpoint
 from netcl.optim.engine.checkpoint import Entry
@@ -21,6 +22,7 @@ from netcl.optim.engine.group import ParameterGroup, as_groups, assign, refuse_d
 from netcl.optim.engine.group_factory import Check, GroupFactory
 from netcl.optim.engine.partition import Partition
 from netcl.optim.engine.step_engine import StepEngine
+from netcl.optim.options import CommonOptions
 from netcl.optim.rule import Rule, RuleChoice, check_author
 
 Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Any]] | Iterable[Mapping[str, Any]] | Iterable[Any]"
@@ -48,6 +50,10 @@ class Optimizer(ABC):
         Refuses combinations that do not go together.
     backend : str, Device or Backend, optional
         Where to compute, for parameters that are plain arrays; by default the default backend.
+    common : mapping, optional
+        ``maximize``, ``master_weights`` and ``backend`` as a user gave them. A subclass whose ``__init__`` ends in
+        ``**common`` and passes that on takes all three, and shows them in its signature; a line ``**common`` among the
+        parameters of its docstring becomes their description.
 
     Attributes
     ----------
@@ -67,6 +73,10 @@ class Optimizer(ABC):
     _fixed: tuple[str, ...] = ()
     """The hyper-parameters of a group that are chosen when it is made."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        options.declare(cls)
+
     @abstractmethod
     def __init__(
         self,
@@ -76,13 +86,21 @@ class Optimizer(ABC):
         check: Mapping[str, Check] | None = None,
         check_group: Callable[[Mapping[str, Any]], None] | None = None,
         backend: Selection = None,
+        *,
+        common: CommonOptions | None = None,
     ) -> None:
         check_author(defaults, rule, check, check_group)
+        given: dict[str, Any] = dict(common or {})
+        options.refuse_unknown(type(self), given)
+        backend = given.pop("backend", backend)
+        # An optimizer that does not take the options has no maximize, as it has not in its checkpoints.
+        shared = options.DEFAULTS if common is not None else {"master_weights": True}
+        own = {name: defaults[name] for name in options.DEFAULTS if name in defaults}
         self._choose_rule = RuleChoice(rule)
         self._factory = GroupFactory(
             type(self).__name__,
-            {**defaults, "master_weights": defaults.get("master_weights", True)},
-            {"maximize": checks.flag, "master_weights": checks.flag, **(check or {})},
+            {**defaults, **shared, **own, **given},
+            {**options.CHECKS, **(check or {})},
             check_group,
             self._choose_rule,
             self._fixed,

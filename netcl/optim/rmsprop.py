@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
-from netcl.backends import Selection
 from netcl.optim import validation
 from netcl.optim.optimizer import Optimizer, Parameters
+from netcl.optim.options import CommonOptions
 from netcl.optim.rule import Rule
 from netcl.update_rules import rmsprop, rmsprop_centered, rmsprop_centered_momentum, rmsprop_momentum
 
@@ -74,13 +74,7 @@ class RMSProp(Optimizer):
         Share of the velocity that is kept, at least 0.
     centered : bool, default False
         Divide by an estimate of the standard deviation instead of the root mean square. Each group may say for itself.
-    maximize : bool, default False
-        Ascend instead of descend.
-    master_weights : bool, default True
-        Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
-        away; 4 bytes per element. Without effect on wider parameters.
-    backend : str, Device or Backend, optional
-        Where plain arrays are updated; Tensors are updated where they are.
+    **common
 
     Raises
     ------
@@ -113,10 +107,7 @@ class RMSProp(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.0,
         centered: bool = False,
-        *,
-        maximize: bool = False,
-        master_weights: bool = True,
-        backend: Selection = None,
+        **common: Unpack[CommonOptions],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -125,7 +116,5 @@ class RMSProp(Optimizer):
             "weight_decay": weight_decay,
             "momentum": momentum,
             "centered": centered,
-            "maximize": maximize,
-            "master_weights": master_weights,
         }
-        super().__init__(params, defaults, _rule, _CHECKS, backend=backend)
+        super().__init__(params, defaults, _rule, _CHECKS, common=common)

@@ -36,29 +36,39 @@ class Rule:
         It must map zeros to zeros, which is what padding holds.
     hyper : callable
         ``hyper(group) -> dict``: the numbers that ``h`` holds, made in double from a parameter group.
-    state : tuple of str
-        Names of the state fields; each starts at zero, in the parameter's compute dtype.
+    state : tuple of str, or mapping of str to float
+        Names of the state fields, in the parameter's compute dtype. Each starts at zero, or at the number that a
+        mapping has for it. Afterwards the attribute holds the names.
     fused_adam : bool, default False
         The backend's own ``fused_adam`` runs this update; ``update`` then only states what it computes.
 
     Raises
     ------
     ArgumentError
-        If a piece is of another kind, or a state field has no proper name.
+        If a piece is of another kind, or a state field has no proper name or start.
+
+    Attributes
+    ----------
+    starts : tuple of float
+        What each state field starts at, which a mapping says.
     """
 
     update: Update
     hyper: Callable[[Mapping[str, Any]], Mapping[str, float]]
-    state: tuple[str, ...] = ()
+    state: tuple[str, ...] | Mapping[str, float] = ()
     fused_adam: bool = False
+    starts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("update", "hyper"):
             if not callable(getattr(self, name)):
                 raise ArgumentError(f"{name} of a rule must be a function, got {shown(getattr(self, name))}")
-        fields = self.state
-        if isinstance(fields, str) or not isinstance(fields, Sequence):
-            raise ArgumentError(f'state must be a tuple of names such as ("exp_avg",), got {shown(fields)}')
+        fields: Any = self.state
+        if isinstance(fields, str) or not isinstance(fields, Sequence | Mapping):
+            raise ArgumentError(
+                'state must be a tuple of names such as ("exp_avg",), or a dict of the number that each starts at, got '
+                f"{shown(fields)}"
+            )
         for name in fields:
             if not isinstance(name, str) or not name.isidentifier() or name == "step":
                 raise ArgumentError(
@@ -67,8 +77,17 @@ class Rule:
                 )
         if len(set(fields)) != len(fields):
             raise ArgumentError(f"state must name each field once, got {shown(fields)}")
+        starts = tuple(fields.values()) if isinstance(fields, Mapping) else self.starts or (0.0,) * len(fields)
+        if len(starts) != len(fields):
+            raise ArgumentError(f"starts must have a number for each of {len(fields)} field(s), got {shown(starts)}")
+        checked = [validation.real(f"the start of {name}", start) for name, start in zip(fields, starts, strict=True)]
         object.__setattr__(self, "state", tuple(fields))
+        object.__setattr__(self, "starts", tuple(checked))
         flag("fused_adam", self.fused_adam)
+
+    def started(self) -> dict[str, float]:
+        """What each state field starts at, by name."""
+        return dict(zip(self.state, self.starts, strict=True))
 
     def columns(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """The hyper-parameter columns, in the order in which the device holds them."""
@@ -83,7 +102,7 @@ class Rule:
             If the update branches on a value, calls what is not an operator, or returns the wrong number of values;
             the message names the line.
         """
-        return _trace(self.update, self.state, parameter, gradient, columns)
+        return _trace(self.update, tuple(self.state), parameter, gradient, columns)
 
     def text(self, dtype: DType, columns: tuple[str, ...]) -> str:
         """The update as it was traced for parameters and gradients of a dtype: a Python function of one element."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
-from netcl.backends import Selection
 from netcl.errors import HyperParameterError
 from netcl.optim import validation
 from netcl.optim.optimizer import Optimizer, Parameters
+from netcl.optim.options import CommonOptions
 from netcl.optim.rule import Rule
 from netcl.update_rules import sgd, sgd_with_momentum
 
@@ -26,7 +26,7 @@ def _hyper_momentum(group: Mapping[str, Any]) -> dict[str, float]:
 
 
 _PLAIN = Rule(sgd, _hyper)
-_MOMENTUM = Rule(sgd_with_momentum, _hyper_momentum, state=("velocity",))
+_MOMENTUM = Rule(sgd_with_momentum, _hyper_momentum, state=("momentum_buffer",))
 
 _CHECKS = {
     "lr": validation.not_negative,
@@ -73,13 +73,7 @@ class SGD(Optimizer):
         L2 penalty, added to the gradient.
     nesterov : bool, default False
         Step along ``g + momentum·v``; needs momentum and no dampening.
-    maximize : bool, default False
-        Ascend instead of descend.
-    master_weights : bool, default True
-        Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
-        away; 4 bytes per element. Without effect on wider parameters.
-    backend : str, Device or Backend, optional
-        Where plain arrays are updated; Tensors are updated where they are.
+    **common
 
     Raises
     ------
@@ -114,10 +108,7 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
-        *,
-        maximize: bool = False,
-        master_weights: bool = True,
-        backend: Selection = None,
+        **common: Unpack[CommonOptions],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -125,10 +116,8 @@ class SGD(Optimizer):
             "dampening": dampening,
             "weight_decay": weight_decay,
             "nesterov": nesterov,
-            "maximize": maximize,
-            "master_weights": master_weights,
         }
-        super().__init__(params, defaults, _rule, _CHECKS, _check_group, backend=backend)
+        super().__init__(params, defaults, _rule, _CHECKS, _check_group, common=common)
 
 
 class Momentum(Optimizer):
@@ -171,10 +160,7 @@ class Momentum(Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         nesterov: bool = False,
-        *,
-        maximize: bool = False,
-        master_weights: bool = True,
-        backend: Selection = None,
+        **common: Unpack[CommonOptions],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -182,7 +168,5 @@ class Momentum(Optimizer):
             "dampening": 0.0,
             "weight_decay": weight_decay,
             "nesterov": nesterov,
-            "maximize": maximize,
-            "master_weights": master_weights,
         }
-        super().__init__(params, defaults, _rule, _CHECKS, _check_group, backend=backend)
+        super().__init__(params, defaults, _rule, _CHECKS, _check_group, common=common)

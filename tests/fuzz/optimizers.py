@@ -13,8 +13,8 @@ from tests.fuzz import rules
 from tests.fuzz.bounds import FORMATS, Bounded, Format, compute_format
 
 FIELDS = {
-    "SGD": {"velocity": "momentum"},
-    "Momentum": {"velocity": "momentum"},
+    "SGD": {"momentum_buffer": "momentum"},
+    "Momentum": {"momentum_buffer": "momentum"},
     "Adam": {"exp_avg": None, "exp_avg_sq": None, "max_exp_avg_sq": "amsgrad"},
     "AdamW": {"exp_avg": None, "exp_avg_sq": None, "max_exp_avg_sq": "amsgrad"},
     "RMSProp": {"square_avg": None, "grad_avg": "centered", "momentum_buffer": "momentum"},
@@ -90,8 +90,9 @@ def _sgd(theta: Bounded, g: Bounded, s: dict[str, Bounded], h: Mapping[str, Any]
     if h["weight_decay"] > 0:
         g = g + n["weight_decay"] * theta
     if h["momentum"] > 0:
-        s["velocity"] = n["momentum"] * s["velocity"] + Bounded.number(1 - h.get("dampening", 0.0), g.format) * g
-        g = g + n["momentum"] * s["velocity"] if h["nesterov"] else s["velocity"]
+        share = Bounded.number(1 - h.get("dampening", 0.0), g.format)
+        velocity = s["momentum_buffer"] = n["momentum"] * s["momentum_buffer"] + share * g
+        g = g + n["momentum"] * velocity if h["nesterov"] else velocity
     return theta - n["lr"] * g
 
 

@@ -21,11 +21,10 @@ from netcl.optim.engine.group import NOTES, ParameterGroup
 from netcl.optim.rule import Rule
 from netcl.validation import shown
 
-_ALIASES = {"momentum_buffer": "velocity"}
-"""What torch calls a field, where netcl calls it otherwise."""
+_FORMER_NAMES = {"SGD": {"velocity": "momentum_buffer"}}
+"""What old checkpoints call a field, by the kind of optimizer."""
 
 _SWITCHES: Mapping[str, tuple[str, Any]] = {
-    "velocity": ("momentum", 0.5),
     "momentum_buffer": ("momentum", 0.5),
     "grad_avg": ("centered", True),
     "max_exp_avg_sq": ("amsgrad", True),
@@ -157,6 +156,7 @@ def read(checkpoint: Any, kind: str, groups: Sequence[ParameterGroup], choose: C
     _refuse_repeated(saved)
     known = set(choose(switched_on(hyper, _SWITCHES)).state)
     every = ours or any("master_weights" in source for source in saved)
+    former = _FORMER_NAMES.get(kind, {})
     entries: dict[int, Entry] = {}
     left = set(state)
     for number, (source, group) in enumerate(zip(saved, groups, strict=True)):
@@ -170,7 +170,7 @@ def read(checkpoint: Any, kind: str, groups: Sequence[ParameterGroup], choose: C
             else:
                 raise StateError(f"the checkpoint lacks the state of {label}, which its groups list as {index}")
             here = known | ({"master"} if parameter.dtype.compute is not parameter.dtype else set())
-            entries[id(parameter)] = _entry(label, state[index], parameter, here, needed, every)
+            entries[id(parameter)] = _entry(label, state[index], parameter, here, needed, every, former)
     if left:
         raise StateError(
             f"the checkpoint has state for {min(left)}, which is no parameter of its groups; it must come from an "
@@ -334,15 +334,21 @@ def _matched(number: int, source: Mapping[str, Any], group: Mapping[str, Any]) -
     return [(repr(name), position[name], tensor) for name, tensor in zip(own, tensors, strict=True)]
 
 
-def _entry(label: str, values: Any, parameter: Array, known: set[str], needed: set[str], every: bool) -> Entry:
+def _entry(
+    label: str,
+    values: Any,
+    parameter: Array,
+    known: set[str],
+    needed: set[str],
+    every: bool,
+    former: Mapping[str, str],
+) -> Entry:
     """One parameter's state, of a checkpoint that has steps and fields for ``every`` parameter, or of torch."""
     if not isinstance(values, Mapping):
         raise StateError(f"the state of {label} must be a dict of its step and fields, got {shown(values)}")
     found: dict[str, Any] = {}
     for given in values:
-        field = given
-        if given not in known and _ALIASES.get(given) in known:
-            field = _ALIASES[given]
+        field = former.get(given, given)
         if given == "step" or values[given] is None:
             continue
         if field not in known:
@@ -354,7 +360,7 @@ def _entry(label: str, values: Any, parameter: Array, known: set[str], needed: s
             raise StateError(f"{label} has {field} twice in the checkpoint, once as {shown(given)}")
         found[field] = _array(label, given, values[given], parameter)
     # torch's SGD counts no steps.
-    counted = "step" in values or every or bool(set(found) - {"velocity"})
+    counted = "step" in values or every or bool(set(found) - {"momentum_buffer"})
     step = _step(label, values.get("step")) if counted else 0
     for field in sorted(needed):
         if field not in found and (every or step or found):

@@ -31,7 +31,7 @@ def with_master_weights(rule: Rule, dtype: DType) -> Rule:
 
     update.__qualname__ = f"{rule.update.__qualname__}_with_master_weights"
     update.__wrapped__ = rule.update  # type: ignore[attr-defined]  # whose lines an error names
-    return Rule(update, hyper, (*rule.state, "master"))
+    return Rule(update, hyper, {**rule.started(), "master": 0.0})
 
 
 def _as_tuple(returned: Any) -> tuple[Any, ...]:

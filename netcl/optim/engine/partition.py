@@ -91,8 +91,8 @@ class Partition:
         self._group_of = [number[id(p)] for p in self.parameters]
         self._rule, columns, self._expression = self._choose(rule, groups)
         segments = self.arena.layout.segments
-        names = dict.fromkeys((*self._rule.state, *(() if earlier is None else earlier.fields.spans)))
-        self.fields = StateFields(self.arena.layout, self.compute, names)
+        starts = ({} if earlier is None else earlier.fields.starts) | self._rule.started()
+        self.fields = StateFields(self.arena.layout, self.compute, starts)
         chunks = [segment.chunks for segment in segments]
         table = StepTable(self.backend, self.compute, self._rule, columns, groups, self._group_of, chunks)
         if earlier is not None:
@@ -130,18 +130,18 @@ class Partition:
         table = self.step.table
         if chosen == self._rule and columns == table.columns:
             return None
-        spans = self.fields.spans | self.fields.made(chosen.state)
+        fields = self.fields.extended(chosen.started())
         block = table.with_rule(columns)
 
         def change() -> Callable[[], None]:
-            before = self._rule, self._expression, self.fields.spans
+            before = self._rule, self._expression, self.fields
             columns_before, block_before = table.columns, table.block
-            self._rule, self._expression, self.fields.spans = chosen, expression, spans
+            self._rule, self._expression, self.fields = chosen, expression, fields
             self.step.adopt_rule(chosen, columns, block)
             self._bind()
 
             def change_back() -> None:
-                self._rule, self._expression, self.fields.spans = before
+                self._rule, self._expression, self.fields = before
                 self.step.adopt_rule(self._rule, columns_before, block_before)
                 self._bind()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,22 +23,31 @@ class StateFields:
     layout : Arena
     dtype : DType
         Of every field: the parameters' compute dtype.
-    names : iterable of str
+    starts : mapping of str to float
+        What each field starts at, the padding between parameters too.
+    known : mapping of str to Span, optional
+        Fields that are there already.
 
     Attributes
     ----------
     spans : dict of str to Span
+    starts : dict of str to float
     """
 
-    def __init__(self, layout: Arena, dtype: DType, names: Iterable[str]) -> None:
+    def __init__(
+        self, layout: Arena, dtype: DType, starts: Mapping[str, float], known: Mapping[str, Span] | None = None
+    ) -> None:
         self._layout = layout
         self._dtype = dtype
-        self.spans = self.made(names)
+        self.starts = dict(starts)
+        self.spans = dict(known or {})
+        for name, start in starts.items():
+            if name not in self.spans:
+                self.spans[name] = layout.like(dtype, start)
 
-    def made(self, names: Iterable[str]) -> dict[str, Span]:
-        """Fields as they start, for those of these names that are not there. Changes nothing; does not block."""
-        known: Mapping[str, Span] = getattr(self, "spans", {})
-        return {name: self._layout.like(self._dtype) for name in names if name not in known}
+    def extended(self, starts: Mapping[str, float]) -> StateFields:
+        """These fields, and those of other names as they start. Does not block."""
+        return StateFields(self._layout, self._dtype, {**starts, **self.starts}, self.spans)
 
     def take_over(self, earlier: StateFields) -> None:
         """Go on from the fields of fewer parameters. Does not block."""
@@ -65,7 +74,7 @@ class StateFields:
 
         Enqueues; does not block.
         """
-        host = {name: np.zeros(self._layout.size, STORAGE[self._dtype]) for name in self.spans}
+        host = {name: np.full(self._layout.size, self.starts[name], STORAGE[self._dtype]) for name in self.spans}
         for segment in self._layout.segments:
             for name, values in entries[id(segment.array)].fields.items():
                 host[name][segment.offset : segment.offset + segment.size] = values.reshape(-1)
