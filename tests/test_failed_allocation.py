@@ -101,9 +101,9 @@ def step_of_some(backend):
     optimizer = Adam(tensors, lr=0.5)
     for t in tensors:
         t.grad = variable([1.0], backend)
-    for resting in tensors[:7]:
+    for inactive in tensors[:7]:
         optimizer.step()
-        resting.grad = None
+        inactive.grad = None
     optimizer.step()
     tensors[7].grad = None
     return Scene(tensors, optimizer.step, optimizer)
@@ -170,7 +170,7 @@ def moved_module(backend):
     return Scene(list(model.parameters()), lambda: model.to(elsewhere), others=(elsewhere,))
 
 
-def walk(tensors, *, retain):
+def recorded(tensors, *, retain):
     a, b, c = tensors
     with ag.Tape(retain=retain) as tape:
         y = netcl.matmul(b, netcl.sin(a)) * netcl.astype(c, "float32")
@@ -180,12 +180,12 @@ def walk(tensors, *, retain):
 
 def backward_into_nothing(backend):
     tensors = three(backend, gradients=False)
-    return Scene(tensors, walk(tensors, retain=True))
+    return Scene(tensors, recorded(tensors, retain=True))
 
 
 def backward_added(backend):
     tensors = three(backend)
-    return Scene(tensors, walk(tensors, retain=True))
+    return Scene(tensors, recorded(tensors, retain=True))
 
 
 def backward_with_optimizer(backend):
@@ -194,7 +194,7 @@ def backward_with_optimizer(backend):
     kept = [t.grad for t in tensors[1:]]
     optimizer.zero_grad()
     tensors[0].grad = variable([1.0, 2.0], backend)
-    return Scene(tensors, walk(tensors, retain=True), optimizer, kept)
+    return Scene(tensors, recorded(tensors, retain=True), optimizer, kept)
 
 
 def zeroed(backend):

@@ -83,21 +83,21 @@ def parameter(values, backend, grad=None):
 def test_a_parameter_without_a_gradient_rests(case, backend):
     """It is neither moved nor decayed, and goes on later as if the steps in between had not been."""
     rng = np.random.default_rng(1)
-    busy, resting = parameter(rng.standard_normal(10), backend), parameter(rng.standard_normal(1500), backend)
-    optimizer = case.optimizer([busy, resting], **case.options)
-    theta, oracle = resting.numpy().astype("float64"), case.oracle()
+    busy, inactive = parameter(rng.standard_normal(10), backend), parameter(rng.standard_normal(1500), backend)
+    optimizer = case.optimizer([busy, inactive], **case.options)
+    theta, oracle = inactive.numpy().astype("float64"), case.oracle()
     for step in range(12):
         busy.grad = netcl.asarray(rng.standard_normal(10).astype("float32"), device=backend.device)
-        before = resting.numpy()
+        before = inactive.numpy()
         if step % 3 == 1:
             gradient = rng.standard_normal(1500).astype("float32")
-            resting.grad = netcl.asarray(gradient, device=backend.device)
+            inactive.grad = netcl.asarray(gradient, device=backend.device)
             theta = oracle(theta, gradient.astype("float64"))
         optimizer.step()
         optimizer.zero_grad()
         if step % 3 != 1:
-            assert np.array_equal(resting.numpy(), before)
-    assert relative([resting.numpy()], [theta]) <= 2e-6
+            assert np.array_equal(inactive.numpy(), before)
+    assert relative([inactive.numpy()], [theta]) <= 2e-6
 
 
 @pytest.mark.parametrize("max_norm", [None, 1.0])
@@ -181,7 +181,7 @@ def test_a_refused_group_changes_nothing(backend):
     base = netcl.ones(2000, device=backend.device)
     a, b = base[:1000], parameter([1.0], backend, [1.0])
     optimizer = AdamW([a, b], lr=0.5)
-    home = b.grad_buffer
+    buffer = b.grad_buffer
     for group, error, message in (
         ({"params": [base[500:]]}, ShapeError, "share memory"),
         ({"params": [base[1000:], parameter([1.0], backend)], "lr": -1.0}, HyperParameterError, "lr"),
@@ -193,7 +193,7 @@ def test_a_refused_group_changes_nothing(backend):
     misfit.gradient = netcl.ones(3, device=backend.device)
     with pytest.raises(ShapeError, match=r"of shape \(1000,\) must have that shape, got \(3,\)"):
         optimizer.add_param_group({"params": [misfit]})
-    assert (len(optimizer.param_groups), b.grad_buffer is home, misfit.grad_buffer) == (1, True, None)
+    assert (len(optimizer.param_groups), b.grad_buffer is buffer, misfit.grad_buffer) == (1, True, None)
     optimizer.step()
     assert b.item() == pytest.approx(0.495)
 
@@ -450,15 +450,15 @@ def test_resuming_is_bit_exact(case, backend):
 
 
 def test_a_parameter_rests_on_after_loading(backend):
-    busy, resting = parameter([1.0], backend, [1.0]), parameter([2.0], backend, [1.0])
-    optimizer = Adam([busy, resting], lr=0.5)
+    busy, inactive = parameter([1.0], backend, [1.0]), parameter([2.0], backend, [1.0])
+    optimizer = Adam([busy, inactive], lr=0.5)
     optimizer.step()
-    resting.grad = None
+    inactive.grad = None
     optimizer.step()
-    before = resting.item()
+    before = inactive.item()
     optimizer.load_state_dict(optimizer.state_dict())
     optimizer.step()
-    assert resting.item() == before
+    assert inactive.item() == before
     assert [entry["step"] for entry in optimizer.state_dict()["state"].values()] == [3, 1]
 
 

@@ -41,8 +41,8 @@ def counts(optimizer):
 def test_counts_on_exactly(start, dtype, backend):
     if not backend.supports(netcl.float64) and dtype == "float64":
         dtype = "bfloat16"
-    w, resting = variable([1.0], backend, dtype), variable([1.0], backend, dtype)
-    optimizer = Adam([w, resting], lr=1e-3)
+    w, inactive = variable([1.0], backend, dtype), variable([1.0], backend, dtype)
+    optimizer = Adam([w, inactive], lr=1e-3)
     go_on_from(optimizer, [start, start])
     assert counts(optimizer) == [start, start]
     w.grad = variable([1.0], backend, dtype)
@@ -50,7 +50,7 @@ def test_counts_on_exactly(start, dtype, backend):
         optimizer.step(max_norm=1.0 if taken % 2 else None)
         assert counts(optimizer) == [start + taken, start]
     go_on_from(optimizer, counts(optimizer))
-    resting.grad = variable([1.0], backend, dtype)
+    inactive.grad = variable([1.0], backend, dtype)
     optimizer.step()
     assert counts(optimizer) == [start + 5, start + 1]
 

@@ -16,10 +16,10 @@ BUCKET_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the gradient of a parameter belongs: in ``home``, over the layout's gradients from ``offset``."""
+    """Where the gradient of a parameter belongs: in its buffer, over the layout's gradients from ``offset``."""
 
     parameter: Array
-    home: GradientBuffer
+    gradient_buffer: GradientBuffer
     offset: int
 
 

@@ -56,7 +56,7 @@ class _Flat:
             p.relocate(self._storage)
             p.offset = offset
         for place in self._places:
-            place.parameter.grad_buffer = place.home
+            place.parameter.grad_buffer = place.gradient_buffer
             place.parameter.grad_hook = self.synchronizer
 
     def _finished(self, any_gradient: bool) -> None:
@@ -71,16 +71,16 @@ class _Flat:
                 "after each step, and accumulate inside no_sync()"
             )
         view, gradients = self.view, self._gradients
-        home = view.grad_buffer.claim() if view.grad_buffer is not None else view.empty_like()
+        target = view.grad_buffer.claim() if view.grad_buffer is not None else view.empty_like()
         mean = gradients.part(self._start, self._size).view()
         factor = 1.0 / self._channel.size
-        home.backend.map(_times(view.dtype), (mean,), (home.view(),), (factor,))
-        home.storage.version += 1
+        target.backend.map(_times(view.dtype), (mean,), (target.view(),), (factor,))
+        target.storage.version += 1
         finite = self._channel.exchange(self.synchronizer.finite, "the reduction of gradients")
         if not all(finite) and finite[self._channel.rank]:
             # Seen by every rank, it makes all of them skip a step that one has to skip.
-            home.backend.fill(home.span().element(0), math.nan)
-        view.gradient = home
+            target.backend.fill(target.span().element(0), math.nan)
+        view.gradient = target
 
     def gather(self) -> None:
         """Give every rank the parameters of all shares. **Blocks**."""

@@ -87,7 +87,7 @@ class Synchronizer:
         """Note a gradient, and start the buckets that it completes. Does not block."""
         if not self._enabled or id(leaf) in self._seen:
             return
-        self._take_in(self._place_of[id(leaf)])
+        self._copy_in(self._place_of[id(leaf)])
         self._start_complete()
         self._reduction.advance()
 
@@ -100,7 +100,7 @@ class Synchronizer:
         """Make every gradient the sum over all ranks; one that is missing here counts as zero. **Blocks**."""
         for place in self._places:
             if id(place.parameter) not in self._seen:
-                self._take_in(place)
+                self._copy_in(place)
         self._start_complete()
         present = self._exchange_presence()
         self._reduction.finish()
@@ -108,7 +108,7 @@ class Synchronizer:
         used = present.anywhere()
         for place, somewhere in zip(self._places, used, strict=True):
             if somewhere:
-                gradient = place.parameter.gradient = place.home.array
+                gradient = place.parameter.gradient = place.gradient_buffer.array
                 gradient.storage.version += 1
         self._reset()
         self._finished(any(used))
@@ -118,23 +118,24 @@ class Synchronizer:
         """Whether the sums of this rank's share of the last backward hold neither NaN nor infinity."""
         return self._reduction.finite
 
-    def _take_in(self, place: Place) -> None:
+    def _copy_in(self, place: Place) -> None:
         """See that the gradient lies in its place, with zeros if there is none."""
         parameter, gradient = place.parameter, place.parameter.gradient
-        home = place.home.array if gradient is not None and gradient is place.home.array else place.home.claim()
-        # Asking for the span also settles what an optimizer has left pending on earlier gradients.
-        span = home.span()
+        buffer = place.gradient_buffer
+        target = buffer.array if gradient is not None and gradient is buffer.array else buffer.claim()
+        # Asking for the span also applies what an optimizer has left pending on earlier gradients.
+        span = target.span()
         if gradient is None:
-            if home.size:
-                home.backend.fill(span, 0)
-        elif gradient is not home:
-            if gradient.shape != home.shape or gradient.backend is not home.backend:
+            if target.size:
+                target.backend.fill(span, 0)
+        elif gradient is not target:
+            if gradient.shape != target.shape or gradient.backend is not target.backend:
                 raise DistributedError(
                     f"a gradient of shape {gradient.shape} on {gradient.device} was set for a parameter of shape "
-                    f"{home.shape} on {home.device}; they must be alike"
+                    f"{target.shape} on {target.device}; they must be alike"
                 )
-            home.backend.map(conversion(gradient.dtype, home.dtype), (gradient.view(),), (home.view(),))
-            parameter.gradient = home
+            target.backend.map(conversion(gradient.dtype, target.dtype), (gradient.view(),), (target.view(),))
+            parameter.gradient = target
         self._seen.add(id(parameter))
         for number in self._buckets_of[id(parameter)]:
             self._left[number] -= 1

@@ -218,9 +218,9 @@ def conv2d(
     def to_weight(g: A, into: Any) -> Any:
         by_place = columns.restride((batch, places, depth), (depth * places, 1, places), columns.offset)
         each = product(rows_of(g), by_place, None, weight.dtype)
-        home = None if into is None else viewed(into, (channels_out, depth))
-        total = reduced("sum", identity, each, axes=(0,), dtype=weight.dtype, out=home)
-        return into if total is home else viewed(total, weight.shape)
+        flat = None if into is None else viewed(into, (channels_out, depth))
+        total = reduced("sum", identity, each, axes=(0,), dtype=weight.dtype, out=flat)
+        return into if total is flat else viewed(total, weight.shape)
 
     entries: list[tuple[A, tape.VJP]] = [(x, to_input), (weight, tape.VJPWithOut(to_weight))]
     if bias is not None:

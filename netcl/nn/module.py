@@ -332,7 +332,7 @@ def _walk(module: Module, path: str, seen: set[int], tied: bool, found: list[tup
     if id(module) in seen:
         return
     if tied:
-        seen = seen | {id(module)}  # only a cycle ends the walk
+        seen = seen | {id(module)}  # only a cycle ends this
     else:
         seen.add(id(module))
     found.append((path, module))

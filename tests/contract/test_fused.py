@@ -131,9 +131,9 @@ def test_rows_have_their_own_hyper_parameters_and_steps(backend):
         if complete["active"] == 0:
             moved = [x.given for x in model.operands]
         model.check(moved, of_element == row)
-    resting = of_element == 1
+    inactive = of_element == 1
     for operand in model.operands:
-        np.testing.assert_array_equal(operand.values[resting], operand.given[resting])
+        np.testing.assert_array_equal(operand.values[inactive], operand.given[inactive])
 
 
 @pytest.mark.parametrize("advance", [False, True])

@@ -130,13 +130,13 @@ def test_inactive_rows_count_as_zero(backend, ord):
     n = 5 * CHUNK + 100
     values = np.random.default_rng(2).standard_normal(n)
     map_of_rows = np.array([0, 1, 1, 0, 2, 1])
-    resting = np.repeat(map_of_rows, CHUNK)[:n] == 1
-    values[resting] = math.nan
+    inactive = np.repeat(map_of_rows, CHUNK)[:n] == 1
+    values[inactive] = math.nan
     block = Block(backend, rows=[{}, {"active": 0}, {}])
     rows = Operand(backend, map_of_rows, dtypes.uint16)
     x = Operand(backend, values, dtypes.float32)
     header = norm_of(backend, [x], ord, rows=rows.span, block=block.step)
-    assert header["norm"] == pytest.approx(expected_norm([x.given[~resting]], ord), rel=2e-6)
+    assert header["norm"] == pytest.approx(expected_norm([x.given[~inactive]], ord), rel=2e-6)
 
 
 @pytest.mark.parametrize("max_norm", [0.0, 1e-6, 1.0, 4.999999, 5.0, 5.000001, 1e30, math.inf])

@@ -109,7 +109,7 @@ def test_master_weights_cost_no_launch(opencl):
     assert launches(opencl, optimizer, max_norm=1.0) == (3, 0)
 
 
-def test_resting_parameters_cost_no_launch(opencl):
+def test_inactive_parameters_cost_no_launch(opencl):
     tensors = parameters(opencl, 20)
     optimizer = AdamW(tensors)
     for tensor in tensors[::2]:

@@ -123,12 +123,12 @@ def test_inactive_rows_and_a_multiplier(runtime, ord):
     n = 20 * CHUNK + 5
     map_of_rows = np.arange(21) % 3
     values = np.random.default_rng(0).standard_normal(n)
-    resting = np.repeat(map_of_rows, CHUNK)[:n] == 1
-    values[resting] = math.nan
+    inactive = np.repeat(map_of_rows, CHUNK)[:n] == 1
+    values[inactive] = math.nan
     x, rows, multiplier = Values(runtime, values), Values(runtime, map_of_rows, dtypes.uint16), Values(runtime, [0.125])
     block = Block(runtime, [{}, {"active": 0.0}, {}])
     header = norm_of(runtime, [x], ord, rows=rows.span, block=block.step, multiplier=multiplier.span)
-    np.testing.assert_allclose(product(header), norm_oracle(0.125 * x.given[~resting], ord), rtol=4e-6)
+    np.testing.assert_allclose(product(header), norm_oracle(0.125 * x.given[~inactive], ord), rtol=4e-6)
 
 
 @pytest.mark.parametrize("ord", ORDERS)

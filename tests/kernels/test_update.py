@@ -67,9 +67,9 @@ def test_both_forms_give_the_same_bits(forms, n, seed, amsgrad):
         model.adam(runtime, block, advance=True)
         by_rule = Model(runtime, n, rows=map_of_rows, seed=seed)
         by_rule.update(runtime, adam_rule(), block)
-        resting = np.repeat(map_of_rows, CHUNK)[:n] == 1
+        inactive = np.repeat(map_of_rows, CHUNK)[:n] == 1
         for values in (*model.changing, *by_rule.changing):
-            np.testing.assert_array_equal(values.values()[resting], values.given[resting])
+            np.testing.assert_array_equal(values.values()[inactive], values.given[inactive])
         found.append([*model.bytes(), *by_rule.bytes(), block.counters[1].bytes()])
     assert found[0] == found[1]
 
