@@ -271,11 +271,13 @@ class Failing:
     """Backends that have memory for so many more buffers."""
 
     def __init__(self, backends, left, error):
-        self.backends, self.left, self.error = backends, left, error
+        # Operations of OpenCL take scratch from the queue's pool, as its alloc does.
+        self.places = [backend.queue.pool if hasattr(backend, "queue") else backend for backend in backends]
+        self.left, self.error = left, error
 
     def __enter__(self):
-        for backend in self.backends:
-            real = backend.alloc
+        for place in self.places:
+            real = place.alloc
 
             def alloc(n, dtype, real=real):
                 self.left -= 1
@@ -283,12 +285,12 @@ class Failing:
                     raise self.error("no memory is left")
                 return real(n, dtype)
 
-            backend.alloc = alloc
+            place.alloc = alloc
         return self
 
     def __exit__(self, *_):
-        for backend in self.backends:
-            del backend.alloc
+        for place in self.places:
+            del place.alloc
 
 
 def equal(one, other):

@@ -57,7 +57,7 @@ def test_compiles_alone_with_default_knobs(name):
 
     assert opencl_devices(), 'no OpenCL device; install one with pip install "netcl[cpu]"'
     for device in opencl_devices():
-        built = program.build(get_backend(device).context, name)
+        built = program.build(get_backend(device).queue.context, name)
         assert built.num_kernels > 0, f"{name} has no kernel on {device}"
 
 
@@ -68,7 +68,7 @@ def test_a_kernel_that_does_not_compile_is_seen(monkeypatch):
     monkeypatch.setattr(program, "source", lambda file: "__kernel void f(__global float *x) { x[0] = missing; }")
     for device in opencl_devices():
         with pytest.raises(netcl.errors.KernelBuildError, match="missing"):
-            program.build(get_backend(device).context, "planted.cl")
+            program.build(get_backend(device).queue.context, "planted.cl")
 
 
 @pytest.mark.parametrize("name", KERNELS)

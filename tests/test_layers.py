@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks import module_graph
+from benchmarks.module_graph import IMPOSED, Import, level
+from netcl.child_process import run_python
+
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "netcl"
-FILES = sorted(path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py"))
+FILES = module_graph.files(ROOT)
+OPENCL = "netcl/backends/opencl"
+CODEGEN = [path for path in FILES if path.startswith(f"{OPENCL}/codegen/")]
+OPERATIONS = [Path(path).stem for path in FILES if path.startswith(f"{OPENCL}/ops/") and "__init__" not in path]
 
 # Third-party packages, and the files that may import them. A package that is not listed may be imported by none.
 THIRD_PARTY = {
     "numpy": r"(?!.*/(base|errors|dtypes|strides|expression|array|arena)\.py$).*",
     "array_api_compat": r"netcl/(backends/reference/.*|host_arrays\.py)",
-    "pyopencl": r"netcl/backends/opencl/.*",
+    "pyopencl": r"netcl/backends/opencl/device/.*",
     "platformdirs": r"netcl/backends/opencl/device/icd\.py",
     "tqdm": r"netcl/data/.*",
     "mpi4py": r"netcl/distributed/.*",
@@ -26,66 +34,9 @@ THIRD_PARTY = {
     "torch": r"netcl/cli/bench\.py",
 }
 
-# The Array API standard has x.__array_namespace__() return the module that stands above everything.
-UPWARD = {("netcl/tensor.py", "netcl/__init__.py")}
-
-
-def layers() -> list[list[str]]:
-    """The table's rows, lowest first, each a list of paths: files, folders (ending in /) or globs."""
-    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
-    section = text.split("\n## The layers\n")[1].split("\n## ")[0]
-    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")][2:]
-    return [re.findall(r"`([^`]+)`", cell) for cell in rows]
-
-
-def level(path: str, rows: list[list[str]]) -> int:
-    """The row of ``path``: that of the longest entry that covers it."""
-    best = (-1, -1)
-    for number, row in enumerate(rows):
-        for entry in row:
-            full = entry if entry.startswith("netcl/") else f"netcl/{entry}"
-            pattern = re.escape(full).replace(r"\*", "[^/]*") + (".*" if full.endswith("/") else "")
-            if re.fullmatch(pattern, path):
-                best = max(best, (len(full), number))
-    return best[1]
-
-
-def imports(path: str) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of whatever ``path`` imports when it runs, inside functions too."""
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"), path)
-    for_types = {
-        id(node)
-        for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
-        for statement in branch.body
-        for node in ast.walk(statement)
-    }
-    for node in ast.walk(tree):
-        if id(node) in for_types:
-            continue
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import; write the full name"
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
-        elif (
-            isinstance(node, ast.Call)
-            and ast.unparse(node.func).endswith(("import_module", "__import__"))
-            and isinstance(node.args[0], ast.Constant)
-        ):
-            yield node.lineno, str(node.args[0].value)
-
-
-def module_file(name: str) -> str:
-    """The file behind a dotted name: the longest part of it that is a module of netcl."""
-    parts = name.split(".")
-    for end in range(len(parts), 1, -1):
-        path = Path(*parts[:end])
-        if (ROOT / path).with_suffix(".py").is_file():
-            return path.with_suffix(".py").as_posix()
-        if (ROOT / path).is_dir():
-            return (path / "__init__.py").as_posix()
-    return "netcl/__init__.py"
+# Classes over 20 methods: faces are as wide as what they face, and the others are named here until they are cut.
+FACES = {"Tensor", "OpenCLBackend", "ReferenceBackend"}
+WIDE = {"Partition", "Optimizer", "GradScaler", "Module", "Node"}
 
 
 def strings(path: str) -> Iterator[tuple[int, str]]:
@@ -100,35 +51,105 @@ def strings(path: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+def imports(path: str) -> list[tuple[int, str]]:
+    return list(module_graph.names(module_graph.parsed(ROOT, path)))
+
+
+def classes(path: str) -> list[ast.ClassDef]:
+    return [node for node in module_graph.parsed(ROOT, path).body if isinstance(node, ast.ClassDef)]
+
+
 def test_the_table_covers_every_module_and_nothing_else():
-    rows = layers()
+    rows = module_graph.layers(ROOT)
     assert len(rows) > 10
     assert [path for path in FILES if level(path, rows) < 0] == []
 
 
 @pytest.mark.parametrize("path", FILES)
 def test_imports_come_from_the_layers_above(path):
-    rows = layers()
-    own = level(path, rows)
+    rows = module_graph.layers(ROOT)
     for line, name in imports(path):
+        assert not name.startswith("."), f"{path}:{line}: relative import; write the full name"
         if name.split(".")[0] != "netcl" or name.startswith("netcl.kernels"):  # data, no code
             continue
-        target = module_file(name)
-        if (path, target) in UPWARD:
-            continue
-        assert level(target, rows) <= own, f"{path}:{line} imports {target}, which stands in a later row of the table"
+        target = module_graph.module_file(ROOT, name)
+        if (path, target) not in IMPOSED:
+            up = module_graph.upward([Import(path, line, target)], rows)
+            assert not up, f"{path}:{line} imports {target}, which stands in a later row of the table"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert module_graph.cycles(module_graph.imports(ROOT)) == []
+
+
+def test_a_cycle_is_found():
+    pairs = [("a", "b"), ("b", "c"), ("c", "b"), ("c", "d"), ("e", "e2"), ("e2", "e3"), ("e3", "e"), *IMPOSED]
+    found = [Import(path, 1, target) for path, target in pairs]
+    assert module_graph.cycles(found) == [["b", "c"], ["e", "e2", "e3"]]
 
 
 @pytest.mark.parametrize("path", FILES)
 def test_third_party_packages_stay_in_their_place(path):
-    import sys
-
     for line, name in imports(path):
         package = name.split(".")[0]
         if package == "netcl" or package in sys.stdlib_module_names:
             continue
         assert package in THIRD_PARTY, f"{path}:{line} imports {package}, which no layer may import"
         assert re.fullmatch(THIRD_PARTY[package], path), f"{path}:{line} must not import {package}"
+
+
+def test_no_class_is_too_large():
+    found = {one.name for one in module_graph.large_classes(ROOT)}
+    assert found - FACES == WIDE, "a class over 20 methods is two classes; take out of the list what is cut"
+
+
+# Rooms of the OpenCL backend
+
+WITHOUT_PYOPENCL = """
+import importlib, os
+sys.modules["pyopencl"] = None
+before = dict(os.environ)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
+assert "netcl.backends.opencl.device" not in sys.modules
+print(len(sys.argv) - 1, "modules")
+"""
+
+
+def test_codegen_needs_no_opencl_and_changes_no_environment():
+    names = [path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in CODEGEN]
+    # Without what a process of the same user has set that found runtimes.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OCL_", "POCL_"))}
+    outcome = run_python(f"exec({WITHOUT_PYOPENCL!r})", *names, timeout=60, environment=environment)
+    assert outcome.status == 0, outcome
+    assert outcome.output.split() == [str(len(CODEGEN)), "modules"]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_has_a_kernel_a_class_and_a_test_of_its_name(name):
+    path = f"{OPENCL}/ops/{name}.py"
+    assert (ROOT / f"kernels/{name}.cl").is_file()
+    assert (ROOT / f"tests/kernels/test_{name}.py").is_file()
+    wanted = "".join(part.capitalize() for part in name.split("_"))
+    (operation,) = [node for node in classes(path) if node.name == wanted]
+    methods = [part.name for part in operation.body if isinstance(part, ast.FunctionDef)]
+    assert name in methods
+    assert "final" in [ast.unparse(decorator) for decorator in operation.decorator_list]
+
+
+def test_every_call_of_the_protocols_is_an_operation():
+    from netcl.backends.base import ArrayOperations, UpdateOperations
+
+    calls = {name for protocol in (UpdateOperations, ArrayOperations) for name in vars(protocol) if name[0] != "_"}
+    assert calls - {"alloc", "upload", "download", "synchronize", "norm_partials"} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.startswith(OPENCL)])
+def test_no_class_inherits_an_implementation(path):
+    for node in classes(path):
+        bases = [ast.unparse(base) for base in node.bases]
+        assert bases in ([], ["NamedTuple"], ["Exception"]), f"{path}: {node.name} inherits {', '.join(bases)}"
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.startswith(("netcl/optim/", "netcl/amp/"))])
@@ -146,8 +167,6 @@ def test_no_kernel_text_in_python(path):
 
 def test_the_checks_see_a_violation(tmp_path, monkeypatch):
     """The tests above can fail: a planted file breaks each rule."""
-    import sys
-
     (tmp_path / "netcl/optim").mkdir(parents=True)
     planted = tmp_path / "netcl/optim/planted.py"
     planted.write_text(

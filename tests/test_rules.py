@@ -356,5 +356,5 @@ def test_the_source_of_a_program_builds_alone(backend):
     said = SGD([netcl.ones(2, requires_grad=True, device=backend.device, dtype=float32)], lr=0.1).source()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", cl.CompilerWarning)
-        built = cl.Program(backend.context, said).build(["-cl-std=CL1.2", "-w"])
+        built = cl.Program(backend.queue.context, said).build(["-cl-std=CL1.2", "-w"])
     assert built.kernel_names == "fused_update"

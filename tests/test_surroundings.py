@@ -150,12 +150,12 @@ def test_files_may_have_any_name(hostile, tmp_path, used):
         """
         import sys
         from pathlib import Path
-        from netcl.backends.opencl import tuning
+        from netcl.backends.opencl.device import tuning_table
         from netcl.data import load_fashion_mnist
         from netcl.errors import TuningError
 
         for name in sys.argv[1:]:
-            for call in (lambda: tuning.read(Path(name)), lambda: load_fashion_mnist(root=name)):
+            for call in (lambda: tuning_table.read(Path(name)), lambda: load_fashion_mnist(root=name)):
                 try:
                     call()
                 except (TuningError, FileNotFoundError, ValueError) as error:

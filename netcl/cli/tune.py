@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         results.append(result)
         if result.winner is not None:
             # At once, for a driver may take the process down at the next kernel.
-            tuning_table.save(file, backend.kind, backend.target.device, {kernel: result.winner.knobs})
+            tuning_table.save(file, backend.queue.kind, backend.queue.target.device, {kernel: result.winner.knobs})
             written.append(kernel)
     if arguments.json:
         print(json.dumps(_as_json(backend, results, file, written), indent=2))
@@ -97,9 +97,10 @@ def _own_backend(device: str) -> OpenCLBackend:
     if found.device.backend != "opencl":
         raise BackendError(f'tune measures OpenCL devices, got {device!r}; pass --device opencl or "opencl:..."')
     from netcl.backends.opencl.backend import OpenCLBackend
+    from netcl.backends.opencl.device.queue import Queue
 
     assert isinstance(found, OpenCLBackend)
-    return OpenCLBackend(found.cl_device, found.device.index)
+    return OpenCLBackend(Queue(found.queue.cl_device, found.device.index))
 
 
 def _progress(line: str) -> None:
@@ -153,8 +154,8 @@ def _as_json(backend: OpenCLBackend, results: Sequence[Result], file: Path, writ
 
     return {
         "device": str(backend.device),
-        "target": dataclasses.asdict(backend.target),
-        "kind": backend.kind,
+        "target": dataclasses.asdict(backend.queue.target),
+        "kind": backend.queue.kind,
         "file": str(file),
         "written": list(written),
         "kernels": [

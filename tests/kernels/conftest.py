@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from netcl.backends import devices, get_backend
+from tests.kernels.forms import own_backend
 
 
 def pytest_generate_tests(metafunc):
@@ -25,9 +26,9 @@ def opencl(request):
 @pytest.fixture(scope="session")
 def forms(opencl):
     """A backend for each shape of the kernels: adjacent elements per work-item, and work-items that take turns."""
-    made = {form: type(opencl)(opencl.cl_device) for form in ("cpu", "gpu")}
+    made = {form: own_backend(opencl) for form in ("cpu", "gpu")}
     for form, backend in made.items():
-        backend.is_cpu = form == "cpu"
+        backend.queue.is_cpu = form == "cpu"
     return made
 
 

@@ -16,6 +16,7 @@ from netcl import expression as ex
 from netcl.backends import get_backend
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, Span, StepBlock, View
 from netcl.strides import contiguous_strides
+from tests.kernels.forms import own_backend
 
 F32, F64 = dtypes.float32, dtypes.float64
 WORKLOADS = {}
@@ -234,26 +235,27 @@ def other_knobs(backend):
     flat = ("WIDTH", "RUN", "WORK_GROUP_SIZE")
     for kernel in (fill, scale, axpy):
         for chosen in ((1, 4, 8), (2, 16, 4)):
-            backend.set_knobs(kernel.__name__, tuple(zip(flat, chosen, strict=True)))
+            backend.queue.set_knobs(kernel.__name__, tuple(zip(flat, chosen, strict=True)))
             kernel(backend)
-    backend.set_knobs("norm_reduce", (("WIDTH", 2), ("LANES", 8), ("PIECE", 2048)))
-    backend.set_knobs("prepare_step", (("WORK_GROUP_SIZE", 8),))
+    backend.queue.set_knobs("norm_reduce", (("WIDTH", 2), ("LANES", 8), ("PIECE", 2048)))
+    backend.queue.set_knobs("prepare_step", (("WORK_GROUP_SIZE", 8),))
     for kernel in (norm_reduce, prepare_step):
         kernel(backend)
     for kernel in (fused_adam, fused_update):
         for chosen in ((4, 8, 32, 1), (2, 32, 16, 0)):
-            backend.set_knobs(kernel.__name__, tuple(zip((*flat, "INTERLEAVED"), chosen, strict=True)))
+            backend.queue.set_knobs(kernel.__name__, tuple(zip((*flat, "INTERLEAVED"), chosen, strict=True)))
             kernel(backend)
 
 
 def main(name: str, form: str) -> None:
     backend = get_backend("opencl:oclgrind")
     if form == "gpu":
-        backend = type(backend)(backend.cl_device)
-        backend.is_cpu = False
+        backend = own_backend(backend)
+        backend.queue.is_cpu = False
     # Oclgrind calls memory uninitialised that the host wrote in part and a kernel wrote later: none is used twice.
-    kept, alloc = [], backend.alloc
-    backend.alloc = lambda n, dtype: kept.append(alloc(n, dtype)) or kept[-1]
+    kept, pool = [], backend.queue.pool
+    alloc = pool.alloc
+    pool.alloc = lambda n, dtype: kept.append(alloc(n, dtype)) or kept[-1]
     launches = backend.launches
     WORKLOADS[name](backend)
     try:

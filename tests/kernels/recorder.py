@@ -13,6 +13,7 @@ from netcl.backends.opencl import probe_child
 from netcl.backends.opencl.backend import OpenCLBackend
 from netcl.backends.opencl.device.defects import FAMILIES, Defect, Defects, dtype_class
 from netcl.backends.opencl.device.program import compose
+from netcl.backends.opencl.device.queue import Queue
 from netcl.errors import DTypeError
 
 # Of each width and kind one, for a vector's width depends on nothing else, but for casts to uint32.
@@ -39,63 +40,60 @@ class _Kernel:
         pass
 
 
-class Recorder(OpenCLBackend):
-    """An OpenCL backend whose kernels are texts."""
+def recording(cl_device, form):
+    """An OpenCL backend whose kernels are texts, and the dictionary that they are keys of."""
+    queue, programs = Queue(cl_device), {}
 
-    def __init__(self, cl_device, form):
-        self.programs = {}
-        super().__init__(cl_device)
-        self.is_cpu = form == "cpu"
-
-    def own_kernel(self, file, entry, defines=(), generated="", arguments=()):
-        self.programs[file, defines, generated] = None
+    def own(file, entry, defines=(), generated="", arguments=()):
+        programs[file, defines, generated] = None
         return _Kernel()
 
-    def launch(self, *args):
-        pass
+    queue.kernels.own, queue.launch, queue.is_cpu = own, lambda *_: None, form == "cpu"
+    return OpenCLBackend(queue), programs
 
-    def run(self, call, *operands, **named):
-        """A call that may be refused for its dtypes, which is no program at all."""
-        try:
-            call(*operands, **named)
-        except DTypeError:
-            return
+
+def run(call, *operands, **named):
+    """A call that may be refused for its dtypes, which is no program at all."""
+    try:
+        call(*operands, **named)
+    except DTypeError:
+        return
 
 
 def _flat(b):
     for dtype in REAL:
         x = Span(b.alloc(8, dtype), 0, 8)
-        b.run(b.fill, x, 1)
-        b.run(b.scale, 1, x)
+        run(b.fill, x, 1)
+        run(b.scale, 1, x)
         for other in REAL:
             y = Span(b.alloc(8, other), 0, 8)
-            b.run(b.axpy, 1, x, y)
-            b.run(b.axpy, Span(b.alloc(1, dtype), 0, 1), y, y)
+            run(b.axpy, 1, x, y)
+            run(b.axpy, Span(b.alloc(1, dtype), 0, 1), y, y)
 
 
 def _maps(b):
     for source, target in itertools.product(REAL, REAL):
         x, out = probe_child.view(b, np.zeros((3, 9)), source), probe_child.view(b, np.zeros((3, 9)), target)
-        b.run(b.map, ex.conversion(source, target), (x,), (out,))
+        run(b.map, ex.conversion(source, target), (x,), (out,))
         for op, axis in (("sum", 0), ("max", 1))[: 2 if source is target else 1]:
             total = probe_child.view(b, np.zeros((9, 3)[axis]), target)
-            b.run(b.reduce, op, ex.conversion(source, source), (x,), (axis,), total)
+            run(b.reduce, op, ex.conversion(source, source), (x,), (axis,), total)
 
 
 def _rows(b):
     labels = probe_child.view(b, np.zeros(3), dtypes.int64)
     for source, target in itertools.product(FLOATS, FLOATS):
         x, out = probe_child.view(b, np.zeros((3, 9)), source), probe_child.view(b, np.zeros((3, 9)), target)
-        b.run(b.softmax, x, out, log=True)
+        run(b.softmax, x, out, log=True)
         loss = probe_child.view(b, np.zeros(3), target)
-        b.run(b.softmax_cross_entropy, x, labels, loss, out, 0.1, -1)
-        b.run(b.softmax_cross_entropy, x, labels, loss, None, 0.1, -1)
+        run(b.softmax_cross_entropy, x, labels, loss, out, 0.1, -1)
+        run(b.softmax_cross_entropy, x, labels, loss, None, 0.1, -1)
 
 
 def _products(b):
     for source, target in itertools.product(REAL, REAL):
         x, y = (probe_child.view(b, np.zeros((1, 3, 3)), dtype) for dtype in (source, target))
-        b.run(b.batched_matmul, x, y, y)
+        run(b.batched_matmul, x, y, y)
 
 
 def _norms(b):
@@ -103,31 +101,31 @@ def _norms(b):
         x = Span(b.alloc(5000, dtype), 0, 5000)
         size = 2 * b.norm_partials(5000)
         for order in (1, 2, 3, float("inf")):
-            b.run(b.norm_reduce, x, Span(b.alloc(size, compute), 0, size), order)
+            run(b.norm_reduce, x, Span(b.alloc(size, compute), 0, size), order)
 
 
 def _families(b):
     for family in FAMILIES:
         trial = probe_child.TRIALS[family]
         for dtype in REAL:
-            b.run(trial, b, dtype)
+            run(trial, b, dtype)
 
 
 def programs(cl_device):
     """The text of every program, by a name that says where it comes from."""
     found = {}
     for form in ("cpu", "gpu"):
-        b = Recorder(cl_device, form)
+        b, recorded = recording(cl_device, form)
         for call, knobs in WIDEST.items():
-            b.set_knobs(call, knobs)
+            b.queue.set_knobs(call, knobs)
         for calls in (_families, *((_flat, _norms, _maps, _rows, _products) if form == "cpu" else ())):
             calls(b)
-        found |= b.programs
-    b = Recorder(cl_device, "cpu")
+        found |= recorded
+    b, recorded = recording(cl_device, "cpu")
     plain = Defect("", plain=True)
-    b.defects = Defects({(family, dtype_class(dtype)): plain for family in probe_child.PLAIN for dtype in REAL})
+    b.queue.defects = Defects({(family, dtype_class(dtype)): plain for family in probe_child.PLAIN for dtype in REAL})
     _families(b)
-    found |= b.programs
+    found |= recorded
     return {
         f"{file} {dict(defines)} #{number}": compose(file, defines, generated)
         for number, (file, defines, generated) in enumerate(found)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,6 +27,7 @@ from netcl.dtypes import (
 )
 from netcl.errors import DTypeError, ShapeError
 from netcl.host_dtypes import STORAGE
+from tests.kernels.forms import kernels_for
 from tests.kernels.strided import Strided, layouts, plain, store, widen
 
 INTEGERS = [int8, int16, int32, int64, uint8, uint16, uint32, uint64]
@@ -48,15 +47,6 @@ EPSILON = {float16: 2.0**-10, bfloat16: 2.0**-7, float32: 2.0**-23, float64: 2.0
 # Around the tiles (6 x 16, 64 x 64), the runs of k (256) and the blocks; and nothing at all.
 extents = st.one_of(st.sampled_from([0, 1, 5, 6, 7, 8, 15, 16, 17, 31, 33, 63, 65, 70]), st.integers(0, 40))
 depths = st.one_of(st.sampled_from([0, 1, 7, 8, 9, 255, 256, 257, 520]), st.integers(0, 50))
-
-
-@contextmanager
-def kernels_for(opencl, cpu):
-    before, opencl.is_cpu = opencl.is_cpu, cpu
-    try:
-        yield
-    finally:
-        opencl.is_cpu = before
 
 
 def check(opencl, a, b, out):
@@ -140,7 +130,7 @@ def test_few_long_sums_are_split(opencl, cpu):
         one = View(a.view.buffer, 0, (1, 3, k), (0, k, 1)), View(b.view.buffer, 0, (1, k, 2), (0, 2, 1))
         before = opencl.launches
         opencl.batched_matmul(*one, single.view)
-        if opencl.cl_device.max_compute_units > 1:
+        if opencl.queue.cl_device.max_compute_units > 1:
             assert opencl.launches == before + 2
     expected = widen(a.host[0], float32) @ widen(b.host[0], float32)
     np.testing.assert_allclose(single.read()[0], expected, rtol=0, atol=1e-3)

@@ -58,15 +58,15 @@ def compute(opencl, expression, operands, width, scalars=()):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", cl.CompilerWarning)  # for any output of a compiler
-        kernel = cl.Kernel(cl.Program(opencl.context, text).build(["-w", "-cl-std=CL1.2"]), "f")
+        kernel = cl.Kernel(cl.Program(opencl.queue.context, text).build(["-w", "-cl-std=CL1.2"]), "f")
     flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
-    buffers = [cl.Buffer(opencl.context, flags, hostbuf=np.ascontiguousarray(x)) for x in operands]
+    buffers = [cl.Buffer(opencl.queue.context, flags, hostbuf=np.ascontiguousarray(x)) for x in operands]
     results = [np.zeros(size, dtype.name) for dtype in expression.stored]
-    written = [cl.Buffer(opencl.context, flags, hostbuf=result) for result in results]
+    written = [cl.Buffer(opencl.queue.context, flags, hostbuf=result) for result in results]
     kernel.set_args(*buffers, *scalars, *written)
-    cl.enqueue_nd_range_kernel(opencl.queue, kernel, (size // width,), (1,))
+    cl.enqueue_nd_range_kernel(opencl.queue.cl_queue, kernel, (size // width,), (1,))
     for result, buffer in zip(results, written, strict=True):
-        cl.enqueue_copy(opencl.queue, result, buffer)
+        cl.enqueue_copy(opencl.queue.cl_queue, result, buffer)
     return results
 
 

@@ -12,6 +12,7 @@ from netcl.backends.opencl.probe_child import TRIALS, try_case
 from netcl.backends.reference import ReferenceBackend
 from netcl.dtypes import ALL, BY_NAME, bfloat16, bool_, float16, float64, int64, uint64
 from netcl.errors import BackendError
+from tests.kernels.forms import own_backend
 
 FORMS = [Case(family, dtype.name, plain=True) for family in PLAIN for dtype in DTYPES[family]]
 
@@ -19,7 +20,7 @@ FORMS = [Case(family, dtype.name, plain=True) for family in PLAIN for dtype in D
 @pytest.fixture
 def device(opencl):
     """A backend whose defects may be set."""
-    return type(opencl)(opencl.cl_device)
+    return own_backend(opencl)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_plain_form_computes_the_same(device, reference, family):
 def test_what_does_not_work_is_refused_by_name(device, family):
     trial, dtypes = TRIALS[family], DTYPES[family]
     dtype = dtypes[0]
-    device.defects = Defects({(family, dtype_class(dtype)): Defect("it aborts")})
+    device.queue.defects = Defects({(family, dtype_class(dtype)): Defect("it aborts")})
     before = device.launches
     with pytest.raises(BackendError, match=f"{family} of {dtype_class(dtype)} does not work on .*: it aborts; cast to"):
         trial(device, dtype)
@@ -47,7 +48,7 @@ def test_what_does_not_work_is_refused_by_name(device, family):
 
 
 def test_other_families_and_dtypes_go_on(device, reference):
-    device.defects = Defects({("softmax", "float64"): Defect("it aborts")})
+    device.queue.defects = Defects({("softmax", "float64"): Defect("it aborts")})
     for family, dtype in (("softmax", "float32"), ("scale", "float64")):
         trial = TRIALS[family]
         for got, wanted in zip(trial(device, BY_NAME[dtype]), trial(reference, BY_NAME[dtype]), strict=True):
@@ -56,7 +57,7 @@ def test_other_families_and_dtypes_go_on(device, reference):
 
 def test_every_operand_counts(device):
     x, y = probe_child.span(device, np.ones(5), float16), probe_child.span(device, np.ones(5), float64)
-    device.defects = Defects({("axpy", "16-bit floats"): Defect("it hangs")})
+    device.queue.defects = Defects({("axpy", "16-bit floats"): Defect("it hangs")})
     with pytest.raises(BackendError, match="axpy of 16-bit floats"):
         device.axpy(1, x, y)
     device.axpy(1, y, y)

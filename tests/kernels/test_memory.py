@@ -13,11 +13,11 @@ from netcl import amp, nn
 from netcl.backends.base import Span
 from netcl.backends.opencl.device import memory
 from netcl.backends.opencl.device.memory import KEPT, size_class
-from netcl.backends.opencl.ops.flat import FlatCalls
 from netcl.data import DataLoader
 from netcl.dtypes import float32, int8, uint8
 from netcl.errors import DeviceMemoryError
 from netcl.optim import SGD, AdamW, clip_grad_norm_device
+from tests.kernels.forms import own_backend
 
 cl = pytest.importorskip("pyopencl")  # after netcl, which lets it see all runtimes
 
@@ -27,7 +27,7 @@ BATCHES = 10
 @pytest.fixture
 def fresh(opencl):
     """A core of its own on the same device, so that pool and counters start from nothing."""
-    return FlatCalls(opencl.cl_device, opencl.device.index)
+    return own_backend(opencl)
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 255, 256, 257, 4095, 4096, 4097, 10**6 + 1, 2**30 + 1])
@@ -60,7 +60,7 @@ def test_memory_is_used_again_only_after_the_work_on_it(fresh):
 
 
 def test_pool_does_not_grow_without_bound(fresh):
-    pool = fresh._pool
+    pool = fresh.queue.pool
     for megabytes in range(200, 232, 4):
         fresh.alloc(megabytes << 20, uint8)
     assert pool.unused <= KEPT + (260 << 20)
@@ -70,15 +70,17 @@ def test_pool_does_not_grow_without_bound(fresh):
 
 
 def test_more_than_the_device_has_is_refused(fresh):
-    before = fresh._pool.reserved
+    before = fresh.queue.pool.reserved
     asked = fresh.device.memory * 4
-    with pytest.raises(DeviceMemoryError, match=rf"{asked} bytes asked for.*{fresh._pool.largest} bytes in one buffer"):
+    with pytest.raises(
+        DeviceMemoryError, match=rf"{asked} bytes asked for.*{fresh.queue.pool.largest} bytes in one buffer"
+    ):
         fresh.alloc(asked, int8)
-    assert fresh._pool.reserved == before
+    assert fresh.queue.pool.reserved == before
 
 
 def test_unused_memory_is_given_back_when_the_device_is_full(fresh, monkeypatch):
-    pool = fresh._pool
+    pool = fresh.queue.pool
     kept = fresh.alloc(1 << 20, int8)
     for n in (2 << 20, 3 << 20):
         fresh.alloc(n, int8)
@@ -91,7 +93,7 @@ def test_unused_memory_is_given_back_when_the_device_is_full(fresh, monkeypatch)
 
 
 def test_a_larger_buffer_serves_unless_it_is_much_larger(fresh):
-    pool = fresh._pool
+    pool = fresh.queue.pool
     fresh.alloc(1 << 20, int8)
     created = pool.created
     near = fresh.alloc(940_000, int8)
@@ -105,7 +107,7 @@ def test_a_larger_buffer_serves_unless_it_is_much_larger(fresh):
 def test_sizes_that_never_repeat_do_not_pile_up(fresh):
     for n in range(3 << 20, 1 << 20, -12_345):
         fresh.alloc(n, int8)
-    assert fresh._pool.created < 16
+    assert fresh.queue.pool.created < 16
 
 
 def test_large_sizes_waste_little():
@@ -113,7 +115,7 @@ def test_large_sizes_waste_little():
 
 
 def test_unused_memory_is_given_back_when_opencl_has_none_left(fresh, monkeypatch):
-    pool = fresh._pool
+    pool = fresh.queue.pool
     fresh.alloc(4 << 20, int8)
     create = pool._buffer
 
@@ -131,7 +133,7 @@ def test_memory_that_opencl_never_has_is_refused(fresh, monkeypatch):
         raise cl.MemoryError("no memory")
 
     fresh.alloc(4 << 20, int8)
-    monkeypatch.setattr(fresh._pool, "_buffer", none)
+    monkeypatch.setattr(fresh.queue.pool, "_buffer", none)
     with pytest.raises(DeviceMemoryError, match="bytes asked for"):
         fresh.alloc(8 << 20, int8)
 
@@ -139,11 +141,13 @@ def test_memory_that_opencl_never_has_is_refused(fresh, monkeypatch):
 def test_uploads_that_wait_for_the_device_are_bounded(fresh, monkeypatch):
     monkeypatch.setattr(memory, "UNDER_WAY", 1 << 20)
     target = Span(fresh.alloc(1 << 17, float32), 0, 1 << 17)
-    gate = cl.UserEvent(fresh.context)
-    staging = fresh._staging
+    gate = cl.UserEvent(fresh.queue.context)
+    staging = fresh.queue._staging
     for _ in range(2):
         copy, kept = staging.copy(np.ones(1 << 17, np.float32))
-        staging.keep(cl.enqueue_copy(fresh.queue, target.buffer.mem, copy, is_blocking=False, wait_for=[gate]), kept)
+        staging.keep(
+            cl.enqueue_copy(fresh.queue.cl_queue, target.buffer.mem, copy, is_blocking=False, wait_for=[gate]), kept
+        )
     gate.set_status(cl.command_execution_status.COMPLETE)
     for value in range(20):
         fresh.upload(np.full(1 << 17, value, np.float32), target)
@@ -157,6 +161,12 @@ def perceptron(opencl):
     random = np.random.default_rng(0)
     layers = (nn.Linear(784, 256, generator=random), nn.ReLU(), nn.Linear(256, 10, generator=random))
     return nn.Sequential(nn.Flatten(), *layers).to(str(opencl.device))
+
+
+def held(queue):
+    """What a steady loop must not make more of."""
+    pool, kernels = queue.pool, queue.kernels
+    return pool.created, pool.reserved, len(kernels.programs), len(kernels.kernels)
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "autocast"])
@@ -189,10 +199,10 @@ def test_a_steady_training_loop_creates_no_memory_and_builds_nothing(half, openc
     try:
         for _ in range(2):
             epoch()
-        before = opencl._pool.created, opencl._pool.reserved, len(opencl._programs), len(opencl._kernels)
+        before = held(opencl.queue)
         for _ in range(100 // BATCHES):
             epoch()
-        assert (opencl._pool.created, opencl._pool.reserved, len(opencl._programs), len(opencl._kernels)) == before
+        assert held(opencl.queue) == before
     finally:
         gc.enable()
     assert np.isfinite(total.item())
@@ -206,8 +216,8 @@ def test_a_steady_training_loop_creates_no_memory_and_builds_nothing(half, openc
 def test_a_step_needs_parameters_gradients_state_and_less_than_a_megabyte(make, fields, opencl):
     sizes = (1_500_000, 700_001, 33, 1_048_577)
     gc.collect()
-    opencl._pool.trim()
-    before = opencl._pool.reserved
+    opencl.queue.pool.trim()
+    before = opencl.queue.pool.reserved
     parameters = [netcl.ones(n, device=opencl.device, requires_grad=True) for n in sizes]
     optimizer = make(parameters)
 
@@ -221,9 +231,9 @@ def test_a_step_needs_parameters_gradients_state_and_less_than_a_megabyte(make, 
 
     step()
     # Building the optimizer moved the parameters, and the first backward made the gradients: give back what that took.
-    opencl._pool.trim()
+    opencl.queue.pool.trim()
     for _ in range(3):
         clip_grad_norm_device(parameters, max_norm=1.0)
         optimizer.step(max_norm=1.0)
-    held = 4 * sum(sizes) * (2 + fields)
-    assert held <= opencl._pool.reserved - before < held + (1 << 20)
+    needed = 4 * sum(sizes) * (2 + fields)
+    assert needed <= opencl.queue.pool.reserved - before < needed + (1 << 20)

@@ -83,8 +83,8 @@ from netcl.backends import get_backend
 from netcl.dtypes import float32
 backend = get_backend("opencl:oclgrind")
 text = "__kernel void planted(__global float *x) { x[get_global_id(0) + 60] = 1.0f; }"
-kernel = cl.Kernel(cl.Program(backend.context, text).build("-cl-std=CL1.2"), "planted")
-backend.launch(kernel, (8,), None, backend.alloc(4, float32).mem)
+kernel = cl.Kernel(cl.Program(backend.queue.context, text).build("-cl-std=CL1.2"), "planted")
+backend.queue.launch(kernel, (8,), None, backend.alloc(4, float32).mem)
 backend.synchronize()
 """
 

@@ -20,7 +20,7 @@ __kernel void planted(__global int *x) { x[0] = 7; }
 
 CHILD = """
 import numpy as np, pyopencl as cl
-from netcl.backends.opencl import devices, program
+from netcl.backends.opencl.device import program, selection
 program.compose = lambda *given: sys.argv[2]
 device = selection.listing()[int(sys.argv[1])]
 context = cl.Context([device])
@@ -55,9 +55,9 @@ def planted(opencl, monkeypatch):
         monkeypatch.setattr(Program, "counts", list(counts), raising=False)
         monkeypatch.setattr(Program, "texts", [], raising=False)
         monkeypatch.setattr(cl, "Program", Program)
-        monkeypatch.setattr(program.binaries, "load", lambda *given: None)
-        monkeypatch.setattr(program.binaries, "store", lambda *given: None)
-        return program.build(opencl.context, "fill.cl")
+        monkeypatch.setattr(program.binary_cache, "load", lambda *given: None)
+        monkeypatch.setattr(program.binary_cache, "store", lambda *given: None)
+        return program.build(opencl.queue.context, "fill.cl")
 
     return build
 
@@ -84,24 +84,26 @@ def test_kept_binary_without_kernels_is_built_again(planted, opencl, monkeypatch
     empty = Program(None, "")
     empty.num_kernels = 0
     monkeypatch.setattr(Program, "counts", [1])
-    monkeypatch.setattr(program.binaries, "load", lambda *given: empty)
-    assert program.build(opencl.context, "fill.cl").num_kernels == 1
+    monkeypatch.setattr(program.binary_cache, "load", lambda *given: empty)
+    assert program.build(opencl.queue.context, "fill.cl").num_kernels == 1
 
 
 def test_planted_program_runs_in_every_process(opencl, tmp_path, monkeypatch):
     monkeypatch.setenv("POCL_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path))
     for _ in range(3):
-        outcome = run_python(f"exec({CHILD!r})", str(selection.listing().index(opencl.cl_device)), PLANTED, timeout=120)
+        outcome = run_python(
+            f"exec({CHILD!r})", str(selection.listing().index(opencl.queue.cl_device)), PLANTED, timeout=120
+        )
         assert outcome.output.split() == ["1", "7"], outcome
 
 
 def test_built_ins_and_kernels_are_compiled_for_one_processor(opencl, monkeypatch):
-    pocl = "Portable" in opencl.cl_device.platform.name
+    pocl = "Portable" in opencl.queue.cl_device.platform.name
     monkeypatch.setattr(program, "instruction_set", lambda: program.AVX512)
-    assert ("-DAVX512_BUILT_INS" in program.build_options(opencl.cl_device)) == pocl
+    assert ("-DAVX512_BUILT_INS" in program.build_options(opencl.queue.cl_device)) == pocl
     monkeypatch.setattr(program, "instruction_set", lambda: program.AVX512 - {"avx512vl"})
-    assert "-DAVX512_BUILT_INS" not in program.build_options(opencl.cl_device)
+    assert "-DAVX512_BUILT_INS" not in program.build_options(opencl.queue.cl_device)
 
 
 def test_the_processor_is_known_where_linux_says_it():

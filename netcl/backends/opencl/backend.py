@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import re
 import threading
-from dataclasses import replace
+from collections.abc import Sequence
+from inspect import ismethod
+from typing import final
 
-from netcl.backends.opencl.device import selection
-from netcl.backends.opencl.device.defects import Defects
-from netcl.backends.opencl.elementwise import ElementwiseCalls
-from netcl.backends.opencl.ops.flat import FlatCalls
-from netcl.backends.opencl.ops.softmax import ArrayCalls
-from netcl.backends.opencl.ops.update import UpdateCalls
+from netcl.backends.base import Span, StepBlock
+from netcl.backends.opencl.device import forking, selection
+from netcl.backends.opencl.device.queue import Queue
+from netcl.backends.opencl.ops.arg_reduce import ArgReduce
+from netcl.backends.opencl.ops.axpy import Axpy
+from netcl.backends.opencl.ops.batched_matmul import BatchedMatmul
+from netcl.backends.opencl.ops.fill import Fill
+from netcl.backends.opencl.ops.fused_adam import FusedAdam
+from netcl.backends.opencl.ops.fused_update import FusedUpdate
+from netcl.backends.opencl.ops.gather import Gather
+from netcl.backends.opencl.ops.map import Map
+from netcl.backends.opencl.ops.norm_reduce import NormReduce
+from netcl.backends.opencl.ops.prepare_step import PrepareStep
+from netcl.backends.opencl.ops.random_bits import RandomBits
+from netcl.backends.opencl.ops.reduce import Reduce
+from netcl.backends.opencl.ops.scale import Scale
+from netcl.backends.opencl.ops.scatter_add import ScatterAdd
+from netcl.backends.opencl.ops.softmax import Softmax
+from netcl.backends.opencl.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from netcl.expression import Expression
 
 _PART = re.compile(r"/\d+of\d+$")
 
@@ -19,8 +35,71 @@ _lock = threading.Lock()
 _opened: dict[tuple[int, str], OpenCLBackend] = {}
 
 
-class OpenCLBackend(FlatCalls, UpdateCalls, ElementwiseCalls, ArrayCalls):
-    """One OpenCL device, with every operation of :class:`~netcl.backends.base.Backend`."""
+@final
+class OpenCLBackend:
+    """One OpenCL device, with every operation of :class:`~netcl.backends.base.Backend`.
+
+    The protocol's calls are methods of the queue and of the operations, bound here, so that a call costs no frame more.
+
+    Attributes
+    ----------
+    device : Device
+    queue : Queue
+        The device, and everything that is not an operation: kernels, knobs, defects, counters.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.device = queue.device
+        self.supports = queue.supports
+        self.alloc = queue.alloc
+        self.upload = queue.upload
+        self.download = queue.download
+        self.synchronize = queue.synchronize
+        self.borrow = queue.borrow
+        self.map_host = queue.map_host
+        fill, norm, map = Fill(queue), NormReduce(queue), Map(queue)
+        self._fused_adam, self._fused_update = FusedAdam(queue), FusedUpdate(queue)
+        self.fill = fill.fill
+        self.scale = Scale(queue).scale
+        self.axpy = Axpy(queue).axpy
+        self.norm_partials = norm.norm_partials
+        self.norm_reduce = norm.norm_reduce
+        self.prepare_step = PrepareStep(queue).prepare_step
+        self.fused_adam = self._fused_adam.fused_adam
+        self.fused_update = self._fused_update.fused_update
+        self.map = map.map
+        self.reduce = Reduce(queue, map).reduce
+        self.arg_reduce = ArgReduce(queue).arg_reduce
+        self.batched_matmul = BatchedMatmul(queue, map).batched_matmul
+        self.gather = Gather(queue).gather
+        self.scatter_add = ScatterAdd(queue, fill).scatter_add
+        self.softmax = Softmax(queue).softmax
+        self.softmax_cross_entropy = SoftmaxCrossEntropy(queue).softmax_cross_entropy
+        self.random_bits = RandomBits(queue).random_bits
+        forking.forbid_in_children(self, [name for name, held in vars(self).items() if ismethod(held)])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.device}, {self.device.name!r}, {self.device.platform!r})"
+
+    @property
+    def launches(self) -> int:
+        """Kernels enqueued since the start."""
+        return self.queue.launches
+
+    @property
+    def blocking(self) -> int:
+        """Transfers waited for since the start."""
+        return self.queue.blocking
+
+    def update_source(self, rule: Expression | None, fields: Sequence[Span], block: StepBlock) -> str:
+        """The OpenCL C of an update, as the compiler gets it for a step without clipping. Does not block.
+
+        See :class:`~netcl.backends.base.UpdateSource`.
+        """
+        if rule is None:
+            return self._fused_adam.source(fields, block)
+        return self._fused_update.source(rule, fields, block)
 
 
 def open_backend(selector: str = "") -> OpenCLBackend:
@@ -39,7 +118,6 @@ def open_backend(selector: str = "") -> OpenCLBackend:
         backend = _opened.get((index, part))
         if backend is None:
             device = selection.part_of(index, part) if part else selection.listing()[index]
-            backend = _opened[index, part] = OpenCLBackend(device, index)
-            backend.device = replace(backend.device, part=part)
-            backend.defects = selection.health(index, thorough=True).defects or Defects()
+            defects = selection.health(index, thorough=True).defects
+            backend = _opened[index, part] = OpenCLBackend(Queue(device, index, part, defects))
         return backend

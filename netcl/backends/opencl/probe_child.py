@@ -221,7 +221,7 @@ def try_case(device: Any, reference: Backend, case: Case) -> None:
     trial = TRIALS[case.family]
     dtype = BY_NAME[case.dtype]
     kind = dtype_class(dtype)
-    device.defects = Defects({(case.family, kind): Defect("", plain=True)} if case.plain else {})
+    device.queue.defects = Defects({(case.family, kind): Defect("", plain=True)} if case.plain else {})
     tolerance = TOLERANCE[kind]
     for got, wanted in zip(trial(device, dtype), trial(reference, dtype), strict=True):
         if not np.allclose(got, wanted, rtol=tolerance, atol=tolerance):
@@ -243,12 +243,13 @@ def main(request: str) -> None:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from netcl.backends.opencl.backend import OpenCLBackend
+    from netcl.backends.opencl.device.queue import Queue
     from netcl.backends.opencl.device.selection import listing
     from netcl.backends.reference import ReferenceBackend
 
     # By a thread that needs no lock of Python's: a runtime may hang while it holds that.
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
-    device, reference = OpenCLBackend(listing()[position]), ReferenceBackend()
+    device, reference = OpenCLBackend(Queue(listing()[position])), ReferenceBackend()
     for number, case in enumerate(wanted):
         faulthandler.dump_traceback_later(PATIENCE, exit=True)
         _say(number, "begun")

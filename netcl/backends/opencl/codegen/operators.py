@@ -1,6 +1,6 @@
 """What each operator is in OpenCL C, for floats, integers and bools.
 
-Most are one operator or one function. The others are written out here with the help of a ``Writer``, so that they
+Most are one operator or one function. The others are written out here with the help of a ``Values``, so that they
 mean what NumPy means by them.
 """
 
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from netcl.backends.opencl.codegen.literals import c_type
+from netcl.backends.opencl.codegen.values import Values
 from netcl.dtypes import DType, float32, uint32, uint64
 from netcl.errors import DTypeError
-
-if TYPE_CHECKING:
-    from netcl.backends.opencl.codegen.writer import Writer
 
 INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "bitwise_and": "&", "bitwise_or": "|",
@@ -45,7 +43,7 @@ BOOL_MEANINGS = {
 }  # fmt: skip
 
 
-Operator: TypeAlias = "Callable[[Writer, list[str], DType], str]"
+Operator: TypeAlias = Callable[[Values, list[str], DType], str]
 
 
 def undefined(op: str, dtype: DType) -> DTypeError:
@@ -57,7 +55,7 @@ def undefined(op: str, dtype: DType) -> DTypeError:
 
 
 def _float_extremum(sign: str) -> Operator:
-    def write(w: Writer, args: list[str], dtype: DType) -> str:
+    def write(w: Values, args: list[str], dtype: DType) -> str:
         # fmax and fmin drop a NaN; this keeps the first one.
         wins = w.mask(dtype.itemsize, f"{args[0]} {sign} {args[1]}")
         return w.select(w.both(wins, w.mask(dtype.itemsize, f"isnan({args[0]})"), "|"), args[0], args[1], dtype)
@@ -65,7 +63,7 @@ def _float_extremum(sign: str) -> Operator:
     return write
 
 
-def _float_sign(w: Writer, args: list[str], dtype: DType) -> str:
+def _float_sign(w: Values, args: list[str], dtype: DType) -> str:
     (x,) = args
     zero = w.number(0, dtype)
     one = w.value(dtype, f"copysign({w.number(1, dtype)}, {x})")
@@ -74,7 +72,7 @@ def _float_sign(w: Writer, args: list[str], dtype: DType) -> str:
     return w.select(w.mask(dtype.itemsize, f"isnan({x})"), x, moved, dtype)
 
 
-def _float_modulo(w: Writer, x: str, y: str, dtype: DType) -> tuple[str, str, str, str]:
+def _float_modulo(w: Values, x: str, y: str, dtype: DType) -> tuple[str, str, str, str]:
     """fmod(x, y), whether it must move by y to get the sign of y, zero, and whether it is nonzero."""
     zero = w.number(0, dtype)
     modulo = w.value(dtype, f"fmod({x}, {y})")
@@ -83,14 +81,14 @@ def _float_modulo(w: Writer, x: str, y: str, dtype: DType) -> tuple[str, str, st
     return modulo, w.both(nonzero, signs), zero, nonzero
 
 
-def _float_remainder(w: Writer, args: list[str], dtype: DType) -> str:
+def _float_remainder(w: Values, args: list[str], dtype: DType) -> str:
     x, y = args
     modulo, moves, zero, nonzero = _float_modulo(w, x, y, dtype)
     moved = w.select(moves, w.value(dtype, f"{modulo} + {y}"), modulo, dtype)
     return w.select(nonzero, moved, w.value(dtype, f"copysign({zero}, {y})"), dtype)
 
 
-def _float_floor_divide(w: Writer, args: list[str], dtype: DType) -> str:
+def _float_floor_divide(w: Values, args: list[str], dtype: DType) -> str:
     x, y = args
     modulo, moves, zero, _ = _float_modulo(w, x, y, dtype)
     one = w.number(1, dtype)
@@ -106,7 +104,7 @@ def _float_floor_divide(w: Writer, args: list[str], dtype: DType) -> str:
     return w.select(w.mask(dtype.itemsize, f"{y} == {zero}"), ratio, signed, dtype)
 
 
-def _float_logaddexp(w: Writer, args: list[str], dtype: DType) -> str:
+def _float_logaddexp(w: Values, args: list[str], dtype: DType) -> str:
     x, y = args
     larger = _float_extremum(">=")(w, args, dtype)
     gap = w.value(dtype, f"fabs({x} - {y})")
@@ -116,7 +114,7 @@ def _float_logaddexp(w: Writer, args: list[str], dtype: DType) -> str:
     return w.select(same, w.value(dtype, f"{x} + {w.number(math.log(2.0), dtype)}"), smooth, dtype)
 
 
-def narrow(w: Writer, x: str, source: DType) -> str:
+def narrow(w: Values, x: str, source: DType) -> str:
     """A float64 or an integer as float32, rounded to odd: towards zero, the last bit set if anything was cut off."""
     if source.kind == "f":
         near = w.value(float32, f"convert_{c_type(float32, w.width)}({x})")
@@ -142,7 +140,7 @@ def narrow(w: Writer, x: str, source: DType) -> str:
 
 
 def _round_to(tag: str) -> Operator:
-    def write(w: Writer, args: list[str], dtype: DType) -> str:
+    def write(w: Values, args: list[str], dtype: DType) -> str:
         return w.value(dtype, f"round{w.width if w.width > 1 else ''}_{tag}({args[0]})")
 
     return write
@@ -167,7 +165,7 @@ FLOAT_OPERATORS: dict[str, Operator] = {
 # -- integers --------------------------------------------------------------------------------------------------------
 
 
-def _integer_division(w: Writer, x: str, y: str, dtype: DType) -> tuple[str, str, str]:
+def _integer_division(w: Values, x: str, y: str, dtype: DType) -> tuple[str, str, str]:
     """Floored quotient and remainder by a divisor that cannot trap, and the mask of the divisors that can.
 
     Zero, and -1 under the smallest integer, kill the process on x86.
@@ -187,19 +185,19 @@ def _integer_division(w: Writer, x: str, y: str, dtype: DType) -> tuple[str, str
     return quotient, rest, bad
 
 
-def _integer_floor_divide(w: Writer, args: list[str], dtype: DType) -> str:
+def _integer_floor_divide(w: Values, args: list[str], dtype: DType) -> str:
     x, y = args
     quotient, _, bad = _integer_division(w, x, y, dtype)
     # x // 0 is 0 and x // -1 is -x: both are x * y.
     return w.select(bad, w.wrapping("*", x, y, dtype), quotient, dtype)
 
 
-def _integer_remainder(w: Writer, args: list[str], dtype: DType) -> str:
+def _integer_remainder(w: Values, args: list[str], dtype: DType) -> str:
     _, rest, bad = _integer_division(w, args[0], args[1], dtype)
     return w.select(bad, w.number(0, dtype), rest, dtype)
 
 
-def _integer_pow(w: Writer, args: list[str], dtype: DType) -> str:
+def _integer_pow(w: Values, args: list[str], dtype: DType) -> str:
     x, y = args
     ctype, zero, one = c_type(dtype, w.width), w.number(0, dtype), w.number(1, dtype)
     power, base, left = w.name(), w.name(), w.name()
@@ -235,7 +233,7 @@ def _product(x: str, y: str, dtype: DType, width: int) -> str:
     return f"as_{ctype}(as_u{ctype}({x}) * as_u{ctype}({y}))"
 
 
-def _integer_sign(w: Writer, args: list[str], dtype: DType) -> str:
+def _integer_sign(w: Values, args: list[str], dtype: DType) -> str:
     (x,) = args
     zero, one = w.number(0, dtype), w.number(1, dtype)
     if dtype.kind == "u":
@@ -245,7 +243,7 @@ def _integer_sign(w: Writer, args: list[str], dtype: DType) -> str:
 
 
 def _shift(left: bool) -> Operator:
-    def write(w: Writer, args: list[str], dtype: DType) -> str:
+    def write(w: Values, args: list[str], dtype: DType) -> str:
         x, y = args
         bits = 8 * dtype.itemsize
         # OpenCL takes the count modulo the bits; by that many bits or more, or by a negative count, nothing is left.

@@ -14,6 +14,9 @@ from netcl.strides import merge_axes
 Strides = tuple[tuple[int, ...], ...]
 """For each axis, the stride of every operand."""
 
+OUTER_AXES = 6
+"""Axes besides the innermost that a kernel visits; what has more is launched piece by piece, or copied first."""
+
 NARROW = 8
 """An innermost axis shorter than this gives way to the longest one."""
 

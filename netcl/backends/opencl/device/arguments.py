@@ -7,7 +7,7 @@ from typing import Any
 
 from netcl.backends.base import Scalar, View
 from netcl.backends.opencl.codegen.scalars import number
-from netcl.backends.opencl.device.queue import memory
+from netcl.backends.opencl.device.memory import cl_buffer
 from netcl.dtypes import DType
 from netcl.errors import DTypeError, ShapeError
 from netcl.expression import Expression
@@ -23,7 +23,7 @@ def arguments(expression: Expression, views: Sequence[View], scalars: Sequence[S
     """
     given: list[Any] = []
     for view in views:
-        given += (memory(view), view.offset)
+        given += (cl_buffer(view), view.offset)
     for scalar, dtype in zip(scalars, expression.scalars, strict=True):
         given.append(number(scalar, dtype))
     return given

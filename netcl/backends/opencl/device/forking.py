@@ -9,11 +9,12 @@ import ctypes
 import gc
 import os
 import weakref
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from netcl.errors import BackendError
 
-_used: weakref.WeakKeyDictionary[Any, tuple[str, ...]] = weakref.WeakKeyDictionary()
+_used: weakref.WeakKeyDictionary[Any, tuple[tuple[str, ...], tuple[str, ...]]] = weakref.WeakKeyDictionary()
 _loaded = False
 _inherited = False
 
@@ -25,15 +26,24 @@ def mark_loaded() -> None:
 
 
 class _Gone:
-    """In a child, what stands where the parent's queue was: a method that was looked up before the fork meets it."""
+    """In a child, what stands where a resource of the parent's was: a method looked up before the fork meets it."""
 
     def __getattr__(self, name: str) -> NoReturn:
         _refuse()
 
+    def __enter__(self) -> NoReturn:
+        _refuse()
 
-def forbid_in_children(user: Any, methods: tuple[str, ...]) -> None:
-    """Let ``methods`` of ``user`` and of its ``queue`` raise in every forked child. Free while there is none."""
-    _used[user] = methods
+    def __exit__(self, *_: object) -> NoReturn:
+        _refuse()
+
+
+def forbid_in_children(user: Any, methods: Sequence[str], resources: Sequence[str] = ()) -> None:
+    """Let ``methods`` of ``user``, and whatever uses its ``resources``, raise in every forked child.
+
+    Free while there is none. A method may have been looked up before the fork, so it is the resources that count.
+    """
+    _used[user] = (tuple(methods), tuple(resources))
 
 
 def refuse_inherited() -> None:
@@ -61,13 +71,15 @@ def _in_child() -> None:
         _inherited = True
     if _used:
         gc.freeze()
-    # Neither is a user nor garbage of the parent's ever released here, for these calls may hang too.
-    for user, methods in list(_used.items()):
-        for kept in (user, user.queue):
+    # Neither what is replaced nor garbage of the parent's is ever released here, for these calls may hang too.
+    for user, (methods, resources) in list(_used.items()):
+        held = vars(user)
+        for kept in (user, *(held[name] for name in (*methods, *resources) if name in held)):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
-        user.queue = _Gone()
         for name in methods:
             setattr(user, name, _refuse)
+        for name in resources:
+            setattr(user, name, _Gone())
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyopencl as cl
 
+from netcl.backends.base import HostArray, Span, View
 from netcl.dtypes import DType
-from netcl.errors import DeviceMemoryError
+from netcl.errors import DeviceMemoryError, DeviceMismatchError
 
 SMALLEST = 256
 """Bytes of the smallest buffer: one never asks OpenCL for none."""
@@ -57,6 +58,22 @@ class CLBuffer:
     def __del__(self) -> None:
         # Work already enqueued on this memory comes before any work of its next owner: there is one in-order queue.
         self._home.append(self.mem)
+
+
+def cl_buffer(operand: Span | View) -> cl.Buffer:
+    """The OpenCL buffer behind an operand.
+
+    Raises
+    ------
+    DeviceMismatchError
+        If the operand lives on another backend.
+    """
+    buffer = operand.buffer
+    if not isinstance(buffer, CLBuffer):
+        raise DeviceMismatchError(
+            f"an operand is held in a {type(buffer).__name__} of another backend; move it with to()"
+        )
+    return buffer.mem
 
 
 class Pool:
@@ -107,6 +124,13 @@ class Pool:
                 return CLBuffer(dtype, n, *larger)
             mem = self._create(nbytes, n * dtype.itemsize)
         return CLBuffer(dtype, n, mem, home)
+
+    def borrow(self, host: HostArray, dtype: DType) -> CLBuffer:
+        """A buffer that is the memory of a contiguous host array and keeps it alive."""
+        if host.size == 0:
+            return self.alloc(0, dtype)
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
+        return CLBuffer(dtype, host.size, cl.Buffer(self.context, flags, hostbuf=host), [])
 
     def _larger(self, nbytes: int) -> tuple[cl.Buffer, list[cl.Buffer]] | None:
         """An unused buffer at most an eighth larger, so that sizes which never repeat do not pile up."""

@@ -1,40 +1,34 @@
-"""What every OpenCL operation stands on: one device, its queue, its memory, its kernels, and transfers."""
+"""What every OpenCL operation holds: one device, with its memory, transfers, kernels and launches."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from dataclasses import replace
+from typing import Any, final
 
 import numpy as np
 import pyopencl as cl
 
-from netcl.backends.base import Device, HostArray, Span, View
+from netcl.backends.base import Device, HostArray, Span
 from netcl.backends.opencl.codegen.storage import lanes
-from netcl.backends.opencl.device import forking, program, tuning_table
+from netcl.backends.opencl.device import forking, tuning_table
 from netcl.backends.opencl.device.defects import Defects
-from netcl.backends.opencl.device.memory import CLBuffer, Pool, Staging
-from netcl.backends.opencl.device.program import Defines
+from netcl.backends.opencl.device.faults import Faults
+from netcl.backends.opencl.device.kernels import Kernel, Kernels
+from netcl.backends.opencl.device.memory import CLBuffer, Pool, Staging, cl_buffer
 from netcl.backends.opencl.device.tuning_table import Knobs, Target
 from netcl.dtypes import DType, float64, int32
-from netcl.errors import DeviceMismatchError, DTypeError, ShapeError
+from netcl.errors import DTypeError, ShapeError
 from netcl.host_dtypes import STORAGE
-
-FAULTS = {
-    1: "gather: an index is out of range for the axis it selects from",
-    2: "scatter_add: an index is out of range for the axis it adds to",
-    3: "softmax_cross_entropy: a label is out of range; labels are 0 to classes - 1, or ignore_index",
-}
-"""What a kernel writes into ``faults`` when it meets an index out of range, and what is then said."""
 
 MAPPED = 1 << 20
 """Bytes from which a download from shared memory is faster through a map than through a read."""
 
+ENQUEUING = ("alloc", "upload", "download", "wrap_host_memory", "map_host", "wait", "synchronize", "launch", "_read")
+"""The methods of :class:`Queue` that reach the device; every operation goes through one of them, or a resource."""
 
-ENQUEUING = (
-    "alloc", "upload", "download", "wrap_host_memory", "map_host", "wait", "synchronize", "report_errors_from_device",
-    "kernel", "own_kernel", "launch",
-)  # fmt: skip
-"""The methods of :class:`Core` that reach the device; every operation goes through one of them first."""
+RESOURCES = ("cl_queue", "lock", "kernels", "faults", "pool")
+"""The attributes of :class:`Queue` through which its methods reach the device."""
 
 
 def describe(device: cl.Device, index: int) -> Device:
@@ -55,16 +49,22 @@ def describe(device: cl.Device, index: int) -> Device:
     )
 
 
+def whole_groups(items: int, group: int) -> tuple[int]:
+    """The global size of at least ``items`` work-items in work-groups of ``group``."""
+    return (-(-items // group) * group,)
+
+
+@final
 class HostMemory:
     """Elements that the host works on: mapped where the device shares its memory, else copied over and back."""
 
-    def __init__(self, core: Core, span: Span, host: np.ndarray[Any, Any], event: cl.Event | None) -> None:
-        self._core, self._span, self._host, self._event = core, span, host, event
+    def __init__(self, queue: Queue, span: Span, host: np.ndarray[Any, Any], event: cl.Event | None) -> None:
+        self._queue, self._span, self._host, self._event = queue, span, host, event
 
     def array(self) -> HostArray:
         """The elements. **Blocks** until what was enqueued before the mapping is done."""
         if self._event is not None:
-            self._core.wait(self._event)
+            self._queue.wait(self._event)
             self._event = None
         return self._host
 
@@ -77,23 +77,31 @@ class HostMemory:
         mapped, self._host = self.array(), np.empty(0, self._host.dtype)
         if not mapped.size:
             return
-        if self._core.device.shares_host_memory:
-            with self._core.lock:
-                mapped.base.release(self._core.queue)
+        if self._queue.device.shares_host_memory:
+            with self._queue.lock:
+                mapped.base.release(self._queue.cl_queue)
         else:
-            self._core.upload(mapped, self._span)
+            self._queue.upload(mapped, self._span)
 
 
-class Core:
-    """One device: memory, transfers, kernels and launches.
+@final
+class Queue:
+    """One device, and the in-order queue of everything that is done on it.
 
     Attributes
     ----------
     device : Device
     cl_device : pyopencl.Device
     context : pyopencl.Context
-    queue : pyopencl.CommandQueue
-        The only queue, in order: what is enqueued later sees what was enqueued earlier.
+    cl_queue : pyopencl.CommandQueue
+        The only one, in order: what is enqueued later sees what was enqueued earlier.
+    lock : threading.RLock
+        Held while a kernel's arguments are set and it is enqueued.
+    pool : Pool
+        Where buffers come from.
+    kernels : Kernels
+    faults : Faults
+        What kernels report.
     is_cpu : bool
         Whether kernels should take a contiguous chunk per work-item, rather than the shapes that suit a GPU.
     work_group_size : int
@@ -101,35 +109,30 @@ class Core:
     target : Target
         What the device is called in a tuning table.
     defects : Defects
-        What the device's runtime gets wrong; empty until set.
+        What the device's runtime gets wrong.
     launches, blocking : int
         Kernels enqueued and transfers waited for, since the start.
-    faults : CLBuffer
-        One int32 that kernels set to a key of :data:`FAULTS`; ``faults_pending`` is to be set after such a launch.
     """
 
-    def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
+    def __init__(self, cl_device: cl.Device, index: int = 0, part: str = "", defects: Defects | None = None) -> None:
         self.cl_device = cl_device
-        self.device = describe(cl_device, index)
+        self.device = replace(describe(cl_device, index), part=part)
         self.is_cpu = self.device.kind == "cpu"
         self.work_group_size = min(256, cl_device.max_work_group_size)
         self.target = Target.of(cl_device)
         tables = tuning_table.tables()
         self._knobs = {kind: tuning_table.choose(self.target, kind, tables) for kind in tuning_table.KINDS}
         self.context = cl.Context([cl_device])
-        self.queue = cl.CommandQueue(self.context, cl_device)
-        self.defects = Defects()
+        self.cl_queue = cl.CommandQueue(self.context, cl_device)
+        self.defects = defects or Defects()
         self.launches = 0
         self.blocking = 0
-        self.faults_pending = False
-        self._pool = Pool(self.context, self.queue)
         self.lock = threading.RLock()
-        self._programs: dict[tuple[str, Defines, str], cl.Program] = {}
-        self._kernels: dict[tuple[Any, ...], cl.Kernel] = {}
+        self.pool = Pool(self.context, self.cl_queue)
+        self.kernels = Kernels(self.context, self.lock)
+        self.faults = Faults(self.device, self.cl_queue, self.pool.alloc(1, int32))
         self._staging = Staging()
-        self.faults = self.alloc(1, int32)
-        self._clear_faults()
-        forking.forbid_in_children(self, ENQUEUING)
+        forking.forbid_in_children(self, ENQUEUING, RESOURCES)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.device}, {self.device.name!r}, {self.device.platform!r})"
@@ -187,7 +190,7 @@ class Core:
 
     def alloc(self, n: int, dtype: DType) -> CLBuffer:
         """A buffer of ``n`` elements with unspecified contents. See :class:`~netcl.backends.base.UpdateOperations`."""
-        return self._pool.alloc(n, dtype)
+        return self.pool.alloc(n, dtype)
 
     def upload(self, host: HostArray, out: Span) -> None:
         """Host to device. The array is copied, so it may be changed at once.
@@ -203,10 +206,10 @@ class Core:
             )
         if out.size == 0:
             return
-        mem, start = memory(out), out.offset * expected.itemsize
+        mem, start = cl_buffer(out), out.offset * expected.itemsize
         with self.lock:
             copy, kept = self._staging.copy(array)
-            self._staging.keep(cl.enqueue_copy(self.queue, mem, copy, dst_offset=start, is_blocking=False), kept)
+            self._staging.keep(cl.enqueue_copy(self.cl_queue, mem, copy, dst_offset=start, is_blocking=False), kept)
 
     def download(self, x: Span) -> HostArray:
         """Device to host: a new array. **Blocks**.
@@ -217,45 +220,50 @@ class Core:
             If an earlier kernel met an index out of range.
         """
         dtype = STORAGE[x.dtype]
-        mem, start = memory(x), x.offset * dtype.itemsize
+        mem, start = cl_buffer(x), x.offset * dtype.itemsize
         if x.size == 0:
-            self.report_errors_from_device()
+            self.faults.report()
             return np.empty(0, dtype)
         self.blocking += 1
-        if self.device.shares_host_memory and x.size * dtype.itemsize >= MAPPED:
+        host = self._read(mem, start, x.size, dtype)
+        self.faults.report()
+        return host
+
+    def _read(self, mem: cl.Buffer, start: int, size: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """``size`` elements from byte ``start`` on: a new array. **Blocks**."""
+        host: np.ndarray[Any, Any]
+        if self.device.shares_host_memory and size * dtype.itemsize >= MAPPED:
             mapped, _ = cl.enqueue_map_buffer(
-                self.queue, mem, cl.map_flags.READ, start, (x.size,), dtype, is_blocking=True
+                self.cl_queue, mem, cl.map_flags.READ, start, (size,), dtype, is_blocking=True
             )
             host = mapped.copy()
-            mapped.base.release(self.queue)
+            mapped.base.release(self.cl_queue)
         else:
-            host = np.empty(x.size, dtype)
-            cl.enqueue_copy(self.queue, host, mem, src_offset=start, is_blocking=True)
-        self.report_errors_from_device()
+            host = np.empty(size, dtype)
+            cl.enqueue_copy(self.cl_queue, host, mem, src_offset=start, is_blocking=True)
         return host
 
     def wrap_host_memory(self, host: HostArray, dtype: DType) -> CLBuffer:
         """A buffer that is the host array's own memory. See :class:`~netcl.backends.base.HostOperations`."""
-        if host.size == 0:
-            return self.alloc(0, dtype)
-        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
-        return CLBuffer(dtype, host.size, cl.Buffer(self.context, flags, hostbuf=host), [])
+        return self.pool.borrow(host, dtype)
 
     def map_host(self, x: Span) -> HostMemory:
         """Hand ``x`` to the host. See :class:`~netcl.backends.base.HostOperations`. Does not block."""
         dtype = STORAGE[x.dtype]
         start = x.offset * dtype.itemsize
-        mem = memory(x)
+        mem = cl_buffer(x)
         with self.lock:
             if self.device.shares_host_memory and x.size:
                 flags: Any = cl.map_flags.READ | cl.map_flags.WRITE
-                host, event = cl.enqueue_map_buffer(self.queue, mem, flags, start, (x.size,), dtype, is_blocking=False)
+                host, event = cl.enqueue_map_buffer(
+                    self.cl_queue, mem, flags, start, (x.size,), dtype, is_blocking=False
+                )
             else:
                 host = np.empty(x.size, dtype)
                 event = None
                 if x.size:
-                    event = cl.enqueue_copy(self.queue, host, mem, src_offset=start, is_blocking=False)
-            self.queue.flush()
+                    event = cl.enqueue_copy(self.cl_queue, host, mem, src_offset=start, is_blocking=False)
+            self.cl_queue.flush()
         return HostMemory(self, x, host, event)
 
     def wait(self, event: cl.Event) -> None:
@@ -272,98 +280,15 @@ class Core:
             If an earlier kernel met an index out of range.
         """
         self.blocking += 1
-        self.queue.finish()
-        self.report_errors_from_device()
-
-    def report_errors_from_device(self) -> None:
-        """Raise what kernels reported since the last call. **Blocks**, but only if such a kernel was launched."""
-        if not self.faults_pending:
-            return
-        self.faults_pending = False
-        found = np.empty(1, np.int32)
-        cl.enqueue_copy(self.queue, found, self.faults.mem, is_blocking=True)
-        code = int(found[0])
-        if code:
-            self._clear_faults()
-            raise IndexError(f"{FAULTS.get(code, 'an index is out of range')} (found on {self.device}, which goes on)")
-
-    def kernel(
-        self,
-        file: str,
-        entry: str,
-        defines: Defines = (),
-        generated: str = "",
-        arguments: tuple[Any, ...] = (),
-    ) -> cl.Kernel:
-        """The kernel ``entry`` of a file in ``kernels/``, built on first use and shared by all callers.
-
-        Parameters
-        ----------
-        file, entry : str
-            Such as ``"fill.cl"`` and ``"fill"``.
-        defines : tuple of (name, value)
-        generated : str
-            Text set before the file; ``NETCL_GENERATED`` is defined when there is any.
-        arguments : tuple
-            The NumPy type of each scalar argument, None for each buffer.
-
-        Raises
-        ------
-        KernelBuildError
-        """
-        key = (file, entry, defines, generated, arguments)
-        found = self._kernels.get(key)
-        if found is None:
-            with self.lock:
-                found = self._kernels.get(key)
-                if found is None:
-                    found = self._kernels[key] = self.own_kernel(file, entry, defines, generated, arguments)
-        return found
-
-    def own_kernel(
-        self,
-        file: str,
-        entry: str,
-        defines: Defines = (),
-        generated: str = "",
-        arguments: tuple[Any, ...] = (),
-    ) -> cl.Kernel:
-        """Like :meth:`kernel`, but a new object: for callers that set its arguments once and keep them."""
-        with self.lock:
-            key = (file, defines, generated)
-            built = self._programs.get(key)
-            if built is None:
-                built = self._programs[key] = program.build(self.context, file, defines, generated)
-            kernel = cl.Kernel(built, entry)
-            if arguments:
-                kernel.set_scalar_arg_dtypes(arguments)
-            return kernel
+        self.cl_queue.finish()
+        self.faults.report()
 
     def launch(
-        self, kernel: cl.Kernel, global_size: tuple[int, ...], local_size: tuple[int, ...] | None, *args: Any
+        self, kernel: Kernel, global_size: tuple[int, ...], local_size: tuple[int, ...] | None, *args: Any
     ) -> None:
         """Enqueue a kernel. Without ``args`` it runs with those it already has."""
         with self.lock:
             if args:
                 kernel.set_args(*args)
-            cl.enqueue_nd_range_kernel(self.queue, kernel, global_size, local_size)
+            cl.enqueue_nd_range_kernel(self.cl_queue, kernel, global_size, local_size)
             self.launches += 1
-
-    def _clear_faults(self) -> None:
-        cl.enqueue_fill_buffer(self.queue, self.faults.mem, np.zeros(1, np.int32), 0, 4)
-
-
-def memory(operand: Span | View) -> cl.Buffer:
-    """The OpenCL buffer behind an operand.
-
-    Raises
-    ------
-    DeviceMismatchError
-        If the operand lives on another backend.
-    """
-    buffer = operand.buffer
-    if not isinstance(buffer, CLBuffer):
-        raise DeviceMismatchError(
-            f"an operand is held in a {type(buffer).__name__} of another backend; move it with to()"
-        )
-    return buffer.mem

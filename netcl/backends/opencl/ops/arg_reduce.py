@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import numpy as np
-import pyopencl as cl
 
 from netcl.backends.base import View
 from netcl.backends.opencl.codegen import operands
 from netcl.backends.opencl.codegen.operands import WORD
 from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.strided_loops import Axes
-from netcl.backends.opencl.device.queue import Core, memory
-from netcl.backends.opencl.ops.map import PLANS
+from netcl.backends.opencl.device.kernels import Kernel
+from netcl.backends.opencl.device.memory import cl_buffer
+from netcl.backends.opencl.device.plans import remember
+from netcl.backends.opencl.device.queue import Queue
 from netcl.dtypes import int64
 from netcl.errors import DTypeError, ShapeError
 from netcl.strides import contiguous_strides
@@ -23,18 +24,19 @@ from netcl.strides import contiguous_strides
 class Scan(NamedTuple):
     """One launch over views of given shapes and strides, without the operands."""
 
-    kernel: cl.Kernel
+    kernel: Kernel
     global_size: tuple[int]
     local_size: tuple[int]
     last: tuple[int, ...]
 
 
-class ArgReduceCalls(Core):
+@final
+class ArgReduce:
     """arg_reduce of :class:`~netcl.backends.base.ArrayOperations`."""
 
-    def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
-        super().__init__(cl_device, index)
-        self._scans: dict[tuple[Any, ...], tuple[Scan, ...]] = {}
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._plans: dict[tuple[Any, ...], tuple[Scan, ...]] = {}
 
     def arg_reduce(self, op: str, x: View, axis: int, out: View) -> None:
         """out ← index of the first maximum or minimum. See :class:`~netcl.backends.base.ArrayOperations`.
@@ -47,25 +49,23 @@ class ArgReduceCalls(Core):
             If the output is not int64, or the device cannot compute with x's dtype.
         """
         key = (op, x.buffer.dtype, x.shape, x.strides, axis, out.buffer.dtype, out.shape, out.strides)
-        scans = self._scans.get(key)
+        scans = self._plans.get(key)
         if scans is None:
-            scans = self._plan_scans(op, x, axis, out)
-            if len(self._scans) >= PLANS:
-                self._scans.clear()
-            self._scans[key] = scans
+            scans = self._plan(op, x, axis, out)
+            remember(self._plans, key, scans)
         target = out
         found: list[Any] = []
         for scan in scans:
             if len(scans) > 1 and not found:
                 # The parts of the first launch leave their results densely.
-                target = View(self.alloc(scan.last[-1] * math.prod(out.shape), int64), 0, (), ())
-            self.launch(
+                target = View(self._queue.alloc(scan.last[-1] * math.prod(out.shape), int64), 0, (), ())
+            self._queue.launch(
                 scan.kernel, scan.global_size, scan.local_size,
-                memory(x), x.offset, memory(target), target.offset, *found, *scan.last,
+                cl_buffer(x), x.offset, cl_buffer(target), target.offset, *found, *scan.last,
             )  # fmt: skip
-            target, found = out, [memory(target)]
+            target, found = out, [cl_buffer(target)]
 
-    def _plan_scans(self, op: str, x: View, axis: int, out: View) -> tuple[Scan, ...]:
+    def _plan(self, op: str, x: View, axis: int, out: View) -> tuple[Scan, ...]:
         left = x.shape[:axis] + x.shape[axis + 1 :]
         if op not in ("argmax", "argmin"):
             raise ShapeError(f"unknown reduction {op!r}; argmax or argmin")
@@ -73,16 +73,16 @@ class ArgReduceCalls(Core):
             raise ShapeError(f"{op} over axis {axis} of shape {x.shape} has shape {left}, the output has {out.shape}")
         if out.dtype is not int64:
             raise DTypeError(f"{op} writes int64, the output is {out.dtype}; pass an int64 array")
-        self.require(x.dtype)
-        self.needs_plain("arg_reduce", x.dtype)
+        self._queue.require(x.dtype)
+        self._queue.needs_plain("arg_reduce", x.dtype)
         if 0 in left:
             return ()
         extent = x.shape[axis]
         if extent == 0:
             raise ShapeError(f"{op} over axis {axis} of shape {x.shape}: there is no element to find")
         units = math.prod(left)
-        wanted = 8 * self.cl_device.max_compute_units * (1 if self.is_cpu else 32)
-        parts = max(min(-(-wanted // units), extent // (4096 if self.is_cpu else 256)), 1)
+        wanted = 8 * self._queue.cl_device.max_compute_units * (1 if self._queue.is_cpu else 32)
+        parts = max(min(-(-wanted // units), extent // (4096 if self._queue.is_cpu else 256)), 1)
         chunk = -(-extent // parts)
         parts = -(-extent // chunk)
         if parts == 1:
@@ -119,13 +119,13 @@ class ArgReduceCalls(Core):
         numbers.append(x.strides[axis] & WORD)
         generated = operands.define("STRIDES", [", ".join(f"const ulong {name}" for name in names)])
         generated += operands.define("UNITS", units)
-        group = 16 if self.is_cpu else self.work_group_size
+        group = 16 if self._queue.is_cpu else self._queue.work_group_size
         defines = (
             ("X", TAG[x.dtype]), ("FLOATING", int(x.dtype.kind == "f")), ("LARGEST", int(op == "argmax")),
             ("CANDIDATES", int(candidates)), ("WORK_GROUP_SIZE", group),
         )  # fmt: skip
         types = [None, np.uint64, None, np.uint64, *([None] * candidates), *([np.uint64] * (len(names) + 5))]
-        kernel = self.kernel("arg_reduce.cl", "arg_reduce", defines, generated, tuple(types))
+        kernel = self._queue.kernels.shared("arg_reduce.cl", "arg_reduce", defines, generated, tuple(types))
         count, parts = math.prod(shape), -(-extent // chunk)
         last = (*numbers, count, count, extent, chunk, parts)
         return Scan(kernel, (-(-count * parts // group) * group,), (group,), last)

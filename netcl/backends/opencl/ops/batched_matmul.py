@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import numpy as np
-import pyopencl as cl
 
 from netcl.backends.base import View
 from netcl.backends.opencl.codegen.storage import TAG, VECTOR_BYTES
-from netcl.backends.opencl.device.queue import memory
-from netcl.backends.opencl.ops.map import MapCalls
+from netcl.backends.opencl.device.kernels import Kernel
+from netcl.backends.opencl.device.memory import cl_buffer
+from netcl.backends.opencl.device.plans import remember
+from netcl.backends.opencl.device.queue import Queue, whole_groups
+from netcl.backends.opencl.ops.map import Map
 from netcl.dtypes import DType, float32, int32, promote, uint32
 from netcl.errors import ShapeError
 from netcl.expression import conversion
@@ -37,9 +39,6 @@ TILE, SMALL_TILE = 64, 32
 
 WIDENED = 1 << 17
 """Multiplications from which a CPU runtime converts 16-bit operands before the product, not one by one in it."""
-
-PLANS = 4096
-"""Layouts that are remembered; beyond, all are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def sum_dtype(a: DType, b: DType, out: DType) -> DType:
 class Narrowing(NamedTuple):
     """The second launch, where sums were split or are wider than the result; ``scratch`` counts its elements."""
 
-    kernel: cl.Kernel
+    kernel: Kernel
     global_size: tuple[int]
     local_size: tuple[int]
     scalars: tuple[int, ...]
@@ -109,7 +108,7 @@ class Narrowing(NamedTuple):
 class Plan(NamedTuple):
     """The launches for one layout; ``swap`` says that a and b change places."""
 
-    kernel: cl.Kernel
+    kernel: Kernel
     global_size: tuple[int, int, int]
     local_size: tuple[int, int, int]
     scalars: tuple[int, ...]
@@ -117,12 +116,14 @@ class Plan(NamedTuple):
     narrowing: Narrowing | None
 
 
-class BatchedMatmulCall(MapCalls):
-    """batched_matmul of :class:`~netcl.backends.base.ArrayOperations`."""
+@final
+class BatchedMatmul:
+    """batched_matmul of :class:`~netcl.backends.base.ArrayOperations`; ``map`` widens 16-bit operands."""
 
-    def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
-        super().__init__(cl_device, index)
-        self._matmul_plans: dict[tuple[Any, ...], Plan | None] = {}
+    def __init__(self, queue: Queue, map: Map) -> None:
+        self._queue = queue
+        self._map = map
+        self._plans: dict[tuple[Any, ...], Plan | None] = {}
 
     def batched_matmul(self, a: View, b: View, out: View) -> None:
         """out[b, m, n] ← Σ_k a[b, m, k]·b[b, k, n]. See :class:`~netcl.backends.base.ArrayOperations`.
@@ -146,27 +147,28 @@ class BatchedMatmulCall(MapCalls):
         DTypeError
             If the device cannot compute with a dtype.
         """
-        if self.is_cpu and a.shape[1:] and math.prod(out.shape) * a.shape[-1] >= WIDENED:
+        if self._queue.is_cpu and a.shape[1:] and math.prod(out.shape) * a.shape[-1] >= WIDENED:
             a, b = self._widened(a), self._widened(b)
         dtypes = (a.buffer.dtype, b.buffer.dtype, out.buffer.dtype)
-        key = (a.shape, b.shape, out.shape, a.strides, b.strides, out.strides, dtypes, self.is_cpu)
+        key = (a.shape, b.shape, out.shape, a.strides, b.strides, out.strides, dtypes, self._queue.is_cpu)
         try:
-            plan = self._matmul_plans[key]
+            plan = self._plans[key]
         except KeyError:
-            if len(self._matmul_plans) >= PLANS:
-                self._matmul_plans.clear()
-            plan = self._matmul_plans[key] = self._plan_matmul(a, b, out)
-        left, right, result = memory(a), memory(b), memory(out)
+            plan = self._plan(a, b, out)
+            remember(self._plans, key, plan)
+        left, right, result = cl_buffer(a), cl_buffer(b), cl_buffer(out)
         if plan is None:
             return
         operands = (right, b.offset, left, a.offset) if plan.swap else (left, a.offset, right, b.offset)
         second = plan.narrowing
         if second is None:
-            self.launch(plan.kernel, plan.global_size, plan.local_size, *operands, result, out.offset, *plan.scalars)
+            self._queue.launch(
+                plan.kernel, plan.global_size, plan.local_size, *operands, result, out.offset, *plan.scalars
+            )
             return
-        scratch = self.alloc(second.scratch, second.dtype)
-        self.launch(plan.kernel, plan.global_size, plan.local_size, *operands, scratch.mem, 0, *plan.scalars)
-        self.launch(
+        scratch = self._queue.alloc(second.scratch, second.dtype)
+        self._queue.launch(plan.kernel, plan.global_size, plan.local_size, *operands, scratch.mem, 0, *plan.scalars)
+        self._queue.launch(
             second.kernel, second.global_size, second.local_size, scratch.mem, result, out.offset, *second.scalars
         )
 
@@ -181,12 +183,12 @@ class BatchedMatmulCall(MapCalls):
             if x.strides[axis]:
                 strides[axis] = size
                 size *= shape[axis]
-        wide = self.alloc(size, dtype.compute)
+        wide = self._queue.alloc(size, dtype.compute)
         source = View(x.buffer, x.offset, shape, x.strides)
-        self.map(conversion(dtype, dtype.compute), (source,), (View(wide, 0, shape, tuple(strides)),))
+        self._map.map(conversion(dtype, dtype.compute), (source,), (View(wide, 0, shape, tuple(strides)),))
         return View(wide, 0, x.shape, tuple(strides))
 
-    def _plan_matmul(self, a: View, b: View, out: View) -> Plan | None:
+    def _plan(self, a: View, b: View, out: View) -> Plan | None:
         shapes = (a.shape, b.shape, out.shape)
         if not (len(a.shape) == len(b.shape) == 3 and a.shape[2] == b.shape[1]) or (
             (a.shape[0], a.shape[1], b.shape[2]) != out.shape or b.shape[0] != out.shape[0]
@@ -194,19 +196,19 @@ class BatchedMatmulCall(MapCalls):
             raise ShapeError(
                 f"batched_matmul takes shapes (b, m, k), (b, k, n) and (b, m, n), got {', '.join(map(str, shapes))}"
             )
-        self.require(a.dtype, b.dtype, out.dtype)
+        self._queue.require(a.dtype, b.dtype, out.dtype)
         layout = Layout(*out.shape, a.shape[2], a.strides, b.strides, (out.strides[0], 0, *out.strides[1:]))
         if layout.batch * layout.m * layout.n == 0:
             return None
         dtypes = (a.dtype, b.dtype, out.dtype)
-        if self.is_cpu and not self.needs_plain("batched_matmul", *dtypes):
+        if self._queue.is_cpu and not self._queue.needs_plain("batched_matmul", *dtypes):
             return self._plan_blocks(layout, *dtypes)
         return self._plan_tiles(layout, *dtypes)
 
     def _plan_blocks(self, layout: Layout, a: DType, b: DType, out: DType) -> Plan:
         dtype = sum_dtype(a, b, out)
         lanes = VECTOR_BYTES // dtype.itemsize
-        units = self.cl_device.max_compute_units
+        units = self._queue.cl_device.max_compute_units
         along_m, along_n = layout.tiles(lanes)
         splits = min(units // (layout.batch * along_m * along_n), layout.k // (4 * RUN)) or 1
         narrowing = None
@@ -216,7 +218,7 @@ class BatchedMatmulCall(MapCalls):
         swap = layout.transposed().cycles(lanes) < layout.cycles(lanes)
         if swap:
             layout, a, b = layout.transposed(), b, a
-        widest = WIDEST if self.cl_device.local_mem_size >= (WIDEST + 8) * RUN * dtype.itemsize else 2 * lanes
+        widest = WIDEST if self._queue.cl_device.local_mem_size >= (WIDEST + 8) * RUN * dtype.itemsize else 2 * lanes
         tasks = max(min(layout.cycles(lanes) // TASK, 8 * units) // splits, 1)
         tall, wide = blocks(layout, lanes, widest, tasks)
         defines: tuple[tuple[str, str | int], ...] = (
@@ -224,18 +226,18 @@ class BatchedMatmulCall(MapCalls):
         )  # fmt: skip
         defines += (("PACK_A", 1),) * (a is not dtype) + (("PLAIN_B", 1),) * (b is dtype)
         defines += (("TRANSPOSE", 1),) * (b is dtype is float32)
-        kernel = self.kernel("batched_matmul.cl", "batched_matmul", defines, arguments=_arguments(10, 7))
+        kernel = self._queue.kernels.shared("batched_matmul.cl", "batched_matmul", defines, arguments=_arguments(10, 7))
         size = (-(-layout.n // wide), -(-layout.m // tall), layout.batch * splits)
         extents = (layout.m, layout.n, layout.k, tall, wide, splits, -(-layout.k // splits))
         return Plan(kernel, size, (1, 1, 1), (*layout.a, *layout.b, *layout.out, *extents), swap, narrowing)
 
     def _plan_tiles(self, layout: Layout, a: DType, b: DType, out: DType) -> Plan:
         dtype = sum_dtype(a, b, out)
-        small = self.cl_device.max_work_group_size < 256
+        small = self._queue.cl_device.max_work_group_size < 256
         group, tile = (8, SMALL_TILE) if small else (16, TILE)
         groups = -(-layout.n // tile), -(-layout.m // tile)
         busy = layout.batch * groups[0] * groups[1]
-        splits = min(2 * self.cl_device.max_compute_units // busy, layout.k // RUN) or 1
+        splits = min(2 * self._queue.cl_device.max_compute_units // busy, layout.k // RUN) or 1
         narrowing = None
         if splits > 1:
             narrowing = self._plan_narrowing(layout, out, dtype, splits)
@@ -245,14 +247,16 @@ class BatchedMatmulCall(MapCalls):
             ("GROUP", group), ("A_ALONG_K", int(abs(layout.a[2]) <= abs(layout.a[1]))),
             ("B_ALONG_K", int(abs(layout.b[1]) < abs(layout.b[2]))),
         )  # fmt: skip
-        kernel = self.kernel("batched_matmul_tiled.cl", "batched_matmul_tiled", defines, arguments=_arguments(10, 5))
+        kernel = self._queue.kernels.shared(
+            "batched_matmul_tiled.cl", "batched_matmul_tiled", defines, arguments=_arguments(10, 5)
+        )
         size = (groups[0] * group, groups[1] * group, layout.batch * splits)
         extents = (layout.m, layout.n, layout.k, splits, -(-layout.k // splits))
         return Plan(kernel, size, (group, group, 1), (*layout.a, *layout.b, *layout.out, *extents), False, narrowing)
 
     def _plan_narrowing(self, layout: Layout, out: DType, dtype: DType, splits: int) -> Narrowing:
-        group = self.work_group_size
-        kernel = self.kernel(
+        group = self._queue.work_group_size
+        kernel = self._queue.kernels.shared(
             "batched_matmul_sum.cl",
             "batched_matmul_sum",
             (("OUT", TAG[out]), ("SUM", TAG[dtype]), ("WORK_GROUP_SIZE", group)),
@@ -261,7 +265,7 @@ class BatchedMatmulCall(MapCalls):
         size = layout.batch * layout.m * layout.n
         out_b, _, out_m, out_n = layout.out
         scalars = (out_b, out_m, out_n, layout.batch, layout.m, layout.n, splits)
-        return Narrowing(kernel, (-(-size // group) * group,), (group,), scalars, splits * size, dtype)
+        return Narrowing(kernel, whole_groups(size, group), (group,), scalars, splits * size, dtype)
 
 
 def _arguments(strides: int, extents: int) -> tuple[Any, ...]:

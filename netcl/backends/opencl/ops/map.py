@@ -4,49 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import numpy as np
-import pyopencl as cl
 
 from netcl.backends.base import Scalar, View
 from netcl.backends.opencl.codegen import operands
 from netcl.backends.opencl.codegen.operands import WORD
 from netcl.backends.opencl.codegen.storage import TAG
-from netcl.backends.opencl.codegen.strided_loops import Axes
+from netcl.backends.opencl.codegen.strided_loops import OUTER_AXES, Axes
 from netcl.backends.opencl.codegen.writer import statements, value_dtypes
 from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes
-from netcl.backends.opencl.device.queue import Core
+from netcl.backends.opencl.device.kernels import Kernel
+from netcl.backends.opencl.device.plans import remember
+from netcl.backends.opencl.device.queue import Queue
 from netcl.errors import ShapeError
 from netcl.expression import Expression
 
-PLANS = 4096
-"""Prepared launches that are kept, of each kind."""
-
-OUTER = 6
-"""Outer axes that a kernel walks; what has more is launched piece by piece."""
-
-CHUNK = 512
+RUN = 512
 """Neighbours that one work-item of a CPU goes through."""
 
 
 class MapPlan(NamedTuple):
     """How one map over views of given shapes and strides runs: a launch for each piece, without the operands."""
 
-    kernel: cl.Kernel
+    kernel: Kernel
     global_size: tuple[int, int]
     local_size: tuple[int, int]
     last: tuple[int, ...]
     pieces: tuple[tuple[int, ...], ...]
 
 
-class MapCalls(Core):
+@final
+class Map:
     """map of :class:`~netcl.backends.base.ArrayOperations`."""
 
-    def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
-        super().__init__(cl_device, index)
-        self._map_plans: dict[tuple[Any, ...], MapPlan | None] = {}
-        self._map_kernels: dict[tuple[Any, ...], cl.Kernel] = {}
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._plans: dict[tuple[Any, ...], MapPlan | None] = {}
+        self._kernels: dict[tuple[Any, ...], Kernel] = {}
 
     def map(
         self, expression: Expression, inputs: Sequence[View], outputs: Sequence[View], scalars: Sequence[Scalar] = ()
@@ -63,9 +59,9 @@ class MapCalls(Core):
         views = (*inputs, *outputs)
         key = (expression.key, *[view.shape for view in views], *[view.strides for view in views])
         try:
-            plan = self._map_plans[key]
+            plan = self._plans[key]
         except KeyError:
-            plan = self._plan_map(expression, inputs, outputs, scalars, key)
+            plan = self._plan(expression, inputs, outputs, scalars, key)
         check_dtypes(expression.name, views, expression.inputs + expression.stored)
         if plan is None:
             return
@@ -74,9 +70,9 @@ class MapCalls(Core):
         for piece in pieces:
             for position, shift in enumerate(piece):
                 first[2 * position + 1] = views[position].offset + shift
-            self.launch(kernel, global_size, local_size, *first, *last)
+            self._queue.launch(kernel, global_size, local_size, *first, *last)
 
-    def _plan_map(
+    def _plan(
         self,
         expression: Expression,
         inputs: Sequence[View],
@@ -91,33 +87,31 @@ class MapCalls(Core):
                 raise ShapeError(
                     f"{expression.name}: operands of shapes {view.shape} and {shape}; broadcast them to one shape first"
                 )
-        self.require(*expression.inputs, *expression.scalars, *expression.stored)
+        self._queue.require(*expression.inputs, *expression.scalars, *expression.stored)
         plan = None
         if 0 not in shape:
             axes = Axes.of(shape, [view.strides for view in (*inputs, *outputs)]).ordered(len(inputs))
-            plan = self._lay_out_map(expression, axes.merged().widened())
-        if len(self._map_plans) >= PLANS:
-            self._map_plans.clear()
-        self._map_plans[key] = plan
+            plan = self._lay_out(expression, axes.merged().widened())
+        remember(self._plans, key, plan)
         return plan
 
-    def _lay_out_map(self, expression: Expression, axes: Axes) -> MapPlan:
+    def _lay_out(self, expression: Expression, axes: Axes) -> MapPlan:
         count, inputs = len(expression.inputs) + len(expression.stored), len(expression.inputs)
         outer, inner, steps = axes.split(count)
         kinds = "".join(operands.kind(step, written=position >= inputs) for position, step in enumerate(steps))
-        pieces, outer = outer.pieces(OUTER, count)
-        width = self.lanes("map", *value_dtypes(expression))
+        pieces, outer = outer.pieces(OUTER_AXES, count)
+        width = self._queue.lanes("map", *value_dtypes(expression))
         rows = math.prod(outer.shape)
         chunk = width
-        if self.is_cpu:
-            parts = -(-inner // CHUNK)
+        if self._queue.is_cpu:
+            parts = -(-inner // RUN)
             chunk = -(-inner // (parts * width)) * width
         items = -(-inner // chunk)
         group = self._group(items, rows)
         kernel_key = (expression.key, kinds, len(outer.shape), group)
-        kernel = self._map_kernels.get(kernel_key)
+        kernel = self._kernels.get(kernel_key)
         if kernel is None:
-            kernel = self._map_kernels[kernel_key] = self._map_kernel(expression, kinds, len(outer.shape), width, group)
+            kernel = self._kernels[kernel_key] = self._kernel(expression, kinds, len(outer.shape), width, group)
         last = list(outer.shape[1:])
         for position in range(count):
             last += [strides[position] & WORD for strides in outer.strides]
@@ -128,13 +122,11 @@ class MapCalls(Core):
 
     def _group(self, items: int, rows: int) -> tuple[int, int]:
         """A work-group of items along the inner axis, or across rows where these are short."""
-        if self.is_cpu:
+        if self._queue.is_cpu:
             return (16, 1) if rows < 16 or items >= 16 else (1, 32)
-        return (self.work_group_size, 1) if rows == 1 or items >= 24 else (4, self.work_group_size // 4)
+        return (self._queue.work_group_size, 1) if rows == 1 or items >= 24 else (4, self._queue.work_group_size // 4)
 
-    def _map_kernel(
-        self, expression: Expression, kinds: str, rank: int, width: int, group: tuple[int, int]
-    ) -> cl.Kernel:
+    def _kernel(self, expression: Expression, kinds: str, rank: int, width: int, group: tuple[int, int]) -> Kernel:
         """The kernel for operands that lie along the inner axis as ``kinds`` says, with ``rank`` outer axes."""
         inputs = len(expression.inputs)
         named = [(f"x{k}", dtype) for k, dtype in enumerate(expression.inputs)]
@@ -163,4 +155,6 @@ class MapCalls(Core):
         generated += operands.define("LOADS", loads) + operands.define("STATEMENTS", lines)
         generated += operands.define("STORES", stores)
         defines = (("WIDTH", width), ("GROUP_INNER", group[0]), ("GROUP_OUTER", group[1]))
-        return self.kernel("map.cl", "map", defines, generated, (*types, *([np.uint64] * (len(extra) + 3))))
+        return self._queue.kernels.shared(
+            "map.cl", "map", defines, generated, (*types, *([np.uint64] * (len(extra) + 3)))
+        )

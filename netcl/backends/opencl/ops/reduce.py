@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import numpy as np
-import pyopencl as cl
 
 from netcl import expression as ex
 from netcl.backends.base import Scalar, View
@@ -16,11 +15,14 @@ from netcl.backends.opencl.codegen import operands
 from netcl.backends.opencl.codegen.literals import literal
 from netcl.backends.opencl.codegen.operands import WORD
 from netcl.backends.opencl.codegen.storage import TAG
-from netcl.backends.opencl.codegen.strided_loops import Axes
+from netcl.backends.opencl.codegen.strided_loops import OUTER_AXES, Axes
 from netcl.backends.opencl.codegen.writer import Names, statements, value_dtypes
 from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes
-from netcl.backends.opencl.device.queue import memory
-from netcl.backends.opencl.ops.map import OUTER, PLANS, MapCalls
+from netcl.backends.opencl.device.kernels import Kernel
+from netcl.backends.opencl.device.memory import cl_buffer
+from netcl.backends.opencl.device.plans import remember
+from netcl.backends.opencl.device.queue import Queue
+from netcl.backends.opencl.ops.map import Map
 from netcl.dtypes import DType, bool_
 from netcl.errors import ShapeError
 from netcl.expression import Expression
@@ -66,7 +68,7 @@ class Split(NamedTuple):
 class ReducePlan(NamedTuple):
     """How one reduction over views of given shapes and strides runs, without the operands."""
 
-    kernel: cl.Kernel
+    kernel: Kernel
     global_size: tuple[int]
     local_size: tuple[int]
     strides: tuple[int, ...]
@@ -76,13 +78,15 @@ class ReducePlan(NamedTuple):
     accumulator: DType
 
 
-class ReduceCalls(MapCalls):
-    """reduce of :class:`~netcl.backends.base.ArrayOperations`."""
+@final
+class Reduce:
+    """reduce of :class:`~netcl.backends.base.ArrayOperations`; ``map`` copies what has too many axes."""
 
-    def __init__(self, cl_device: cl.Device, index: int = 0) -> None:
-        super().__init__(cl_device, index)
-        self._reduce_plans: dict[tuple[Any, ...], ReducePlan | None] = {}
-        self._reduce_kernels: dict[tuple[Any, ...], cl.Kernel] = {}
+    def __init__(self, queue: Queue, map: Map) -> None:
+        self._queue = queue
+        self._map = map
+        self._plans: dict[tuple[Any, ...], ReducePlan | None] = {}
+        self._kernels: dict[tuple[Any, ...], Kernel] = {}
 
     def reduce(
         self,
@@ -103,19 +107,17 @@ class ReduceCalls(MapCalls):
             If a view or scalar does not have the expression's dtype, or the device cannot compute with it.
         """
         if 0 in out.shape:
-            self._check_reduction(op, expression, inputs, axes, out, scalars)
+            self._check(op, expression, inputs, axes, out, scalars)
             return
         shapes = [view.shape for view in inputs]
         strides = [view.strides for view in inputs]
         key = (op, expression.key, axes, out.buffer.dtype, out.shape, out.strides, *shapes, *strides)
         try:
-            plan = self._reduce_plans[key]
+            plan = self._plans[key]
         except KeyError:
-            self._check_reduction(op, expression, inputs, axes, out, scalars)
-            plan = self._plan_reduction(op, expression, inputs, axes, out)
-            if len(self._reduce_plans) >= PLANS:
-                self._reduce_plans.clear()
-            self._reduce_plans[key] = plan
+            self._check(op, expression, inputs, axes, out, scalars)
+            plan = self._plan(op, expression, inputs, axes, out)
+            remember(self._plans, key, plan)
         check_dtypes(expression.name, inputs, expression.inputs)
         if plan is None:
             self._reduce_copy(op, expression, inputs, axes, out, scalars)
@@ -123,17 +125,17 @@ class ReduceCalls(MapCalls):
         first = arguments(expression, inputs, scalars)
         target = out
         if plan.parts > 1:
-            scratch = self.alloc(plan.parts * math.prod(out.shape), plan.accumulator)
+            scratch = self._queue.alloc(plan.parts * math.prod(out.shape), plan.accumulator)
             target = View(scratch, 0, (plan.parts, *out.shape), contiguous_strides((plan.parts, *out.shape)))
-        self.launch(
-            plan.kernel, plan.global_size, plan.local_size, *first, *plan.strides, memory(target),
+        self._queue.launch(
+            plan.kernel, plan.global_size, plan.local_size, *first, *plan.strides, cl_buffer(target),
             target.offset, plan.part_stride, *plan.last,
         )  # fmt: skip
         if plan.parts > 1:
             copy = ex.conversion(plan.accumulator, plan.accumulator)
             self.reduce(op, copy, (target,), (0,), out)
 
-    def _check_reduction(
+    def _check(
         self,
         op: str,
         expression: Expression,
@@ -154,7 +156,7 @@ class ReduceCalls(MapCalls):
         left = tuple([extent for axis, extent in enumerate(shape) if axis not in axes])
         if out.shape != left:
             raise ShapeError(f"{op} over axes {axes} of shape {shape} has shape {left}, the output has {out.shape}")
-        self.require(*expression.inputs, *expression.scalars, *expression.stored, out.dtype)
+        self._queue.require(*expression.inputs, *expression.scalars, *expression.stored, out.dtype)
 
     def _reduce_copy(
         self,
@@ -175,34 +177,34 @@ class ReduceCalls(MapCalls):
             for view in inputs
         ]
         units, walked = math.prod(out.shape), math.prod(shape[axis] for axis in axes)
-        copy = self.alloc(units * walked, accumulator)
+        copy = self._queue.alloc(units * walked, accumulator)
         full = View(copy, 0, moved[0].shape, contiguous_strides(moved[0].shape))
-        self.map(terms, moved, (full,), scalars)
-        total = self.alloc(units, out.dtype)
+        self._map.map(terms, moved, (full,), scalars)
+        total = self._queue.alloc(units, out.dtype)
         flat = View(copy, 0, (units, walked), (walked, 1))
         plain = ex.conversion(accumulator, accumulator)
         self.reduce(op, plain, (flat,), (1,), View(total, 0, (units,), (1,)))
         result = View(total, 0, out.shape, contiguous_strides(out.shape))
-        self.map(ex.conversion(out.dtype, out.dtype), (result,), (out,))
+        self._map.map(ex.conversion(out.dtype, out.dtype), (result,), (out,))
 
-    def _plan_reduction(
+    def _plan(
         self, op: str, expression: Expression, inputs: Sequence[View], axes: tuple[int, ...], out: View
     ) -> ReducePlan | None:
         terms = _terms(op, expression, out.dtype)
         accumulator = terms.stored[0]
         walk = walk_of(inputs, axes, out)
-        if len(walk.units.shape) + len(walk.outer.shape) > OUTER:
+        if len(walk.units.shape) + len(walk.outer.shape) > OUTER_AXES:
             return None
-        width = self.lanes("reduce", *value_dtypes(terms), out.dtype)
+        width = self._queue.lanes("reduce", *value_dtypes(terms), out.dtype)
         strip = ACCUMULATORS
         if walk.columns:
-            strip = min(STRIP, 1 << (max(walk.lanes // width, 1).bit_length() - 1)) if self.is_cpu else 1
+            strip = min(STRIP, 1 << (max(walk.lanes // width, 1).bit_length() - 1)) if self._queue.is_cpu else 1
         strips = -(-walk.lanes // (strip * width)) if walk.columns else 1
         units = math.prod(walk.units.shape)
         split = self._split(walk, units * strips, strip * width)
         items = units * strips * split.parts
-        group = self.work_group_size
-        if self.is_cpu:
+        group = self._queue.work_group_size
+        if self._queue.is_cpu:
             group = 16 if items >= 256 else 1
         result = out.dtype
         part_stride = 0
@@ -218,10 +220,10 @@ class ReduceCalls(MapCalls):
         )
         rank = (len(walk.units.shape), len(walk.outer.shape))
         kernel_key = (op, terms.key, result, walk.columns, kinds, rank, width, strip, group)
-        kernel = self._reduce_kernels.get(kernel_key)
+        kernel = self._kernels.get(kernel_key)
         if kernel is None:
-            kernel = self._reduce_kernel(op, terms, result, walk.columns, kinds, rank, width, strip, group)
-            self._reduce_kernels[kernel_key] = kernel
+            kernel = self._kernel(op, terms, result, walk.columns, kinds, rank, width, strip, group)
+            self._kernels[kernel_key] = kernel
         strides = [*walk.units.shape[1:], *walk.outer.shape[1:]]
         for position in range(kept + 1):
             strides += [steps[position] & WORD for steps in walk.units.strides]
@@ -240,8 +242,8 @@ class ReduceCalls(MapCalls):
         """As few parts as keep the device busy, each of them long enough to be worth an item."""
         outer = math.prod(walk.outer.shape)
         shortest = 128 if walk.columns else 4096
-        wanted = 8 * self.cl_device.max_compute_units
-        if not self.is_cpu:
+        wanted = 8 * self._queue.cl_device.max_compute_units
+        if not self._queue.is_cpu:
             shortest, wanted = shortest // 16, 32 * wanted
         parts = max(min(-(-wanted // items), outer * walk.inner // shortest), 1)
         if outer >= parts:
@@ -252,7 +254,7 @@ class ReduceCalls(MapCalls):
         inner_parts = -(-walk.inner // chunk)
         return Split(outer * inner_parts, 1, chunk, inner_parts)
 
-    def _reduce_kernel(
+    def _kernel(
         self,
         op: str,
         terms: Expression,
@@ -263,7 +265,7 @@ class ReduceCalls(MapCalls):
         width: int,
         strip: int,
         group: int,
-    ) -> cl.Kernel:
+    ) -> Kernel:
         """The kernel for inputs that lie along the lanes as ``kinds`` says, with ``rank`` axes of units and walked."""
         accumulator = terms.stored[0]
         named = [(f"x{k}", dtype) for k, dtype in enumerate(terms.inputs)]
@@ -316,7 +318,7 @@ class ReduceCalls(MapCalls):
             ("OUT", TAG[result]), ("WORK_GROUP_SIZE", group),
         )  # fmt: skip
         types += [np.uint64] * len(extra) + [None] + [np.uint64] * 9
-        return self.kernel("reduce.cl", "reduce", defines, generated, tuple(types))
+        return self._queue.kernels.shared("reduce.cl", "reduce", defines, generated, tuple(types))
 
 
 def walk_of(inputs: Sequence[View], axes: tuple[int, ...], out: View) -> Walk:

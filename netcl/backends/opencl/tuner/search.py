@@ -15,9 +15,9 @@ import numpy as np
 from netcl.backends.base import Span
 from netcl.backends.opencl.backend import OpenCLBackend
 from netcl.backends.opencl.device import tuning_table
-from netcl.backends.opencl.device.queue import Core, memory
+from netcl.backends.opencl.device.fused_launch import Sharing
+from netcl.backends.opencl.device.memory import cl_buffer
 from netcl.backends.opencl.device.tuning_table import Knobs
-from netcl.backends.opencl.ops.update import Shape
 from netcl.backends.opencl.tuner import cases
 from netcl.backends.opencl.tuner.cases import Operands, Run, Trial
 from netcl.dtypes import float32
@@ -122,20 +122,21 @@ class Result:
 Progress = Callable[[str], None]
 
 
-def bare_traffic(backend: Core, n: int, *, read: int = 1, updated: int = 0, written: int = 0) -> Run:
+def bare_traffic(backend: OpenCLBackend, n: int, *, read: int = 1, updated: int = 0, written: int = 0) -> Run:
     """A launch of ``kernels/traffic.cl`` over ``n`` float32 elements of arrays of its own, shaped like fused_adam."""
-    shape = Shape(*(number for _, number in backend.knobs("fused_adam")))
+    queue = backend.queue
+    sharing = Sharing.of(queue.knobs("fused_adam"))
     count = 1 + updated + written
     spans = [Span(backend.alloc(n, float32), 0, n) for _ in range(count)]
     for span in spans:
         backend.upload(np.full(n, 1e-3, np.float32), span)
-    defines = (*shape.defines(), ("READ", read), ("UPDATED", updated), ("WRITTEN", written))
+    defines = (*sharing.defines(), ("READ", read), ("UPDATED", updated), ("WRITTEN", written))
     types = (np.uint64, np.uint64, *(None,) * count)
-    kernel = backend.own_kernel("traffic.cl", "traffic", defines, arguments=types)
-    groups = -(-n // (shape.width * shape.run * shape.group))
+    kernel = queue.kernels.own("traffic.cl", "traffic", defines, arguments=types)
+    size, group = sharing.groups(n) * sharing.group, sharing.group
 
     def run() -> None:
-        backend.launch(kernel, (groups * shape.group,), (shape.group,), n, 0, *map(memory, spans))
+        queue.launch(kernel, (size,), (group,), n, 0, *map(cl_buffer, spans))
 
     return run
 
@@ -153,14 +154,14 @@ def tune(backend: OpenCLBackend, kernel: str, effort: Effort = QUICK, progress: 
     progress : callable
         Is told, in a line, what goes on.
     """
-    present = backend.knobs(kernel)
+    present = backend.queue.knobs(kernel)
     with _knobs(backend, kernel, present):
         return _tune(backend, kernel, present, effort, progress)
 
 
 def _tune(backend: OpenCLBackend, kernel: str, present: Knobs, effort: Effort, progress: Progress) -> Result:
     trial = cases.TRIALS[kernel]
-    others = [knobs for knobs in tuning_table.candidates(kernel, backend.target) if knobs != present]
+    others = [knobs for knobs in tuning_table.candidates(kernel, backend.queue.target) if knobs != present]
     if effort.neighbours:
         others = [knobs for knobs in others if _differences(knobs, present) == 1]
     sound, discarded = _checked(backend, kernel, [present, *others], progress)
@@ -196,17 +197,17 @@ def _differences(a: Knobs, b: Knobs) -> int:
 
 
 @contextmanager
-def _knobs(backend: Core, kernel: str, knobs: Knobs) -> Iterator[None]:
+def _knobs(backend: OpenCLBackend, kernel: str, knobs: Knobs) -> Iterator[None]:
     """Other knobs in a ``with`` block, and afterwards those that held before it."""
-    before = backend.knobs(kernel)
-    backend.set_knobs(kernel, knobs)
+    before = backend.queue.knobs(kernel)
+    backend.queue.set_knobs(kernel, knobs)
     try:
         yield
     finally:
-        backend.set_knobs(kernel, before)
+        backend.queue.set_knobs(kernel, before)
 
 
-def _bound(backend: Core, kernel: str, trial: Trial, operands: Operands, knobs: Knobs) -> Run:
+def _bound(backend: OpenCLBackend, kernel: str, trial: Trial, operands: Operands, knobs: Knobs) -> Run:
     """A launch that has these knobs whenever it runs. It runs once."""
     with _knobs(backend, kernel, knobs):
         run = trial.bind(operands)
@@ -214,7 +215,7 @@ def _bound(backend: Core, kernel: str, trial: Trial, operands: Operands, knobs: 
 
     def launch() -> None:
         # What a step block keeps does not change, but the flat calls look their knobs up.
-        backend.set_knobs(kernel, knobs)
+        backend.queue.set_knobs(kernel, knobs)
         run()
 
     return launch
@@ -254,7 +255,7 @@ def _elements(backend: OpenCLBackend, kernel: str, trial: Trial, effort: Effort)
     if kernel == "prepare_step":
         return RECORDS
     arrays = trial.read + trial.updated + trial.written
-    most = min(backend.cl_device.max_mem_alloc_size // 8, backend.device.memory // (8 * 4 * arrays))
+    most = min(backend.queue.cl_device.max_mem_alloc_size // 8, backend.device.memory // (8 * 4 * arrays))
     return max(1, min(effort.traffic // trial.bytes, most))
 
 
@@ -268,7 +269,7 @@ def _without_collector() -> Iterator[None]:
         gc.enable()
 
 
-def _sample(backend: Core, run: Run, repeats: int) -> float:
+def _sample(backend: OpenCLBackend, run: Run, repeats: int) -> float:
     """Seconds per launch, after one that is not counted."""
     run()
     backend.synchronize()
@@ -279,7 +280,7 @@ def _sample(backend: Core, run: Run, repeats: int) -> float:
     return (time.perf_counter() - started) / repeats
 
 
-def _rounds(backend: Core, sides: Mapping[Knobs | str, Run], rounds: int) -> dict[Knobs | str, list[float]]:
+def _rounds(backend: OpenCLBackend, sides: Mapping[Knobs | str, Run], rounds: int) -> dict[Knobs | str, list[float]]:
     """Seconds per launch of each side, one sample a round; who begins changes."""
     repeats = {side: max(1, math.ceil(SAMPLE / _sample(backend, run, 3))) for side, run in sides.items()}
     samples: dict[Knobs | str, list[float]] = {side: [] for side in sides}

@@ -21,6 +21,7 @@ from netcl.backends.opencl.device.tuning_table import KINDS, KNOBS, Target
 from netcl.backends.opencl.tuner import cases, search
 from netcl.cli import tune as command
 from netcl.errors import TuningError
+from tests.kernels.forms import own_backend
 from tests.kernels.steps import Block, Model, adam_rule
 
 GPU = Target("Radeon 9", "gfx1100", "AMD", 1024)
@@ -151,10 +152,10 @@ def test_a_broken_file_is_refused_when_a_backend_is_opened(opencl, broken, tmp_p
         os.truncate(file, 1 << 40)
     monkeypatch.setenv("NETCL_TUNING", str(file))
     with pytest.raises(TuningError, match=r"tuning\.json.*correct the file") as refusal:
-        type(opencl)(opencl.cl_device)
+        own_backend(opencl)
     assert len(str(refusal.value)) < 1000
     monkeypatch.setenv("NETCL_TUNING", "none")
-    type(opencl)(opencl.cl_device)
+    own_backend(opencl)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="these kinds of files are those of POSIX")
@@ -181,11 +182,11 @@ def test_what_is_no_file_is_refused_and_not_waited_for(kind, tmp_path, monkeypat
 def test_a_table_that_is_named_and_missing_is_refused(opencl, tmp_path, monkeypatch):
     monkeypatch.setenv("NETCL_TUNING", str(tmp_path / "missing.json"))
     with pytest.raises(TuningError, match=r"NETCL_TUNING=.*missing\.json, which does not exist; correct it") as refusal:
-        type(opencl)(opencl.cl_device)
+        own_backend(opencl)
     assert "NETCL_TUNING=none" in str(refusal.value)
     monkeypatch.delenv("NETCL_TUNING")
     monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path))
-    type(opencl)(opencl.cl_device)  # where none is named, there need be none
+    own_backend(opencl)  # where none is named, there need be none
 
 
 def test_a_home_that_is_closed_to_this_process_holds_no_table(opencl, tmp_path, monkeypatch):
@@ -196,20 +197,20 @@ def test_a_home_that_is_closed_to_this_process_holds_no_table(opencl, tmp_path, 
     monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("NETCL_TUNING", str(tmp_path / "mine.json"))
     with pytest.raises(TuningError, match="Permission denied"):
-        type(opencl)(opencl.cl_device)
+        own_backend(opencl)
     monkeypatch.delenv("NETCL_TUNING")
-    type(opencl)(opencl.cl_device)
+    own_backend(opencl)
 
 
 def test_the_users_table_overrides_the_shipped_one(opencl, tmp_path, monkeypatch):
     monkeypatch.setenv("NETCL_TUNING", str(tmp_path / "mine.json"))
     tuning_table.begin(tmp_path / "mine.json")
-    assert type(opencl)(opencl.cl_device).knobs("fill") == opencl.knobs("fill")
+    assert own_backend(opencl).queue.knobs("fill") == opencl.queue.knobs("fill")
     other = (("WIDTH", 4), ("RUN", 2), ("WORK_GROUP_SIZE", 16))
-    tuning_table.save(tmp_path / "mine.json", opencl.kind, opencl.target.device, {"fill": other})
-    backend = type(opencl)(opencl.cl_device)
-    assert backend.knobs("fill") == other
-    assert backend.knobs("scale") == opencl.knobs("scale")
+    tuning_table.save(tmp_path / "mine.json", opencl.queue.kind, opencl.queue.target.device, {"fill": other})
+    backend = own_backend(opencl)
+    assert backend.queue.knobs("fill") == other
+    assert backend.queue.knobs("scale") == opencl.queue.knobs("scale")
     x = Span(backend.alloc(1003, dtypes.float64), 1, 1001)
     backend.fill(x, 2.5)
     assert (backend.download(x) == 2.5).all()
@@ -266,11 +267,11 @@ def test_saving_changes_nothing_where_it_is_refused(tmp_path):
 @settings(max_examples=8)
 @given(data=st.data(), n=st.integers(1, 5000))
 def test_fused_updates_give_the_same_bits_with_any_knobs(opencl, data, n):
-    backend = type(opencl)(opencl.cl_device)
+    backend = own_backend(opencl)
     found = []
-    for knobs in (None, data.draw(st.sampled_from(list(tuning_table.candidates("fused_adam", backend.target))))):
+    for knobs in (None, data.draw(st.sampled_from(list(tuning_table.candidates("fused_adam", backend.queue.target))))):
         for kernel in ("fused_adam", "fused_update"):
-            backend.set_knobs(kernel, knobs or backend.knobs(kernel))
+            backend.queue.set_knobs(kernel, knobs or backend.queue.knobs(kernel))
         block, rows = Block(backend, [{"decay": 0.1}, {"active": 0.0}]), np.arange(-(-n // 1024)) % 2
         model, by_rule = Model(backend, n, rows=rows), Model(backend, n, rows=rows)
         model.adam(backend, block, advance=True)
@@ -283,9 +284,9 @@ def test_fused_updates_give_the_same_bits_with_any_knobs(opencl, data, n):
 @settings(max_examples=4)
 @given(data=st.data(), n=st.integers(2, 40000))
 def test_other_kernels_agree_with_the_reference_with_any_knobs(opencl, kernel, data, n):
-    backend = type(opencl)(opencl.cl_device)
-    knobs = data.draw(st.sampled_from(list(tuning_table.candidates(kernel, backend.target))))
-    backend.set_knobs(kernel, knobs)
+    backend = own_backend(opencl)
+    knobs = data.draw(st.sampled_from(list(tuning_table.candidates(kernel, backend.queue.target))))
+    backend.queue.set_knobs(kernel, knobs)
     operands = cases.Operands(backend)
     cases.TRIALS[kernel].prepare(operands, n, True)
     cases.TRIALS[kernel].bind(operands)()
@@ -304,12 +305,14 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("kernel", ["fill", "norm_reduce", "fused_update"])
 def test_tuning_tries_every_neighbour_and_restores_the_knobs(opencl, kernel, small):
-    backend = type(opencl)(opencl.cl_device)
-    present = backend.knobs(kernel)
+    backend = own_backend(opencl)
+    present = backend.queue.knobs(kernel)
     result = search.tune(backend, kernel, SMALL)
-    assert backend.knobs(kernel) == present
+    assert backend.queue.knobs(kernel) == present
     near = [
-        k for k in tuning_table.candidates(kernel, backend.target) if sum(map(lambda a, b: a != b, k, present)) == 1
+        k
+        for k in tuning_table.candidates(kernel, backend.queue.target)
+        if sum(map(lambda a, b: a != b, k, present)) == 1
     ]
     assert result.tried == 1 + len(near)
     assert result.discarded == {}
@@ -320,21 +323,21 @@ def test_tuning_tries_every_neighbour_and_restores_the_knobs(opencl, kernel, sma
 
 
 def test_candidates_that_are_wrong_write_beside_or_fail_are_discarded(opencl, small, monkeypatch):
-    backend = type(opencl)(opencl.cl_device)
+    backend = own_backend(opencl)
     narrow, group = (
         (("WIDTH", 4), ("RUN", 1), ("WORK_GROUP_SIZE", 256)),
         (("WIDTH", 8), ("RUN", 1), ("WORK_GROUP_SIZE", 8)),
     )
     beside = (("WIDTH", 2), ("RUN", 1), ("WORK_GROUP_SIZE", 256))
-    honest = type(backend).fill
+    honest = backend.fill
 
-    def fill(self, x, a):
-        knobs = self.knobs("fill")
+    def fill(x, a):
+        knobs = backend.queue.knobs("fill")
         if knobs == group:
             raise RuntimeError("out of resources\nand more")
-        honest(self, Span(x.buffer, x.offset, x.size + (knobs == beside)), a + (knobs == narrow))
+        honest(Span(x.buffer, x.offset, x.size + (knobs == beside)), a + (knobs == narrow))
 
-    monkeypatch.setattr(type(backend), "fill", fill)
+    monkeypatch.setattr(backend, "fill", fill)
     result = search.tune(backend, "fill", SMALL)
     assert result.discarded[narrow] == "x[0] is 1.1 where the reference has 0.1"
     assert result.discarded[beside] == "ArithmeticError: wrote beside x"
@@ -345,8 +348,8 @@ def test_candidates_that_are_wrong_write_beside_or_fail_are_discarded(opencl, sm
 
 def test_a_winner_beats_the_present_choice_by_more_than_the_noise(opencl, small, monkeypatch):
     """With a clock of its own: the present choice varies by 10 %, one other takes 0.95 of it, one half of it."""
-    backend = type(opencl)(opencl.cl_device)
-    present = backend.knobs("prepare_step")
+    backend = own_backend(opencl)
+    present = backend.queue.knobs("prepare_step")
     ratios = {128: 0.95}
 
     def rounds(backend, sides, count):
@@ -364,8 +367,8 @@ def test_a_winner_beats_the_present_choice_by_more_than_the_noise(opencl, small,
 
 
 def test_a_kernel_that_is_wrong_as_it_is_ends_the_tuning(opencl, small, monkeypatch):
-    backend = type(opencl)(opencl.cl_device)
-    monkeypatch.setattr(type(backend), "fill", lambda self, x, a: None)
+    backend = own_backend(opencl)
+    monkeypatch.setattr(backend, "fill", lambda x, a: None)
     with pytest.raises(TuningError, match="fill with its present knobs WIDTH=8"):
         search.tune(backend, "fill", SMALL)
 
@@ -400,7 +403,7 @@ def test_the_command_reports_and_writes_winners(opencl, small, tmp_path, monkeyp
     assert run(*arguments, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["written"] == ["prepare_step", "fill"]
-    written = json.loads(file.read_text())[opencl.kind]["device"][opencl.target.device]
+    written = json.loads(file.read_text())[opencl.queue.kind]["device"][opencl.queue.target.device]
     assert written == {entry["kernel"]: entry["winner"] for entry in report["kernels"]}
 
 

@@ -9,15 +9,15 @@ import pytest
 
 from netcl.backends.base import Span
 from netcl.backends.opencl.device import program
-from netcl.backends.opencl.ops.flat import FlatCalls
 from netcl.dtypes import bfloat16, bool_, float32, float64, int64
 from netcl.errors import DeviceMismatchError, KernelBuildError, ShapeError
+from tests.kernels.forms import own_backend
 
 
 @pytest.fixture
 def fresh(opencl):
     """A core of its own on the same device, so that pool and counters start from nothing."""
-    return FlatCalls(opencl.cl_device, opencl.device.index)
+    return own_backend(opencl)
 
 
 def test_device_is_described(opencl):
@@ -103,17 +103,17 @@ def test_operand_of_another_backend_is_refused(opencl):
 
 def test_kernels_are_built_once(opencl):
     def get():
-        return opencl.kernel("axpy.cl", "axpy", (("X", "float32"), ("Y", "float32")))
+        return opencl.queue.kernels.shared("axpy.cl", "axpy", (("X", "float32"), ("Y", "float32")))
 
     with ThreadPoolExecutor(8) as threads:
         kernels = list(threads.map(lambda _: get(), range(32)))
     assert all(kernel is kernels[0] for kernel in kernels)
-    assert opencl.own_kernel("axpy.cl", "axpy", (("X", "float32"), ("Y", "float32"))) is not kernels[0]
+    assert opencl.queue.kernels.own("axpy.cl", "axpy", (("X", "float32"), ("Y", "float32"))) is not kernels[0]
 
 
 def test_kernel_that_does_not_build_says_which_where_and_why(opencl):
     with pytest.raises(KernelBuildError) as caught:
-        opencl.kernel("fill.cl", "fill", (("WORD", "unheard_of"),))
+        opencl.queue.kernels.shared("fill.cl", "fill", (("WORD", "unheard_of"),))
     message = str(caught.value)
     for part in ("fill.cl", opencl.device.name, opencl.device.platform, "-cl-std=CL1.2", "WORD=unheard_of", "log:"):
         assert part in message
@@ -129,18 +129,18 @@ def test_generated_part_comes_before_the_file():
 
 
 def test_fault_reported_by_a_kernel_is_raised_once(fresh):
-    flag = Span(fresh.faults, 0, 1)
+    flag = Span(fresh.queue.faults.buffer, 0, 1)
     fresh.fill(flag, 1)
-    fresh.faults_pending = True
+    fresh.queue.faults.pending = True
     with pytest.raises(IndexError, match="gather: an index is out of range"):
         fresh.synchronize()
-    fresh.faults_pending = True
+    fresh.queue.faults.pending = True
     fresh.synchronize()
     fresh.fill(flag, 3)
-    fresh.faults_pending = True
+    fresh.queue.faults.pending = True
     with pytest.raises(IndexError, match="label is out of range"):
         fresh.download(Span(fresh.alloc(1, bool_), 0, 1))
-    assert not fresh.faults_pending
+    assert not fresh.queue.faults.pending
 
 
 def test_threads_share_a_device(opencl):

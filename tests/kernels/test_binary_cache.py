@@ -21,7 +21,7 @@ OPTIONS = ["-cl-std=CL1.2"]
 
 @pytest.fixture
 def folder(monkeypatch, tmp_path, opencl):
-    if not binary_cache._kept_here(opencl.cl_device):
+    if not binary_cache._kept_here(opencl.queue.cl_device):
         # PoCL keeps its binaries itself; that netcl could do so for it too is what is tested there.
         monkeypatch.setattr(binary_cache, "has_src_build_cache", lambda device: False)
     monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path / "cache"))
@@ -36,9 +36,9 @@ def kernel_file(monkeypatch):
 
 def built(opencl, start=7):
     """Whether the program came from a file; it is run, and has to give the right result."""
-    made = program.build(opencl.context, "count.cl", (("START", start),))
-    with cl.CommandQueue(opencl.context) as queue:
-        memory = cl.Buffer(opencl.context, cl.mem_flags.READ_WRITE, 16)
+    made = program.build(opencl.queue.context, "count.cl", (("START", start),))
+    with cl.CommandQueue(opencl.queue.context) as queue:
+        memory = cl.Buffer(opencl.queue.context, cl.mem_flags.READ_WRITE, 16)
         cl.Kernel(made, "count")(queue, (4,), (1,), memory)
         found = np.empty(4, np.int32)
         cl.enqueue_copy(queue, found, memory)
