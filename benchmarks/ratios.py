@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from .sides import QUICK, Build, Method, Side, SideError, Workers, first_run, in_turns, per_round
+from netcl.paired_timing import quartiles
+
+from .sides import QUICK, Build, Method, Side, SideError, Workers, first_run, in_turns
 
 RUNTIMES = {"intel": "opencl:intel", "pocl": "opencl:portable", "numpy": "numpy"}
 """The backends that are compared, and how netcl is asked for them."""
@@ -205,19 +207,19 @@ def compared(
     target: float | None,
 ) -> Ratio:
     """The line that two sides' samples, taken in turns, make: a list for each process, of a sample for each round."""
-    each = sorted(per_round(own, other))
     ours, theirs = ([seconds for process in side for seconds in process] for side in (own, other))
+    each = quartiles(ours, theirs)
     return Ratio(
         row,
         runtime,
         against,
         statistics.median(ours) * 1e3,
         statistics.median(theirs) * 1e3,
-        statistics.median(each),
-        each[len(each) // 4],
-        each[-1 - len(each) // 4],
+        each.middle,
+        each.low,
+        each.high,
         min(ours) / min(theirs),
-        [statistics.median(per_round([a], [b])) for a, b in zip(own, other, strict=True)],
+        [quartiles(a, b).middle for a, b in zip(own, other, strict=True)],
         target,
     )
 

@@ -61,15 +61,15 @@ backend = netcl.get_backend(name)
 from netcl.backends.base import Span
 span = Span(backend.alloc(3, netcl.float32), 0, 3)
 host = np.zeros(3, np.float32)
-taken = backend.alloc, backend.download, backend.upload, backend.fill, backend.borrow, backend.map_host
-alloc, download, upload, fill, borrow, map_host = taken  # looked up before the fork
+taken = backend.alloc, backend.download, backend.upload, backend.fill, backend.wrap_host_memory, backend.map_host
+alloc, download, upload, fill, wrap, map_host = taken  # looked up before the fork
 for work in (
     use, lambda: held + 1, lambda: held.numpy(), lambda: netcl.zeros(3, device=name), backend.synchronize,
     lambda: backend.synchronize(),
     lambda: backend.alloc(3, netcl.float32),
     lambda: netcl.get_backend("opencl:" + str(backend.device.index)).alloc(3, netcl.float32),
     lambda: backend.fill(span, 1), lambda: alloc(3, netcl.float32), lambda: download(span),
-    lambda: upload(host, span), lambda: fill(span, 1), lambda: borrow(host, netcl.float32), lambda: map_host(span),
+    lambda: upload(host, span), lambda: fill(span, 1), lambda: wrap(host, netcl.float32), lambda: map_host(span),
 ):
     print(in_child(work))
 print(in_child(lambda: use("numpy")))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -18,6 +17,7 @@ from netcl.backends import get_backend
 from netcl.backends.base import Backend, Device, Span
 from netcl.cli.table import show
 from netcl.optim import SGD, AdamW, Optimizer, RMSProp, Rule
+from netcl.paired_timing import SAMPLE, in_turns, sample
 
 Run = Callable[[], Any]
 Side = Callable[[Any, "Work", int], Run]
@@ -167,12 +167,13 @@ def measure(backend: Backend, size: int, seconds: float = SECONDS) -> list[Row]:
         peers["torch"] = (_torch, _torch_device(backend.device))
     measured: list[tuple[Work, float, dict[str, float]]] = []
     for work in WORK:
-        own = timed(_own(backend, work, size), seconds)
-        beside: dict[str, float] = {}
+        sides = {"": _own(backend, work, size)}
         for name, (side, where) in peers.items():
             with suppress(NotImplementedError):
-                beside[name] = work.bytes * size / timed(side(where, work, size), seconds) / 1e9
-        measured.append((work, own, beside))
+                sides[name] = side(where, work, size)
+        times = timed(sides, seconds)
+        own = times.pop("")
+        measured.append((work, own, {name: work.bytes * size / taken / 1e9 for name, taken in times.items()}))
     rates = {work.name: work.bytes * size / own / 1e9 for work, own, _ in measured}
     roofline = max(rates[name] for name in ROOFLINE)
     return [
@@ -188,16 +189,14 @@ def measure(backend: Backend, size: int, seconds: float = SECONDS) -> list[Row]:
     ]
 
 
-def timed(run: Run, seconds: float) -> float:
-    """Median seconds of a call, from at least three after one that warms up."""
-    run()
-    samples: list[float] = []
-    ends = time.perf_counter() + seconds
-    while len(samples) < 3 or time.perf_counter() < ends:
-        started = time.perf_counter()
-        run()
-        samples.append(time.perf_counter() - started)
-    return statistics.median(samples)
+def timed(sides: Mapping[str, Run], seconds: float) -> dict[str, float]:
+    """Median seconds of a call of each side, from at least three samples in turns of some ``seconds`` for each side."""
+    round_seconds = sum(max(sample(run, 1), SAMPLE) for run in sides.values())
+    rounds = max(3, int(seconds * len(sides) / round_seconds))
+    return {
+        name: statistics.median(taken)
+        for name, taken in in_turns(sides, rounds, least=min(SAMPLE, seconds / 3)).items()
+    }
 
 
 def _own(backend: Backend, work: Work, size: int) -> Run:

@@ -7,7 +7,7 @@ import sys
 import pyopencl as cl
 import pytest
 
-from netcl.backends.opencl.device import program, selection
+from netcl.backends.opencl.device import processor, program, selection
 from netcl.child_process import run_python
 from netcl.errors import KernelBuildError
 
@@ -100,13 +100,13 @@ def test_planted_program_runs_in_every_process(opencl, tmp_path, monkeypatch):
 
 def test_built_ins_and_kernels_are_compiled_for_one_processor(opencl, monkeypatch):
     pocl = "Portable" in opencl.queue.cl_device.platform.name
-    monkeypatch.setattr(program, "instruction_set", lambda: program.AVX512)
+    monkeypatch.setattr(processor, "instruction_set", lambda: program.AVX512)
     assert ("-DAVX512_BUILT_INS" in program.build_options(opencl.queue.cl_device)) == pocl
-    monkeypatch.setattr(program, "instruction_set", lambda: program.AVX512 - {"avx512vl"})
+    monkeypatch.setattr(processor, "instruction_set", lambda: program.AVX512 - {"avx512vl"})
     assert "-DAVX512_BUILT_INS" not in program.build_options(opencl.queue.cl_device)
 
 
 def test_the_processor_is_known_where_linux_says_it():
     if sys.platform == "linux":
-        assert program.instruction_set()
-        assert program.processor()
+        assert processor.instruction_set()
+        assert processor.model()

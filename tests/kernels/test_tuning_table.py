@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netcl import dtypes
+from netcl import dtypes, paired_timing
 from netcl.backends.base import Span
 from netcl.backends.opencl.device import tuning_table
 from netcl.backends.opencl.device.program import contents
@@ -299,7 +299,7 @@ def test_other_kernels_agree_with_the_reference_with_any_knobs(opencl, kernel, d
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(search, "CHECKED", 2 * 1024 + 13)
-    monkeypatch.setattr(search, "SAMPLE", 1e-5)
+    monkeypatch.setattr(paired_timing, "SAMPLE", 1e-5)
     monkeypatch.setattr(search, "QUICK", SMALL)
 
 
@@ -352,12 +352,12 @@ def test_a_winner_beats_the_present_choice_by_more_than_the_noise(opencl, small,
     present = backend.queue.knobs("prepare_step")
     ratios = {128: 0.95}
 
-    def rounds(backend, sides, count):
+    def rounds(sides, count, wait):
         steady = {side: [ratios.get(dict(side)["WORK_GROUP_SIZE"], 2.0)] * 3 for side in sides if side != "present"}
         return {**steady, present: [1.0, 1.0, 1.0], "present": [0.9, 1.0, 1.1]}
 
-    monkeypatch.setattr(search, "_rounds", rounds)
-    monkeypatch.setattr(search, "_sample", lambda backend, run, repeats: run() or 1.0)
+    monkeypatch.setattr(search, "in_turns", rounds)
+    monkeypatch.setattr(search, "sample", lambda run, repeats, wait: run() or 1.0)
     everything = search.Effort(traffic=1 << 16, rounds=3, finalists=99)
     assert search.tune(backend, "prepare_step", everything).winner is None
     ratios[32] = 0.5

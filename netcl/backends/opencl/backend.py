@@ -56,7 +56,7 @@ class OpenCLBackend:
         self.upload = queue.upload
         self.download = queue.download
         self.synchronize = queue.synchronize
-        self.borrow = queue.borrow
+        self.wrap_host_memory = queue.wrap_host_memory
         self.map_host = queue.map_host
         fill, norm, map = Fill(queue), NormReduce(queue), Map(queue)
         self._fused_adam, self._fused_update = FusedAdam(queue), FusedUpdate(queue)

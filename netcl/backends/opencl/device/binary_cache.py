@@ -12,12 +12,12 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import pyopencl as cl
 from pyopencl.characterize import has_src_build_cache
 
+from netcl.backends.opencl.device import processor
 from netcl.backends.opencl.device.icd import cache_subfolder, report_cache
 from netcl.files import read_regular, write_private
 
@@ -97,18 +97,9 @@ def _key(device: cl.Device, text: str, options: Sequence[str]) -> bytes:
     parts = [platform.vendor, platform.name, platform.version, device.vendor, device.name, device.version]
     parts += [device.driver_version, device.extensions, str(device.native_vector_width_float)]
     if device.type & cl.device_type.CPU:
-        parts.append(_instruction_set())
+        # Machines that share a home folder may name alike what differs.
+        parts += sorted(processor.instruction_set())
     return hashlib.sha256("\0".join([*parts, *options, text]).encode()).digest()
-
-
-@cache
-def _instruction_set() -> str:
-    """What the processor can do: machines that share a home folder may name alike what differs."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith(("flags", "Features")):
-                return line
-    return ""
 
 
 def _shrink(folder: Path) -> None:

@@ -125,7 +125,7 @@ class Pool:
             mem = self._create(nbytes, n * dtype.itemsize)
         return CLBuffer(dtype, n, mem, home)
 
-    def borrow(self, host: HostArray, dtype: DType) -> CLBuffer:
+    def wrap_host_memory(self, host: HostArray, dtype: DType) -> CLBuffer:
         """A buffer that is the memory of a contiguous host array and keeps it alive."""
         if host.size == 0:
             return self.alloc(0, dtype)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pyopencl as cl
 
-from netcl.backends.opencl.device import program, tuning_table
+from netcl.backends.opencl.device import processor, program, tuning_table
 from netcl.backends.opencl.device.defects import Defect, Defects, dtype_class
 from netcl.backends.opencl.device.icd import (
     CACHE_VARIABLE,
@@ -235,7 +235,7 @@ def _key(cl_device: cl.Device) -> str:
     platform = cl_device.platform
     # PoCL links with the system's linker, so whether it works also depends on the search path.
     parts = [platform.name, platform.version, cl_device.driver_version, cl_device.name, str(shutil.which("ld"))]
-    parts += [program.processor(), " ".join(sorted(program.instruction_set())), __version__, program.fingerprint()]
+    parts += [processor.model(), " ".join(sorted(processor.instruction_set())), __version__, program.fingerprint()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import re
 import threading
 import uuid
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pyopencl as cl
 
-from netcl.backends.opencl.device import binary_cache
+from netcl.backends.opencl.device import binary_cache, processor
 from netcl.errors import KernelBuildError
 
 if TYPE_CHECKING:
@@ -117,34 +116,9 @@ def build_options(device: cl.Device) -> list[str]:
         options.append(ROUNDED)
     if "oclgrind" in runtime:
         options.append("-cl-opt-disable")  # inlining leaves intrinsics that the simulator does not know
-    if "portable computing" in runtime and instruction_set() >= AVX512:
+    if "portable computing" in runtime and processor.instruction_set() >= AVX512:
         options.append("-DAVX512_BUILT_INS")  # see target.clh
     return options
-
-
-@cache
-def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first processor; empty elsewhere."""
-    try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-
-
-@cache
-def instruction_set() -> frozenset[str]:
-    """What the processor can do, as Linux calls it; empty where that is not known."""
-    known = _cpuinfo()
-    return frozenset(known.get("flags", known.get("Features", "")).split())
-
-
-@cache
-def processor() -> str:
-    """Vendor, family, model and name of the processor."""
-    known = _cpuinfo()
-    names = ("vendor_id", "cpu family", "model", "model name", "CPU implementer", "CPU part")
-    return " ".join(known.get(name, "") for name in names) + platform.machine()
 
 
 @cache

@@ -245,7 +245,7 @@ class Queue:
 
     def wrap_host_memory(self, host: HostArray, dtype: DType) -> CLBuffer:
         """A buffer that is the host array's own memory. See :class:`~netcl.backends.base.HostOperations`."""
-        return self.pool.borrow(host, dtype)
+        return self.pool.wrap_host_memory(host, dtype)
 
     def map_host(self, x: Span) -> HostMemory:
         """Hand ``x`` to the host. See :class:`~netcl.backends.base.HostOperations`. Does not block."""

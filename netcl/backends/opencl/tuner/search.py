@@ -22,15 +22,13 @@ from netcl.backends.opencl.tuner import cases
 from netcl.backends.opencl.tuner.cases import Operands, Run, Trial
 from netcl.dtypes import float32
 from netcl.errors import TuningError
+from netcl.paired_timing import in_turns, quartiles, sample
 
 CHECKED = 2 * 65536 + 1029
 """Elements of a check: over two of the largest pieces, and a tail that fills neither chunk nor vector."""
 
 RECORDS = 4096
 """Values of the records that prepare_step is timed with: those of some ten million elements."""
-
-SAMPLE = 20e-3
-"""Seconds that one sample takes at least; shorter work is repeated."""
 
 LEAST_NOISE = 0.01
 """A gain smaller than this counts for none, however quiet the machine."""
@@ -177,15 +175,15 @@ def _tune(backend: OpenCLBackend, kernel: str, present: Knobs, effort: Effort, p
     runs = {knobs: _bound(backend, kernel, trial, operands, knobs) for knobs in (present, *sound)}
     progress(f"{kernel}: timing {len(runs)} of them on {n:,} elements")
     with _without_collector():
-        first = {knobs: min(_sample(backend, run, 1) for _ in range(2)) for knobs, run in runs.items()}
+        first = {knobs: min(sample(run, 1, backend.synchronize) for _ in range(2)) for knobs, run in runs.items()}
         best = sorted(sound, key=first.__getitem__)[: effort.finalists]
         sides: dict[Knobs | str, Run] = {knobs: runs[knobs] for knobs in (present, *best)}
         sides["present"] = _bound(backend, kernel, trial, operands, present)
         if kernel != "prepare_step":
             sides["traffic"] = bare_traffic(backend, n, read=trial.read, updated=trial.updated, written=trial.written)
-        samples = _rounds(backend, sides, effort.rounds)
-    twin = _quartiles(samples[present], samples["present"])
-    noise = max(LEAST_NOISE, twin[2] - 1, 1 - twin[0])
+        samples = in_turns(sides, effort.rounds, backend.synchronize)
+    twin = quartiles(samples[present], samples["present"])
+    noise = max(LEAST_NOISE, twin.high - 1, 1 - twin.low)
     lines = {knobs: _line(knobs, samples, trial.bytes * n) for knobs in (present, *best)}
     finalists = sorted((lines[knobs] for knobs in best), key=lambda line: line.of_present)
     winner = next((line for line in finalists if max(line.of_present, line.high) < 1 - noise), None)
@@ -269,39 +267,10 @@ def _without_collector() -> Iterator[None]:
         gc.enable()
 
 
-def _sample(backend: OpenCLBackend, run: Run, repeats: int) -> float:
-    """Seconds per launch, after one that is not counted."""
-    run()
-    backend.synchronize()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    backend.synchronize()
-    return (time.perf_counter() - started) / repeats
-
-
-def _rounds(backend: OpenCLBackend, sides: Mapping[Knobs | str, Run], rounds: int) -> dict[Knobs | str, list[float]]:
-    """Seconds per launch of each side, one sample a round; who begins changes."""
-    repeats = {side: max(1, math.ceil(SAMPLE / _sample(backend, run, 3))) for side, run in sides.items()}
-    samples: dict[Knobs | str, list[float]] = {side: [] for side in sides}
-    names = list(sides)
-    for number in range(rounds):
-        shift = number % len(names)
-        for side in names[shift:] + names[:shift]:
-            samples[side].append(_sample(backend, sides[side], repeats[side]))
-    return samples
-
-
-def _quartiles(own: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """Quartiles of the rounds' ratios."""
-    each = sorted(a / b for a, b in zip(own, other, strict=True))
-    return each[len(each) // 4], statistics.median(each), each[-1 - len(each) // 4]
-
-
 def _line(knobs: Knobs, samples: Mapping[Knobs | str, Sequence[float]], nbytes: int) -> Line:
     own = samples[knobs]
     seconds = statistics.median(own)
-    low, middle, high = _quartiles(own, samples["present"])
+    low, middle, high = quartiles(own, samples["present"])
     traffic = samples.get("traffic")
-    of_traffic = math.nan if traffic is None else _quartiles(traffic, own)[1]
+    of_traffic = math.nan if traffic is None else quartiles(traffic, own).middle
     return Line(knobs, seconds, nbytes / seconds / 1e9, middle, low, high, of_traffic)
