@@ -1,8 +1,8 @@
 // arg_reduce: out <- index of the first maximum (or minimum) along one axis; a NaN wins.
 //
-// A work-item scans one part of the axis for one unit, an element of the axes that remain, in order. With several
+// A work-item scans one part of the axis for one position along the kept axes, in order. With several
 // parts, each leaves the index of its best, and a second launch (CANDIDATES) compares these, again in order. Bytes
-// moved per element: the size of x, once. Launch: units times parts, rounded up to whole work-groups.
+// moved per element: the size of x, once. Launch: positions times parts, rounded up to whole work-groups.
 
 #include "storage.clh"
 
@@ -25,14 +25,14 @@
 #define WORK_GROUP_SIZE 16
 #endif
 
-// What is generated, here for one axis of units.
+// What is generated, here for one kept axis.
 #ifndef NETCL_GENERATED
-#define STRIDES const ulong x_unit0, const ulong out_unit0, const ulong x_step
-// From the number `rest` of a unit to where its elements begin.
-#define UNITS                                                                                                          \
+#define STRIDES const ulong x_kept0, const ulong out_kept0, const ulong x_step
+// From the position `rest` along the kept axes to where its elements begin.
+#define KEPT_AXES                                                                                                      \
     const size_t u0 = rest;                                                                                            \
-    const size_t x_unit = x_offset + u0 * x_unit0;                                                                     \
-    const size_t out_unit = out_offset + u0 * out_unit0;
+    const size_t x_kept = x_offset + u0 * x_kept0;                                                                     \
+    const size_t out_kept = out_offset + u0 * out_kept0;
 #endif
 
 #if LARGEST
@@ -52,30 +52,30 @@ arg_reduce(const __global STORED(X) * x, const ulong x_offset, __global long *ou
 #if CANDIDATES
            const __global long *candidates,
 #endif
-           STRIDES, const ulong out_part, const ulong units, const ulong extent, const ulong chunk, const ulong parts) {
+           STRIDES, const ulong out_part, const ulong kept, const ulong extent, const ulong chunk, const ulong parts) {
     const size_t item = get_global_id(0);
-    const size_t part = item / units;
+    const size_t part = item / kept;
     if (part >= parts)
         return;
-    const size_t unit = item - part * units;
-    size_t rest = unit;
-    UNITS
+    const size_t position = item - part * kept;
+    size_t rest = position;
+    KEPT_AXES
     const size_t first = part * chunk;
     const size_t end = min(first + chunk, (size_t)extent);
 #if CANDIDATES
-#define PLACE(k) ((size_t)candidates[(k) * units + unit])
+#define PLACE(k) ((size_t)candidates[(k) * kept + position])
 #else
 #define PLACE(k) (k)
 #endif
     size_t found = PLACE(first);
-    COMPUTED(X) best = LOAD(X, x, x_unit + found * x_step);
+    COMPUTED(X) best = LOAD(X, x, x_kept + found * x_step);
     for (size_t k = first + 1; k < end; ++k) {
         const size_t at = PLACE(k);
-        const COMPUTED(X) value = LOAD(X, x, x_unit + at * x_step);
+        const COMPUTED(X) value = LOAD(X, x, x_kept + at * x_step);
         if (BEATS(value, best)) {
             best = value;
             found = at;
         }
     }
-    out[out_unit + part * out_part] = (long)found;
+    out[out_kept + part * out_part] = (long)found;
 }

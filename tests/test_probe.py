@@ -51,7 +51,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def device():
-    found = [d for d in selection.listing() if not selection.is_simulator(d)]
+    found = [d for d in selection.list_devices() if not selection.is_simulator(d)]
     assert found, 'no OpenCL device; install one with pip install "netcl[cpu]"'
     return found[0]
 
@@ -67,7 +67,7 @@ def child(monkeypatch, body="pass"):
 
 
 def test_device_that_works_is_healthy(cache, device):
-    position = selection.listing().index(device)
+    position = selection.list_devices().index(device)
     assert probe.check(device, position) == WORKS
     (file,) = (cache / "probes").iterdir()
     assert json.loads(file.read_text())["defects"] is None
@@ -157,7 +157,7 @@ def test_trial_that_hangs_ends_by_itself(cache, device, monkeypatch):
     """
     monkeypatch.setattr(probe, "_CHILD", f"exec({textwrap.dedent(code)!r})")
     monkeypatch.setattr(probe, "cases", lambda: [Case("map", "float32"), Case("random_bits", "uint32")])
-    health = probe.check(device, selection.listing().index(device), thorough=True)
+    health = probe.check(device, selection.list_devices().index(device), thorough=True)
     assert health.healthy
     assert set(health.defects.found) == {("random_bits", "small integers")}
     assert "did not finish" in health.defects.found["random_bits", "small integers"].reason

@@ -148,7 +148,7 @@ def test_a_full_disk_is_no_place_for_pocl(cache, unset, monkeypatch, caplog):
     monkeypatch.setenv("POCL_CACHE_DIR", "")
     monkeypatch.setattr(runtime, "installed_libraries", list)
     monkeypatch.setattr(runtime.shutil, "disk_usage", lambda folder: type("", (), {"free": 1000}))
-    runtime.expose()
+    runtime.register_installed_icds()
     assert os.environ["POCL_CACHE_DIR"] == ""
     assert "has less than" in caplog.text
 
@@ -156,10 +156,10 @@ def test_a_full_disk_is_no_place_for_pocl(cache, unset, monkeypatch, caplog):
 def test_pocl_keeps_its_kernels_in_netcls_folder_unless_the_user_says_where(cache, unset, monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, "installed_libraries", list)
     monkeypatch.setenv("POCL_CACHE_DIR", "")
-    runtime.expose()
+    runtime.register_installed_icds()
     assert os.environ["POCL_CACHE_DIR"] == str(cache / "pocl")
     monkeypatch.setenv("POCL_CACHE_DIR", str(tmp_path / "chosen"))
-    runtime.expose()
+    runtime.register_installed_icds()
     assert os.environ["POCL_CACHE_DIR"] == str(tmp_path / "chosen")
 
 
@@ -229,7 +229,7 @@ def test_without_a_writable_cache_runtimes_are_asked_directly(unset, tmp_path, m
     monkeypatch.setattr(runtime, "_unlisted", [])
     monkeypatch.delitem(sys.modules, "pyopencl")
     monkeypatch.setattr(runtime, "_import_pyopencl", lambda: None)
-    runtime.expose()
+    runtime.register_installed_icds()
     assert not any(os.environ.get(name) for name in runtime.USER_VARIABLES)
     assert runtime._unlisted == [tmp_path / "libone.so"]
 
@@ -245,13 +245,13 @@ def test_what_the_user_set_is_left_alone(unset, monkeypatch, name):
     monkeypatch.setenv(name, "chosen")
     monkeypatch.setattr(runtime, "installed_libraries", lambda: pytest.fail("looked for runtimes"))
     before = dict(os.environ)
-    runtime.expose()
+    runtime.register_installed_icds()
     assert dict(os.environ) == before
 
 
 def test_nothing_to_add_leaves_the_loader_alone(unset, monkeypatch):
     monkeypatch.setattr(runtime, "installed_libraries", list)
-    runtime.expose()
+    runtime.register_installed_icds()
     assert not any(name in os.environ for name in runtime.USER_VARIABLES)
 
 
@@ -289,7 +289,7 @@ def test_each_platform_has_its_variable(unset, monkeypatch, cache, tmp_path, pla
     monkeypatch.setattr(sys, "platform", platform)
     for name in runtime.USER_VARIABLES:  # so that what is set here is taken back afterwards
         monkeypatch.setenv(name, "")
-    runtime.expose()
+    runtime.register_installed_icds()
     assert [name for name in runtime.USER_VARIABLES if os.environ[name]] == ([variable] if variable else [])
 
 
@@ -320,6 +320,6 @@ def test_platform_listed_twice_counts_once(monkeypatch):
     platforms = cl.get_platforms()
     if not platforms:
         pytest.skip("no OpenCL platform")
-    expected = selection.listing()
+    expected = selection.list_devices()
     monkeypatch.setattr(cl, "get_platforms", lambda: [*platforms, *platforms])
-    assert selection.listing.__wrapped__() == expected
+    assert selection.list_devices.__wrapped__() == expected

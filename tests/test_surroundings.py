@@ -48,7 +48,7 @@ def clean(**variables):
         "POCL_CACHE_DIR",
         "XDG_CACHE_HOME",
     }
-    if not icd._exposed.keys() >= {"OCL_ICD_VENDORS"}:  # whoever runs the tests has chosen the runtimes
+    if not icd._registered.keys() >= {"OCL_ICD_VENDORS"}:  # whoever runs the tests has chosen the runtimes
         own -= set(icd.USER_VARIABLES)
     own |= {"PYOPENCL_NO_CACHE"}
     kept = {name: value for name, value in os.environ.items() if name not in own}

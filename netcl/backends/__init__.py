@@ -212,11 +212,13 @@ def _opencl_device_named(part: str) -> int | None:
         require()
     except BackendError:
         return None
-    from netcl.backends.opencl.device.selection import described, matches
+    from netcl.backends.opencl.device.selection import device_infos, matches
 
     found = matches(part)
     if len(found) > 1:
-        listed = ", ".join(f"{described()[i]} ({described()[i].name}, {described()[i].platform})" for i in found)
+        listed = ", ".join(
+            f"{device_infos()[i]} ({device_infos()[i].name}, {device_infos()[i].platform})" for i in found
+        )
         raise BackendError(f"{part!r} means several devices: {listed}; name one of them")
     return found[0] if found else None
 
@@ -397,12 +399,12 @@ def _opencl_rows(*, try_simulators: bool, probe: bool = False) -> list[DeviceSta
         return []
     from netcl.backends.opencl.device import selection as opencl
 
-    tried = [i for i, device in enumerate(opencl.listing()) if try_simulators or not opencl.is_simulator(device)]
+    tried = [i for i, device in enumerate(opencl.list_devices()) if try_simulators or not opencl.is_simulator(device)]
     with ThreadPoolExecutor(max(len(tried), 1)) as threads:
         found = dict(zip(tried, threads.map(partial(opencl.health, fresh=probe), tried), strict=True))
     return [
         DeviceStatus(device, found[device.index].healthy, found[device.index].reason)
         if device.index in found
         else DeviceStatus(device, None, "a simulator: used, and tried, only when named")
-        for device in opencl.described()
+        for device in opencl.device_infos()
     ]

@@ -39,7 +39,7 @@ class Work:
     bytes : int
         Per float32 element.
     call : str, optional
-        A call of the seam.
+        A call of the backend protocol.
     optimizer, torch : callable, optional
         Makes an optimizer from parameters; the name and options of torch's.
     tensors : int

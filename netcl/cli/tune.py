@@ -18,7 +18,7 @@ from netcl.errors import BackendError, TuningError
 
 if TYPE_CHECKING:
     from netcl.backends.opencl.backend import OpenCLBackend
-    from netcl.backends.opencl.tuner.search import Line, Result
+    from netcl.backends.opencl.tuner.search import Measurement, Result
 
 HEADS = ("kernel", "knobs", "µs", "GB/s", "of present", "middle half", "of memory", "")
 
@@ -71,10 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     if file is None:
         raise TuningError(f"{tuning_table.VARIABLE}=none leaves no table to write; name one with --output, or unset it")
     tuning_table.read(file)
-    effort = search.QUICK if arguments.quick else search.Effort()
+    budget = search.QUICK if arguments.quick else search.SearchBudget()
     results, written = [], []
     for kernel in kernels:
-        result = search.tune(backend, kernel, effort, _progress)
+        result = search.tune(backend, kernel, budget, _progress)
         results.append(result)
         if result.winner is not None:
             # At once, for a driver may take the process down at the next kernel.
@@ -112,21 +112,21 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
     ``of present`` is the time over that of the present choice, ``of memory`` the rate over that of bare memory traffic.
     """
-    return [_row(result, line) for result in results for line in (result.present, *result.finalists)]
+    return [_row(result, line) for result in results for line in (result.current, *result.candidates)]
 
 
-def _row(result: Result, line: Line) -> tuple[str, ...]:
+def _row(result: Result, line: Measurement) -> tuple[str, ...]:
     from netcl.backends.opencl.device.tuning_table import knob_text
 
-    present = line is result.present
+    present = line is result.current
     return (
         result.kernel if present else "",
         knob_text(line.knobs),
         f"{line.seconds * 1e6:.0f}",
         f"{line.rate:.1f}",
-        "1" if present else f"{line.of_present:.3f}",
+        "1" if present else f"{line.vs_current:.3f}",
         f"± {result.noise:.3f}" if present else f"{line.low:.3f} to {line.high:.3f}",
-        "-" if math.isnan(line.of_traffic) else f"{line.of_traffic:.3f}",
+        "-" if math.isnan(line.vs_traffic) else f"{line.vs_traffic:.3f}",
         "present" if present else "chosen" if line == result.winner else "",
     )
 
@@ -140,7 +140,7 @@ def verdict(result: Result) -> str:
         if result.noise > BUSY:
             said += ", for the machine is busy: run again when it is not"
     else:
-        said = f"{knob_text(result.winner.knobs)} takes {result.winner.of_present:.3f} of the present time"
+        said = f"{knob_text(result.winner.knobs)} takes {result.winner.vs_current:.3f} of the present time"
     lines = [f"{result.kernel}: {said}; {result.tried} tried, {len(result.discarded)} discarded"]
     for knobs, reason in result.discarded.items():
         lines.append(f"  {knob_text(knobs)}: {reason.splitlines()[0]}")
@@ -148,9 +148,16 @@ def verdict(result: Result) -> str:
 
 
 def _as_json(backend: OpenCLBackend, results: Sequence[Result], file: Path, written: Sequence[str]) -> dict[str, Any]:
-    def line(of: Line) -> dict[str, Any]:
-        of_traffic = None if math.isnan(of.of_traffic) else of.of_traffic
-        return dataclasses.asdict(of) | {"knobs": dict(of.knobs), "of_traffic": of_traffic}
+    def line(of: Measurement) -> dict[str, Any]:
+        return {
+            "knobs": dict(of.knobs),
+            "seconds": of.seconds,
+            "rate": of.rate,
+            "of_present": of.vs_current,
+            "low": of.low,
+            "high": of.high,
+            "of_traffic": None if math.isnan(of.vs_traffic) else of.vs_traffic,
+        }
 
     return {
         "device": str(backend.device),
@@ -163,8 +170,8 @@ def _as_json(backend: OpenCLBackend, results: Sequence[Result], file: Path, writ
                 "kernel": result.kernel,
                 "noise": result.noise,
                 "tried": result.tried,
-                "present": line(result.present),
-                "finalists": [line(of) for of in result.finalists],
+                "present": line(result.current),
+                "finalists": [line(of) for of in result.candidates],
                 "winner": None if result.winner is None else dict(result.winner.knobs),
                 "discarded": [{"knobs": dict(knobs), "reason": why} for knobs, why in result.discarded.items()],
             }

@@ -11,7 +11,7 @@ import pytest
 
 from netcl import dtypes
 from netcl import expression as ex
-from netcl.backends.opencl.codegen.literals import c_type, literal
+from netcl.backends.opencl.codegen.literals import c_literal, c_type
 from netcl.backends.opencl.codegen.storage import lanes
 from netcl.backends.opencl.codegen.writer import statements, value_dtypes
 from netcl.backends.opencl.device.program import source
@@ -256,12 +256,12 @@ def test_width_follows_the_widest_value():
 
 
 def test_literals():
-    assert literal(1e300, float32) == "INFINITY"
-    assert literal(-0.0, float32) == "(-0.0f)"
-    assert literal(1e-8, float32) == "1e-08f"
-    assert literal(2**64 - 1, uint64) == "18446744073709551615UL"
-    assert literal(300, int8) == "44"
-    assert literal(True, bool_) == "1"
+    assert c_literal(1e300, float32) == "INFINITY"
+    assert c_literal(-0.0, float32) == "(-0.0f)"
+    assert c_literal(1e-8, float32) == "1e-08f"
+    assert c_literal(2**64 - 1, uint64) == "18446744073709551615UL"
+    assert c_literal(300, int8) == "44"
+    assert c_literal(True, bool_) == "1"
 
 
 def test_complex_is_refused():

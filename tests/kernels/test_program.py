@@ -22,7 +22,7 @@ CHILD = """
 import numpy as np, pyopencl as cl
 from netcl.backends.opencl.device import program, selection
 program.compose = lambda *given: sys.argv[2]
-device = selection.listing()[int(sys.argv[1])]
+device = selection.list_devices()[int(sys.argv[1])]
 context = cl.Context([device])
 built = program.build(context, "planted.cl")
 queue, found = cl.CommandQueue(context), np.zeros(1, np.int32)
@@ -93,7 +93,7 @@ def test_planted_program_runs_in_every_process(opencl, tmp_path, monkeypatch):
     monkeypatch.setenv("NETCL_CACHE_DIR", str(tmp_path))
     for _ in range(3):
         outcome = run_python(
-            f"exec({CHILD!r})", str(selection.listing().index(opencl.queue.cl_device)), PLANTED, timeout=120
+            f"exec({CHILD!r})", str(selection.list_devices().index(opencl.queue.cl_device)), PLANTED, timeout=120
         )
         assert outcome.output.split() == ["1", "7"], outcome
 

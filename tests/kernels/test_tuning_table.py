@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from netcl import dtypes, paired_timing
 from netcl.backends.base import Span
 from netcl.backends.opencl.device import tuning_table
-from netcl.backends.opencl.device.program import contents
+from netcl.backends.opencl.device.program import read_kernel
 from netcl.backends.opencl.device.tuning_table import KINDS, KNOBS, Target
 from netcl.backends.opencl.tuner import cases, search
 from netcl.cli import tune as command
@@ -26,7 +26,7 @@ from tests.kernels.steps import Block, Model, adam_rule
 
 GPU = Target("Radeon 9", "gfx1100", "AMD", 1024)
 ADAM = {"WIDTH": 4, "RUN": 1, "WORK_GROUP_SIZE": 256, "INTERLEAVED": 1}
-SMALL = search.Effort(traffic=1 << 16, rounds=3, finalists=2, neighbours=True)
+SMALL = search.SearchBudget(traffic=1 << 16, rounds=3, candidates=2, neighbours=True)
 
 
 def table(root, file="own.json"):
@@ -41,7 +41,7 @@ def fused(**changed):
 
 
 def test_the_shipped_table_has_a_default_for_every_kernel():
-    shipped = json.loads(contents("tuning.json"))
+    shipped = json.loads(read_kernel("tuning.json"))
     for kind in KINDS:
         assert list(shipped[kind]["default"]) == list(KNOBS)
     assert tuning_table.choose(GPU, "gpu", (tuning_table.shipped(),))["prepare_step"] == (("WORK_GROUP_SIZE", 64),)
@@ -76,7 +76,7 @@ def test_work_groups_are_as_large_as_a_device_takes():
     assert dict(chosen["fused_adam"]) == {"WIDTH": 1, "RUN": 16, "WORK_GROUP_SIZE": 64, "INTERLEAVED": 1}
     assert dict(chosen["norm_reduce"])["LANES"] == 64
     for knobs in chosen.values():
-        assert tuning_table.complaint(dict(knobs)) == ""
+        assert tuning_table.violated_constraint(dict(knobs)) == ""
 
 
 @pytest.mark.parametrize("kernel", KNOBS)
@@ -288,9 +288,9 @@ def test_other_kernels_agree_with_the_reference_with_any_knobs(opencl, kernel, d
     knobs = data.draw(st.sampled_from(list(tuning_table.candidates(kernel, backend.queue.target))))
     backend.queue.set_knobs(kernel, knobs)
     operands = cases.Operands(backend)
-    cases.TRIALS[kernel].prepare(operands, n, True)
-    cases.TRIALS[kernel].bind(operands)()
-    assert cases.disagreement(cases.TRIALS[kernel].result(operands), cases.expected(kernel, n)) == ""
+    cases.CASES[kernel].prepare(operands, n, True)
+    cases.CASES[kernel].bind(operands)()
+    assert cases.disagreement(cases.CASES[kernel].result(operands), cases.expected(kernel, n)) == ""
 
 
 # -- the tuner ---------------------------------------------------------------------------------------------------------
@@ -316,10 +316,10 @@ def test_tuning_tries_every_neighbour_and_restores_the_knobs(opencl, kernel, sma
     ]
     assert result.tried == 1 + len(near)
     assert result.discarded == {}
-    assert result.present.knobs == present
-    assert {line.knobs for line in result.finalists} <= set(near)
-    assert len(result.finalists) == 2
-    assert all(line.seconds > 0 and line.rate > 0 for line in (result.present, *result.finalists))
+    assert result.current.knobs == present
+    assert {line.knobs for line in result.candidates} <= set(near)
+    assert len(result.candidates) == 2
+    assert all(line.seconds > 0 and line.rate > 0 for line in (result.current, *result.candidates))
 
 
 def test_candidates_that_are_wrong_write_beside_or_fail_are_discarded(opencl, small, monkeypatch):
@@ -353,12 +353,12 @@ def test_a_winner_beats_the_present_choice_by_more_than_the_noise(opencl, small,
     ratios = {128: 0.95}
 
     def rounds(sides, count, wait):
-        steady = {side: [ratios.get(dict(side)["WORK_GROUP_SIZE"], 2.0)] * 3 for side in sides if side != "present"}
-        return {**steady, present: [1.0, 1.0, 1.0], "present": [0.9, 1.0, 1.1]}
+        steady = {side: [ratios.get(dict(side)["WORK_GROUP_SIZE"], 2.0)] * 3 for side in sides if side != "current"}
+        return {**steady, present: [1.0, 1.0, 1.0], "current": [0.9, 1.0, 1.1]}
 
     monkeypatch.setattr(search, "in_turns", rounds)
     monkeypatch.setattr(search, "sample", lambda run, repeats, wait: run() or 1.0)
-    everything = search.Effort(traffic=1 << 16, rounds=3, finalists=99)
+    everything = search.SearchBudget(traffic=1 << 16, rounds=3, candidates=99)
     assert search.tune(backend, "prepare_step", everything).winner is None
     ratios[32] = 0.5
     result = search.tune(backend, "prepare_step", everything)
@@ -396,7 +396,7 @@ def test_the_command_reports_and_writes_winners(opencl, small, tmp_path, monkeyp
     def improved(*given):
         result = honest(*given)
         return search.Result(
-            **{name: getattr(result, name) for name in result.__slots__} | {"winner": result.finalists[0]}
+            **{name: getattr(result, name) for name in result.__slots__} | {"winner": result.candidates[0]}
         )
 
     monkeypatch.setattr(search, "tune", improved)

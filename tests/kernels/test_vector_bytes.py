@@ -53,7 +53,7 @@ PLANTED = [
 @cache
 def context():
     """Of the device that compiles fastest."""
-    found = sorted(selection.listing(), key=lambda device: not selection.is_simulator(device))
+    found = sorted(selection.list_devices(), key=lambda device: not selection.is_simulator(device))
     assert found, 'no OpenCL device; install one with pip install "netcl[cpu]"'
     return cl.Context([found[0]])
 
@@ -76,7 +76,7 @@ def complaint(text):
     return ""
 
 
-@pytest.mark.parametrize("file", sorted({name.split()[0] for name in texts()} if selection.listing() else ()))
+@pytest.mark.parametrize("file", sorted({name.split()[0] for name in texts()} if selection.list_devices() else ()))
 def test_no_vector_of_more_than_32_bytes(file):
     chosen = {name: text for name, text in texts().items() if name.startswith(file)}
     assert {name: said for name, text in chosen.items() if (said := complaint(text))} == {}

@@ -117,7 +117,7 @@ def open_backend(selector: str = "") -> OpenCLBackend:
     with _lock:
         backend = _opened.get((index, part))
         if backend is None:
-            device = selection.part_of(index, part) if part else selection.listing()[index]
+            device = selection.part_of(index, part) if part else selection.list_devices()[index]
             defects = selection.health(index, thorough=True).defects
             backend = _opened[index, part] = OpenCLBackend(Queue(device, index, part, defects))
         return backend

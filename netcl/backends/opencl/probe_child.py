@@ -235,7 +235,7 @@ def main(request: str) -> None:
     Parameters
     ----------
     request : str
-        JSON: the device's position in ``selection.listing()``, and the cases.
+        JSON: the device's position in ``selection.list_devices()``, and the cases.
     """
     position, wanted = json.loads(request)
     with contextlib.suppress(ImportError, OSError, ValueError):  # an abort is expected and needs no core file
@@ -244,12 +244,12 @@ def main(request: str) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from netcl.backends.opencl.backend import OpenCLBackend
     from netcl.backends.opencl.device.queue import Queue
-    from netcl.backends.opencl.device.selection import listing
+    from netcl.backends.opencl.device.selection import list_devices
     from netcl.backends.reference import ReferenceBackend
 
     # By a thread that needs no lock of Python's: a runtime may hang while it holds that.
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
-    device, reference = OpenCLBackend(Queue(listing()[position])), ReferenceBackend()
+    device, reference = OpenCLBackend(Queue(list_devices()[position])), ReferenceBackend()
     for number, case in enumerate(wanted):
         faulthandler.dump_traceback_later(PATIENCE, exit=True)
         _say(number, "begun")

@@ -37,14 +37,14 @@ def c_type(dtype: DType, width: int = 1) -> str:
     return vector(name, width)
 
 
-def literal(value: bool | int | float, dtype: DType) -> str:
+def c_literal(value: bool | int | float, dtype: DType) -> str:
     """``value`` as a C constant of ``dtype``, exact to the last bit.
 
     Examples
     --------
-    >>> from netcl.backends.opencl.codegen.literals import literal
+    >>> from netcl.backends.opencl.codegen.literals import c_literal
     >>> from netcl.dtypes import float32, int64
-    >>> literal(0.1, float32), literal(-(2**63), int64)
+    >>> c_literal(0.1, float32), c_literal(-(2**63), int64)
     ('0.1f', '(-9223372036854775807L - 1L)')
     """
     dtype = dtype.compute

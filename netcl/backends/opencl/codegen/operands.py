@@ -1,9 +1,9 @@
-"""The C form of operands: parameters, places and loads, for the generated part of a kernel."""
+"""The C form of operands: parameters, addresses and loads, for the generated part of a kernel."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -13,23 +13,26 @@ from netcl.backends.opencl.codegen.writer import Names
 from netcl.dtypes import DType
 from netcl.expression import Expression
 
-WORD = (1 << 64) - 1
+Access: TypeAlias = Literal["unit", "broadcast", "strided"]
+"""How an operand lies along the axis of the lanes: next to each other, all the same element, or some way apart."""
+
+SIZE_MASK = (1 << 64) - 1
 """Strides travel modulo 2**64: size_t arithmetic wraps, so a negative one works."""
 
 
-def kind(stride: int, *, written: bool = False) -> str:
-    """How an operand lies along an axis of lanes: v(ector), s(ame element) or g(ather)."""
+def access(stride: int, *, written: bool = False) -> Access:
+    """How the lanes of an operand are read or written."""
     if stride == 1:
-        return "v"
-    return "s" if stride == 0 and not written else "g"
+        return "unit"
+    return "broadcast" if stride == 0 and not written else "strided"
 
 
-def load(dtype: DType, kind: str, position: int, place: str) -> str:
-    """The statement that declares ``v<position>``, the lanes of input ``x<position>`` at element ``place``."""
+def load(dtype: DType, access: Access, position: int, address: str) -> str:
+    """The statement that declares ``v<position>``, the lanes of input ``x<position>`` at element ``address``."""
     name = f"x{position}"
-    verb = {"v": "FETCH", "s": "SPREAD", "g": "GATHER"}[kind]
-    along = {"v": " + i", "s": "", "g": f" + i * {name}_lane, {name}_lane"}[kind]
-    return f"{verb}({TAG[dtype]}, v{position}, {name}, {place}{along})"
+    verb = {"unit": "FETCH", "broadcast": "SPREAD", "strided": "GATHER"}[access]
+    along = {"unit": " + i", "broadcast": "", "strided": f" + i * {name}_lane, {name}_lane"}[access]
+    return f"{verb}({TAG[dtype]}, v{position}, {name}, {address}{along})"
 
 
 def names(expression: Expression) -> Names:
@@ -51,7 +54,7 @@ def parameters(operands: Sequence[tuple[str, DType]], scalars: Sequence[DType]) 
     return text, types
 
 
-def place(start: str, index: str, strides: Sequence[str]) -> str:
+def address(start: str, index: str, strides: Sequence[str]) -> str:
     """``start`` moved by indices ``index0``, ``index1``, … times ``strides``."""
     return " + ".join([start, *(f"{index}{axis} * {stride}" for axis, stride in enumerate(strides))])
 

@@ -21,7 +21,7 @@ FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 """Half a unit above the largest float32: from here on a number rounds to infinity."""
 
 
-def number(a: Scalar, dtype: DType) -> int | float:
+def scalar_argument(a: Scalar, dtype: DType) -> int | float:
     """``a`` as a kernel argument in the arithmetic type of ``dtype``.
 
     Raises
@@ -48,9 +48,9 @@ def _fits(a: int, dtype: DType) -> bool:
     return 0 <= a < 1 << bits if dtype.kind == "u" else -(1 << bits - 1) <= a < 1 << bits - 1
 
 
-def word(a: Scalar, dtype: DType) -> int:
+def bit_pattern(a: Scalar, dtype: DType) -> int:
     """The bits of the element of ``dtype`` nearest to ``a``, as an unsigned integer of its width."""
-    value = nearest(number(a, dtype), dtype) if dtype.kind == "f" else number(a, dtype)
+    value = nearest(scalar_argument(a, dtype), dtype) if dtype.kind == "f" else scalar_argument(a, dtype)
     if dtype.kind != "f":
         return int(value) & ((1 << 8 * dtype.itemsize) - 1)
     if dtype is bfloat16:

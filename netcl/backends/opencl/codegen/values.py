@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from netcl.backends.opencl.codegen.literals import SIGNED, c_type, literal, vector
+from netcl.backends.opencl.codegen.literals import SIGNED, c_literal, c_type, vector
 from netcl.dtypes import DType
 
 
@@ -65,7 +65,7 @@ class Values:
 
     def number(self, value: bool | int | float, dtype: DType) -> str:
         """A constant, spread over the lanes."""
-        return self.value(dtype, self.spread(literal(value, dtype), dtype))
+        return self.value(dtype, self.spread(c_literal(value, dtype), dtype))
 
     def spread(self, scalar: str, dtype: DType) -> str:
         return f"({c_type(dtype, self.width)})({scalar})"

@@ -2,4 +2,4 @@
 
 from netcl.backends.opencl.device import icd
 
-icd.expose()
+icd.register_installed_icds()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from netcl.backends.base import Scalar, View
-from netcl.backends.opencl.codegen.scalars import number
+from netcl.backends.opencl.codegen.scalars import scalar_argument
 from netcl.backends.opencl.device.memory import cl_buffer
 from netcl.dtypes import DType
 from netcl.errors import DTypeError, ShapeError
@@ -25,7 +25,7 @@ def arguments(expression: Expression, views: Sequence[View], scalars: Sequence[S
     for view in views:
         given += (cl_buffer(view), view.offset)
     for scalar, dtype in zip(scalars, expression.scalars, strict=True):
-        given.append(number(scalar, dtype))
+        given.append(scalar_argument(scalar, dtype))
     return given
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from netcl.backends.base import Scalar, Span
-from netcl.backends.opencl.codegen.scalars import number
+from netcl.backends.opencl.codegen.scalars import scalar_argument
 from netcl.backends.opencl.codegen.storage import SCALAR, TAG
 from netcl.backends.opencl.device.kernels import Kernel
 from netcl.backends.opencl.device.memory import cl_buffer
@@ -56,7 +56,7 @@ def factor(queue: Queue, a: Scalar | Span, dtype: DType) -> tuple[tuple[Any, ...
         If the factor is no value of ``dtype``, or the device cannot compute with its own.
     """
     if not isinstance(a, Span):
-        return (number(a, dtype),), None
+        return (scalar_argument(a, dtype),), None
     if a.size != 1:
         raise ShapeError(f"a factor on the device is a span of one element, got {a.size}")
     queue.require(a.dtype)

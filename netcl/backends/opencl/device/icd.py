@@ -62,8 +62,8 @@ _TEMPORARY = "netcl-temporary-"
 _unlisted: list[Path] = []
 """Runtimes of this environment that the loader is not known to list."""
 
-_exposed: dict[str, str] = {}
-"""What :func:`expose` has set in the environment."""
+_registered: dict[str, str] = {}
+"""What :func:`register_installed_icds` has set in the environment."""
 
 _reported: list[str] = []
 """Why the cache is not used, once it has been said."""
@@ -168,7 +168,7 @@ def require() -> None:
         raise BackendError(f"OpenCL needs pyopencl, which cannot be imported ({error}); {INSTALL}") from error
 
 
-def expose() -> None:
+def register_installed_icds() -> None:
     """Let this process see the runtimes that pip installed, and keep what they write in netcl's folder.
 
     What the user chose in the environment stays as it is.
@@ -201,14 +201,14 @@ def _list(libraries: list[Path], is_late: bool) -> None:
 
 
 def _set(name: str, value: str) -> None:
-    os.environ[name] = _exposed[name] = value
+    os.environ[name] = _registered[name] = value
 
 
 def is_own(name: str) -> bool:
-    """Whether :func:`expose` has set this variable, here or in a process from which this one has it."""
+    """Whether :func:`register_installed_icds` has set this variable, here or in a process that this one has it from."""
     value = os.environ.get(name, "")
     folder = Path(value)
-    return value == _exposed.get(name) or (folder.name.startswith("vendors-") and folder.parent == cache_folder())
+    return value == _registered.get(name) or (folder.name.startswith("vendors-") and folder.parent == cache_folder())
 
 
 def _chosen() -> str:

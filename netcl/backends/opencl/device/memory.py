@@ -47,17 +47,17 @@ def size_class(nbytes: int) -> int:
 class CLBuffer:
     """``size`` elements of device memory. The memory goes back to the pool when nothing refers to this any more."""
 
-    __slots__ = ("__weakref__", "_home", "dtype", "mem", "size")
+    __slots__ = ("__weakref__", "_free_list", "dtype", "mem", "size")
 
-    def __init__(self, dtype: DType, size: int, mem: cl.Buffer, home: list[cl.Buffer]) -> None:
+    def __init__(self, dtype: DType, size: int, mem: cl.Buffer, free_list: list[cl.Buffer]) -> None:
         self.dtype = dtype
         self.size = size
         self.mem = mem
-        self._home = home
+        self._free_list = free_list
 
     def __del__(self) -> None:
         # Work already enqueued on this memory comes before any work of its next owner: there is one in-order queue.
-        self._home.append(self.mem)
+        self._free_list.append(self.mem)
 
 
 def cl_buffer(operand: Span | View) -> cl.Buffer:
@@ -113,17 +113,17 @@ class Pool:
             If the device cannot hold it, even after every unused buffer was given back.
         """
         nbytes = size_class(n * dtype.itemsize)
-        home = self._free.get(nbytes)
-        if home is None:
-            home = self._free.setdefault(nbytes, [])
+        free_list = self._free.get(nbytes)
+        if free_list is None:
+            free_list = self._free.setdefault(nbytes, [])
         try:
-            mem = home.pop()
+            mem = free_list.pop()
         except IndexError:
             larger = self._larger(nbytes)
             if larger is not None:
                 return CLBuffer(dtype, n, *larger)
             mem = self._create(nbytes, n * dtype.itemsize)
-        return CLBuffer(dtype, n, mem, home)
+        return CLBuffer(dtype, n, mem, free_list)
 
     def wrap_host_memory(self, host: HostArray, dtype: DType) -> CLBuffer:
         """A buffer that is the memory of a contiguous host array and keeps it alive."""
@@ -135,9 +135,9 @@ class Pool:
     def _larger(self, nbytes: int) -> tuple[cl.Buffer, list[cl.Buffer]] | None:
         """An unused buffer at most an eighth larger, so that sizes which never repeat do not pile up."""
         for held in sorted([held for held in list(self._free) if nbytes < held <= nbytes + nbytes // 8]):
-            home = self._free[held]
+            free_list = self._free[held]
             try:
-                return home.pop(), home
+                return free_list.pop(), free_list
             except IndexError:
                 continue
         return None

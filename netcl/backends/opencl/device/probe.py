@@ -87,7 +87,7 @@ def check(cl_device: cl.Device, position: int, *, fresh: bool = False, thorough:
     ----------
     cl_device : pyopencl.Device
     position : int
-        Where it stands in ``netcl.backends.opencl.device.selection.listing()``, which the child processes list again.
+        Where it stands in ``selection.list_devices()``, which the child processes list again.
     fresh : bool, default False
         Try it, thoroughly, even if the answer is known.
     thorough : bool, default False

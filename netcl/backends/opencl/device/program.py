@@ -43,7 +43,7 @@ def _folder() -> Traversable:
     return resources.files("netcl.kernels")
 
 
-def contents(file: str) -> str:
+def read_kernel(file: str) -> str:
     """What a file in ``kernels/`` says."""
     return _folder().joinpath(file).read_text(encoding="utf-8")
 
@@ -51,7 +51,7 @@ def contents(file: str) -> str:
 @cache
 def source(file: str) -> str:
     """The text of a kernel file, with the files it includes set in."""
-    return _INCLUDE.sub(lambda match: source(match[1]), contents(file))
+    return _INCLUDE.sub(lambda match: source(match[1]), read_kernel(file))
 
 
 def compose(file: str, defines: Defines = (), generated: str = "") -> str:
@@ -125,4 +125,4 @@ def build_options(device: cl.Device) -> list[str]:
 def fingerprint() -> str:
     """A hash of every kernel file."""
     files = sorted(entry.name for entry in _folder().iterdir() if entry.name.endswith((".cl", ".clh")))
-    return hashlib.sha256("".join(map(contents, files)).encode()).hexdigest()
+    return hashlib.sha256("".join(map(read_kernel, files)).encode()).hexdigest()

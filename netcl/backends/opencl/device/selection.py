@@ -37,7 +37,7 @@ def preference(device: cl.Device) -> int:
 
 
 @cache
-def listing() -> tuple[cl.Device, ...]:
+def list_devices() -> tuple[cl.Device, ...]:
     """Every device, best first; a platform that the loader lists twice counts once."""
     forking.mark_loaded()
     devices: list[cl.Device] = []
@@ -50,9 +50,9 @@ def listing() -> tuple[cl.Device, ...]:
 
 
 @cache
-def described() -> tuple[Device, ...]:
-    """The plain description of each device of :func:`listing`, at the same position."""
-    return tuple(describe(device, index) for index, device in enumerate(listing()))
+def device_infos() -> tuple[Device, ...]:
+    """The plain description of each device of :func:`list_devices`, at the same position."""
+    return tuple(describe(device, index) for index, device in enumerate(list_devices()))
 
 
 def health(index: int, *, fresh: bool = False, thorough: bool = False) -> Health:
@@ -63,7 +63,7 @@ def health(index: int, *, fresh: bool = False, thorough: bool = False) -> Health
     with _locks.setdefault(index, threading.Lock()):
         known = _health.get(index)
         if known is None or fresh or (thorough and known.healthy and known.defects is None):
-            known = probe.check(listing()[index], index, fresh=fresh, thorough=thorough)
+            known = probe.check(list_devices()[index], index, fresh=fresh, thorough=thorough)
             _health[index] = known
         return known
 
@@ -74,13 +74,13 @@ def matches(selector: str) -> list[int]:
     Platforms go first, for PoCL's devices carry the name of the processor, which may be Intel's.
     """
     if selector.isdecimal():
-        return [int(selector)] if int(selector) < len(listing()) else []
+        return [int(selector)] if int(selector) < len(list_devices()) else []
     wanted = selector.lower()
     if wanted in ("cpu", "gpu", "accelerator"):
-        return [d.index for d in described() if d.kind == wanted and not is_simulator(listing()[d.index])]
-    platforms = [f"{device.platform.name}\n{device.platform.version}".lower() for device in listing()]
+        return [d.index for d in device_infos() if d.kind == wanted and not is_simulator(list_devices()[d.index])]
+    platforms = [f"{device.platform.name}\n{device.platform.version}".lower() for device in list_devices()]
     found = [index for index, names in enumerate(platforms) if wanted in names]
-    return found or [device.index for device in described() if wanted in device.name.lower()]
+    return found or [device.index for device in device_infos() if wanted in device.name.lower()]
 
 
 def candidates(selector: str = "") -> list[int]:
@@ -91,11 +91,13 @@ def candidates(selector: str = "") -> list[int]:
     BackendError
         If there is none.
     """
-    if not listing():
+    if not list_devices():
         raise BackendError(f"no OpenCL platform was found; {_hint()}{INSTALL}")
-    found = matches(selector) if selector else [i for i, device in enumerate(listing()) if not is_simulator(device)]
+    found = (
+        matches(selector) if selector else [i for i, device in enumerate(list_devices()) if not is_simulator(device)]
+    )
     if not found:
-        known = ", ".join(f"{device} ({device.name}, {device.platform})" for device in described())
+        known = ", ".join(f"{device} ({device.name}, {device.platform})" for device in device_infos())
         raise BackendError(
             f"no OpenCL device matches {selector or 'the default'!r}; there are {known}: give a number, cpu, gpu or "
             f"part of a name; {_hint()}or {INSTALL}"
@@ -121,7 +123,7 @@ def choose(selector: str = "", *, thorough: bool = False) -> int:
     for index in found:
         if health(index, thorough=thorough).healthy:
             return index
-    reports = (f"{described()[i]} ({described()[i].platform}) does not work: {health(i).reason}" for i in found)
+    reports = (f"{device_infos()[i]} ({device_infos()[i].platform}) does not work: {health(i).reason}" for i in found)
     raise BackendError(
         f"{'; '.join(reports)}. Repair it and run python -m netcl devices --probe, or choose another; or {INSTALL}"
     )
@@ -136,10 +138,10 @@ def part_of(index: int, part: str) -> cl.Device:
         If the device cannot be divided so, or has no such part.
     """
     number, _, parts = part.partition("of")
-    whole = described()[index]
+    whole = device_infos()[index]
     if not int(number) < int(parts):
         raise BackendError(f"{whole}/{part} does not exist: the parts are 0of{parts} to {int(parts) - 1}of{parts}")
-    device = listing()[index]
+    device = list_devices()[index]
     units = device.max_compute_units
     each = units // int(parts)
     try:

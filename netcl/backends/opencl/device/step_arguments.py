@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from netcl.backends.base import CHUNK, COUNTERS, HEADER, ROW, Span, StepBlock
-from netcl.backends.opencl.codegen.scalars import number
+from netcl.backends.opencl.codegen.scalars import scalar_argument
 from netcl.backends.opencl.codegen.storage import SCALAR, TAG
 from netcl.backends.opencl.device.program import Defines
 from netcl.dtypes import DType, float32, uint16
@@ -15,7 +15,7 @@ from netcl.errors import DTypeError, HyperParameterError, ShapeError
 
 def real_argument(value: float, dtype: DType) -> Any:
     """A number as a kernel argument; one that the dtype does not hold is infinite, without a warning."""
-    return SCALAR[dtype](number(value, dtype))
+    return SCALAR[dtype](scalar_argument(value, dtype))
 
 
 def norm_order(ord: float) -> int:

@@ -125,15 +125,15 @@ class Table:
         return self.defaults[kind].get(kernel)
 
 
-def complaint(knobs: Mapping[str, int]) -> str:
+def violated_constraint(knobs: Mapping[str, int]) -> str:
     """Which rule the knobs of a kernel break together, or nothing.
 
     Examples
     --------
-    >>> from netcl.backends.opencl.device.tuning_table import complaint
-    >>> complaint({"WIDTH": 8, "RUN": 256, "WORK_GROUP_SIZE": 1, "INTERLEAVED": 0})
+    >>> from netcl.backends.opencl.device.tuning_table import violated_constraint
+    >>> violated_constraint({"WIDTH": 8, "RUN": 256, "WORK_GROUP_SIZE": 1, "INTERLEAVED": 0})
     'WIDTH * RUN = 2048 must be at most 1024 elements'
-    >>> complaint({"WIDTH": 8, "RUN": 128, "WORK_GROUP_SIZE": 1, "INTERLEAVED": 0})
+    >>> violated_constraint({"WIDTH": 8, "RUN": 128, "WORK_GROUP_SIZE": 1, "INTERLEAVED": 0})
     ''
     """
     group = ("WIDTH", "RUN", "WORK_GROUP_SIZE")
@@ -159,7 +159,7 @@ def candidates(kernel: str, target: Target) -> Iterator[Knobs]:
         knobs = dict(zip(names, values, strict=True))
         group = knobs.get("WORK_GROUP_SIZE", knobs.get("LANES", 1))
         alone = knobs.get("INTERLEAVED") and group == 1  # takes turns with nobody
-        if group <= target.largest_group and not alone and not complaint(knobs):
+        if group <= target.largest_group and not alone and not violated_constraint(knobs):
             yield tuple(knobs.items())
 
 
@@ -222,7 +222,7 @@ def tables() -> tuple[Table, ...]:
 @cache
 def shipped() -> Table:
     """The table that netcl comes with; it has a default for every kernel."""
-    table = parse(program.contents(SHIPPED), f"kernels/{SHIPPED}")
+    table = parse(program.read_kernel(SHIPPED), f"kernels/{SHIPPED}")
     for kind, kernel in product(KINDS, KNOBS):
         if kernel not in table.defaults[kind]:
             raise TuningError(f"{table.file}: {kind}.default.{kernel} is missing; the shipped table has every kernel")
@@ -366,7 +366,7 @@ class _Reader:
                 number, legal = knobs[name], VALUES[name]
                 if type(number) is not int or number not in legal:
                     self.refuse(f"{where}.{name}", f"must be one of {', '.join(map(str, legal))}, got {shown(number)}")
-            if broken := complaint(knobs):
+            if broken := violated_constraint(knobs):
                 self.refuse(f"{where}:", broken)
             found[kernel] = tuple((name, int(knobs[name])) for name in names)
         return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from netcl.backends.base import View
 from netcl.backends.opencl.codegen import operands
-from netcl.backends.opencl.codegen.operands import WORD
+from netcl.backends.opencl.codegen.operands import SIZE_MASK
 from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.strided_loops import Axes
 from netcl.backends.opencl.device.kernels import Kernel
@@ -80,9 +80,9 @@ class ArgReduce:
         extent = x.shape[axis]
         if extent == 0:
             raise ShapeError(f"{op} over axis {axis} of shape {x.shape}: there is no element to find")
-        units = math.prod(left)
+        kept = math.prod(left)
         wanted = 8 * self._queue.cl_device.max_compute_units * (1 if self._queue.is_cpu else 32)
-        parts = max(min(-(-wanted // units), extent // (4096 if self._queue.is_cpu else 256)), 1)
+        parts = max(min(-(-wanted // kept), extent // (4096 if self._queue.is_cpu else 256)), 1)
         chunk = -(-extent // parts)
         parts = -(-extent // chunk)
         if parts == 1:
@@ -108,17 +108,17 @@ class ArgReduce:
         axes = Axes.of(shape, [x.strides[:axis] + x.strides[axis + 1 :], out_strides]).merged()
         rank = len(axes.shape)
         names = [f"u_extent{axis}" for axis in range(1, rank)]
-        units = operands.indices("u", rank, "u_extent")
+        kept_axes = operands.indices("u", rank, "u_extent")
         numbers = list(axes.shape[1:])
         for position, name in enumerate(("x", "out")):
-            own = [f"{name}_unit{axis}" for axis in range(rank)]
+            own = [f"{name}_kept{axis}" for axis in range(rank)]
             names += own
-            numbers += [steps[position] & WORD for steps in axes.strides]
-            units.append(f"const size_t {name}_unit = {operands.place(f'{name}_offset', 'u', own)};")
+            numbers += [steps[position] & SIZE_MASK for steps in axes.strides]
+            kept_axes.append(f"const size_t {name}_kept = {operands.address(f'{name}_offset', 'u', own)};")
         names.append("x_step")
-        numbers.append(x.strides[axis] & WORD)
+        numbers.append(x.strides[axis] & SIZE_MASK)
         generated = operands.define("STRIDES", [", ".join(f"const ulong {name}" for name in names)])
-        generated += operands.define("UNITS", units)
+        generated += operands.define("KEPT_AXES", kept_axes)
         group = 16 if self._queue.is_cpu else self._queue.work_group_size
         defines = (
             ("X", TAG[x.dtype]), ("FLOATING", int(x.dtype.kind == "f")), ("LARGEST", int(op == "argmax")),

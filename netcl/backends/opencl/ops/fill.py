@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from netcl.backends.base import Scalar, Span
-from netcl.backends.opencl.codegen.scalars import WORDS, word
+from netcl.backends.opencl.codegen.scalars import WORDS, bit_pattern
 from netcl.backends.opencl.device.flat_launch import FlatPlan, launch_flat, plan_flat
 from netcl.backends.opencl.device.memory import cl_buffer
 from netcl.backends.opencl.device.queue import Queue
@@ -32,7 +32,7 @@ class Fill:
         dtype = x.buffer.dtype
         if dtype.kind == "c":
             self._queue.require(dtype)
-        value = word(a, dtype)
+        value = bit_pattern(a, dtype)
         knobs = self._queue.knobs("fill")
         plan = self._plans.get((knobs, dtype))
         if plan is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from netcl.backends.base import Scalar, View
 from netcl.backends.opencl.codegen import operands
-from netcl.backends.opencl.codegen.operands import WORD
+from netcl.backends.opencl.codegen.operands import SIZE_MASK, Access
 from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.strided_loops import OUTER_AXES, Axes
 from netcl.backends.opencl.codegen.writer import statements, value_dtypes
@@ -98,7 +98,7 @@ class Map:
     def _lay_out(self, expression: Expression, axes: Axes) -> MapPlan:
         count, inputs = len(expression.inputs) + len(expression.stored), len(expression.inputs)
         outer, inner, steps = axes.split(count)
-        kinds = "".join(operands.kind(step, written=position >= inputs) for position, step in enumerate(steps))
+        accesses = tuple(operands.access(step, written=position >= inputs) for position, step in enumerate(steps))
         pieces, outer = outer.pieces(OUTER_AXES, count)
         width = self._queue.lanes("map", *value_dtypes(expression))
         rows = math.prod(outer.shape)
@@ -108,15 +108,15 @@ class Map:
             chunk = -(-inner // (parts * width)) * width
         items = -(-inner // chunk)
         group = self._group(items, rows)
-        kernel_key = (expression.key, kinds, len(outer.shape), group)
+        kernel_key = (expression.key, accesses, len(outer.shape), group)
         kernel = self._kernels.get(kernel_key)
         if kernel is None:
-            kernel = self._kernels[kernel_key] = self._kernel(expression, kinds, len(outer.shape), width, group)
+            kernel = self._kernels[kernel_key] = self._kernel(expression, accesses, len(outer.shape), width, group)
         last = list(outer.shape[1:])
         for position in range(count):
-            last += [strides[position] & WORD for strides in outer.strides]
-            if kinds[position] == "g":
-                last.append(steps[position] & WORD)
+            last += [strides[position] & SIZE_MASK for strides in outer.strides]
+            if accesses[position] == "strided":
+                last.append(steps[position] & SIZE_MASK)
         global_size = (-(-items // group[0]) * group[0], -(-rows // group[1]) * group[1])
         return MapPlan(kernel, global_size, group, (*last, inner, rows, chunk), pieces)
 
@@ -126,8 +126,10 @@ class Map:
             return (16, 1) if rows < 16 or items >= 16 else (1, 32)
         return (self._queue.work_group_size, 1) if rows == 1 or items >= 24 else (4, self._queue.work_group_size // 4)
 
-    def _kernel(self, expression: Expression, kinds: str, rank: int, width: int, group: tuple[int, int]) -> Kernel:
-        """The kernel for operands that lie along the inner axis as ``kinds`` says, with ``rank`` outer axes."""
+    def _kernel(
+        self, expression: Expression, accesses: tuple[Access, ...], rank: int, width: int, group: tuple[int, int]
+    ) -> Kernel:
+        """The kernel for operands that lie along the inner axis as ``accesses`` says, with ``rank`` outer axes."""
         inputs = len(expression.inputs)
         named = [(f"x{k}", dtype) for k, dtype in enumerate(expression.inputs)]
         named += [(f"r{k}", dtype) for k, dtype in enumerate(expression.stored)]
@@ -137,16 +139,16 @@ class Map:
         rows = operands.indices("q", rank, "e")
         loads: list[str] = []
         stores: list[str] = []
-        for position, ((name, dtype), kind) in enumerate(zip(named, kinds, strict=True)):
+        for position, ((name, dtype), access) in enumerate(zip(named, accesses, strict=True)):
             strides = [f"{name}_stride{axis}" for axis in range(rank)]
             extra += [f"const ulong {stride}" for stride in strides]
-            extra += [f"const ulong {name}_lane"] if kind == "g" else []
-            rows.append(f"const size_t {name}_row = {operands.place(f'{name}_offset', 'q', strides)};")
+            extra += [f"const ulong {name}_lane"] if access == "strided" else []
+            rows.append(f"const size_t {name}_row = {operands.address(f'{name}_offset', 'q', strides)};")
             if position < inputs:
-                text = operands.load(dtype, kind, position, f"{name}_row")
+                text = operands.load(dtype, access, position, f"{name}_row")
                 # The same for the whole row, so loaded before the loop.
-                (rows if kind == "s" else loads).append(text)
-            elif kind == "v":
+                (rows if access == "broadcast" else loads).append(text)
+            elif access == "unit":
                 stores.append(f"PUT({TAG[dtype]}, {results[position - inputs]}, {name}, {name}_row + i)")
             else:
                 target = f"{name}_row + i * {name}_lane, {name}_lane"

@@ -12,8 +12,8 @@ import numpy as np
 from netcl import expression as ex
 from netcl.backends.base import Scalar, View
 from netcl.backends.opencl.codegen import operands
-from netcl.backends.opencl.codegen.literals import literal
-from netcl.backends.opencl.codegen.operands import WORD
+from netcl.backends.opencl.codegen.literals import c_literal
+from netcl.backends.opencl.codegen.operands import SIZE_MASK, Access
 from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.strided_loops import OUTER_AXES, Axes
 from netcl.backends.opencl.codegen.writer import Names, statements, value_dtypes
@@ -38,17 +38,17 @@ SHORT = 32
 """An axis shorter than this is not worth a work-item of its own if lanes can lie along another axis."""
 
 ACCUMULATORS = 4
-"""Independent accumulators of a work-item that walks a row."""
+"""Independent accumulators of a work-item that reduces a row."""
 
-STRIP = 8
+COLUMN_BLOCK = 8
 """Vectors of neighbouring columns that one work-item of a CPU takes, so that it reads whole cache lines."""
 
 
-class Walk(NamedTuple):
-    """How a reduction visits its inputs: the units and the axes walked, and which of the two the lanes lie along."""
+class ReductionLoops(NamedTuple):
+    """How a reduction visits its inputs: the kept and the reduced axes, and which of the two the lanes lie along."""
 
     columns: bool
-    units: Axes
+    kept: Axes
     outer: Axes
     inner: int
     lanes: int
@@ -57,7 +57,7 @@ class Walk(NamedTuple):
 
 
 class Split(NamedTuple):
-    """How the axes that are walked are cut into parts."""
+    """How the reduced axes are cut into parts."""
 
     parts: int
     outer_chunk: int
@@ -167,7 +167,7 @@ class Reduce:
         out: View,
         scalars: Sequence[Scalar],
     ) -> None:
-        """The reduction by way of a contiguous copy, for more axes than a kernel walks."""
+        """The reduction by way of a contiguous copy, for more axes than a kernel visits."""
         terms = _terms(op, expression, out.dtype)
         accumulator = terms.stored[0]
         shape = inputs[0].shape
@@ -176,14 +176,14 @@ class Reduce:
             View(view.buffer, view.offset, tuple(shape[a] for a in order), tuple(view.strides[a] for a in order))
             for view in inputs
         ]
-        units, walked = math.prod(out.shape), math.prod(shape[axis] for axis in axes)
-        copy = self._queue.alloc(units * walked, accumulator)
+        kept, reduced = math.prod(out.shape), math.prod(shape[axis] for axis in axes)
+        copy = self._queue.alloc(kept * reduced, accumulator)
         full = View(copy, 0, moved[0].shape, contiguous_strides(moved[0].shape))
         self._map.map(terms, moved, (full,), scalars)
-        total = self._queue.alloc(units, out.dtype)
-        flat = View(copy, 0, (units, walked), (walked, 1))
+        total = self._queue.alloc(kept, out.dtype)
+        flat = View(copy, 0, (kept, reduced), (reduced, 1))
         plain = ex.conversion(accumulator, accumulator)
-        self.reduce(op, plain, (flat,), (1,), View(total, 0, (units,), (1,)))
+        self.reduce(op, plain, (flat,), (1,), View(total, 0, (kept,), (1,)))
         result = View(total, 0, out.shape, contiguous_strides(out.shape))
         self._map.map(ex.conversion(out.dtype, out.dtype), (result,), (out,))
 
@@ -192,66 +192,77 @@ class Reduce:
     ) -> ReducePlan | None:
         terms = _terms(op, expression, out.dtype)
         accumulator = terms.stored[0]
-        walk = walk_of(inputs, axes, out)
-        if len(walk.units.shape) + len(walk.outer.shape) > OUTER_AXES:
+        loops = plan_loops(inputs, axes, out)
+        if len(loops.kept.shape) + len(loops.outer.shape) > OUTER_AXES:
             return None
         width = self._queue.lanes("reduce", *value_dtypes(terms), out.dtype)
-        strip = ACCUMULATORS
-        if walk.columns:
-            strip = min(STRIP, 1 << (max(walk.lanes // width, 1).bit_length() - 1)) if self._queue.is_cpu else 1
-        strips = -(-walk.lanes // (strip * width)) if walk.columns else 1
-        units = math.prod(walk.units.shape)
-        split = self._split(walk, units * strips, strip * width)
-        items = units * strips * split.parts
+        column_block = ACCUMULATORS
+        if loops.columns:
+            column_block = (
+                min(COLUMN_BLOCK, 1 << (max(loops.lanes // width, 1).bit_length() - 1)) if self._queue.is_cpu else 1
+            )
+        column_blocks = -(-loops.lanes // (column_block * width)) if loops.columns else 1
+        kept = math.prod(loops.kept.shape)
+        split = self._split(loops, kept * column_blocks, column_block * width)
+        items = kept * column_blocks * split.parts
         group = self._queue.work_group_size
         if self._queue.is_cpu:
             group = 16 if items >= 256 else 1
         result = out.dtype
         part_stride = 0
-        kept = len(inputs)
+        count = len(inputs)
         if split.parts > 1:
             # The first launch leaves its results densely, one array per part.
             result = accumulator
             part_stride = math.prod(out.shape)
             scratch = View(out.buffer, 0, out.shape, contiguous_strides(out.shape))
-            walk = walk_of(inputs, axes, scratch)
-        kinds = "".join(
-            operands.kind(step, written=position == kept) for position, step in enumerate(walk.lane_strides)
+            loops = plan_loops(inputs, axes, scratch)
+        accesses = tuple(
+            operands.access(step, written=position == count) for position, step in enumerate(loops.lane_strides)
         )
-        rank = (len(walk.units.shape), len(walk.outer.shape))
-        kernel_key = (op, terms.key, result, walk.columns, kinds, rank, width, strip, group)
+        rank = (len(loops.kept.shape), len(loops.outer.shape))
+        kernel_key = (op, terms.key, result, loops.columns, accesses, rank, width, column_block, group)
         kernel = self._kernels.get(kernel_key)
         if kernel is None:
-            kernel = self._kernel(op, terms, result, walk.columns, kinds, rank, width, strip, group)
+            kernel = self._kernel(op, terms, result, loops.columns, accesses, rank, width, column_block, group)
             self._kernels[kernel_key] = kernel
-        strides = [*walk.units.shape[1:], *walk.outer.shape[1:]]
-        for position in range(kept + 1):
-            strides += [steps[position] & WORD for steps in walk.units.strides]
-            if position < kept:
-                strides += [steps[position] & WORD for steps in walk.outer.strides]
-                strides += [walk.steps[position] & WORD] if walk.columns else []
-            strides += [walk.lane_strides[position] & WORD] if kinds[position : position + 1] == "g" else []
-        strides += [walk.lanes] if walk.columns else []
-        last = (units, math.prod(walk.outer.shape), walk.inner, split.outer_chunk, split.inner_chunk, split.inner_parts)
+        strides = [*loops.kept.shape[1:], *loops.outer.shape[1:]]
+        for position in range(count + 1):
+            strides += [steps[position] & SIZE_MASK for steps in loops.kept.strides]
+            if position < count:
+                strides += [steps[position] & SIZE_MASK for steps in loops.outer.strides]
+                strides += [loops.steps[position] & SIZE_MASK] if loops.columns else []
+            strides += (
+                [loops.lane_strides[position] & SIZE_MASK] if accesses[position : position + 1] == ("strided",) else []
+            )
+        strides += [loops.lanes] if loops.columns else []
+        last = (
+            kept,
+            math.prod(loops.outer.shape),
+            loops.inner,
+            split.outer_chunk,
+            split.inner_chunk,
+            split.inner_parts,
+        )
         global_size = (-(-items // group) * group,)
         return ReducePlan(
             kernel, global_size, (group,), tuple(strides), part_stride, (*last, split.parts), split.parts, accumulator
         )
 
-    def _split(self, walk: Walk, items: int, align: int) -> Split:
+    def _split(self, loops: ReductionLoops, items: int, align: int) -> Split:
         """As few parts as keep the device busy, each of them long enough to be worth an item."""
-        outer = math.prod(walk.outer.shape)
-        shortest = 128 if walk.columns else 4096
+        outer = math.prod(loops.outer.shape)
+        shortest = 128 if loops.columns else 4096
         wanted = 8 * self._queue.cl_device.max_compute_units
         if not self._queue.is_cpu:
             shortest, wanted = shortest // 16, 32 * wanted
-        parts = max(min(-(-wanted // items), outer * walk.inner // shortest), 1)
+        parts = max(min(-(-wanted // items), outer * loops.inner // shortest), 1)
         if outer >= parts:
             outer_chunk = -(-outer // parts)
-            return Split(-(-outer // outer_chunk), outer_chunk, walk.inner, 1)
-        align = 1 if walk.columns else align
-        chunk = -(-walk.inner // (-(-parts // outer) * align)) * align
-        inner_parts = -(-walk.inner // chunk)
+            return Split(-(-outer // outer_chunk), outer_chunk, loops.inner, 1)
+        align = 1 if loops.columns else align
+        chunk = -(-loops.inner // (-(-parts // outer) * align)) * align
+        inner_parts = -(-loops.inner // chunk)
         return Split(outer * inner_parts, 1, chunk, inner_parts)
 
     def _kernel(
@@ -260,40 +271,40 @@ class Reduce:
         terms: Expression,
         result: DType,
         columns: bool,
-        kinds: str,
+        accesses: tuple[Access, ...],
         rank: tuple[int, int],
         width: int,
-        strip: int,
+        column_block: int,
         group: int,
     ) -> Kernel:
-        """The kernel for inputs that lie along the lanes as ``kinds`` says, with ``rank`` axes of units and walked."""
+        """The kernel for inputs that lie along the lanes as ``accesses`` says, with ``rank`` axes kept and reduced."""
         accumulator = terms.stored[0]
         named = [(f"x{k}", dtype) for k, dtype in enumerate(terms.inputs)]
         parameters, types = operands.parameters(named, terms.scalars)
         lines, (value,) = statements(terms, operands.names(terms), width)
         extra = [f"u_extent{axis}" for axis in range(1, rank[0])] + [f"w_extent{axis}" for axis in range(1, rank[1])]
-        units, walks = operands.indices("u", rank[0], "u_extent"), operands.indices("w", rank[1], "w_extent")
+        kept, reduced = operands.indices("u", rank[0], "u_extent"), operands.indices("w", rank[1], "w_extent")
         steps, loads = [], []
         for position, name in enumerate([*(name for name, _ in named), "r0"]):
-            strides = [f"{name}_unit{axis}" for axis in range(rank[0])]
+            strides = [f"{name}_kept{axis}" for axis in range(rank[0])]
             extra += strides
-            units.append(f"const size_t {name}_unit = {operands.place(f'{name}_offset', 'u', strides)};")
+            kept.append(f"const size_t {name}_kept = {operands.address(f'{name}_offset', 'u', strides)};")
             if name != "r0":
-                strides = [f"{name}_walk{axis}" for axis in range(rank[1])]
+                strides = [f"{name}_reduced{axis}" for axis in range(rank[1])]
                 extra += strides
-                walks.append(f"const size_t {name}_walk = {operands.place(f'{name}_unit', 'w', strides)};")
+                reduced.append(f"const size_t {name}_reduced = {operands.address(f'{name}_kept', 'w', strides)};")
                 extra += [f"{name}_step"] if columns else []
-                steps.append(f"const size_t {name}_at = {name}_walk{f' + k * {name}_step' if columns else ''};")
-                loads.append(operands.load(terms.inputs[position], kinds[position], position, f"{name}_at"))
-            extra += [f"{name}_lane"] if kinds[position : position + 1] == "g" else []
+                steps.append(f"const size_t {name}_at = {name}_reduced{f' + k * {name}_step' if columns else ''};")
+                loads.append(operands.load(terms.inputs[position], accesses[position], position, f"{name}_at"))
+            extra += [f"{name}_lane"] if accesses[position : position + 1] == ("strided",) else []
         extra += ["lanes"] if columns else []
-        row = "r0_unit + part * r0_part"
+        row = "r0_kept + part * r0_part"
         put = (
             f"PUT(OUT, value, r0, {row} + i)"
-            if kinds[-1] == "v"
+            if accesses[-1] == "unit"
             else f"SCATTER(OUT, value, r0, {row} + (i) * r0_lane, r0_lane)"
         )
-        identity = literal(_identity(op, accumulator), accumulator)
+        identity = c_literal(_identity(op, accumulator), accumulator)
         wide, wide_result = _combination(op, accumulator, width)
         single, single_result = _combination(op, accumulator, 1)
         generated = "".join(
@@ -303,8 +314,8 @@ class Reduce:
                 ("IDENTITY", [identity]),
                 ("COMBINE_VECTORS", [*wide, f"return {wide_result};"]),
                 ("COMBINE_VALUES", [*single, f"return {single_result};"]),
-                ("UNITS", units),
-                ("WALKS", walks),
+                ("KEPT_AXES", kept),
+                ("REDUCED_AXES", reduced),
                 ("STEPS", steps),
                 ("LOADS", loads),
                 ("STATEMENTS", lines),
@@ -313,7 +324,7 @@ class Reduce:
             )
         )
         defines = (
-            ("WIDTH", width), ("COLUMNS", int(columns)), ("STRIP", strip),
+            ("WIDTH", width), ("COLUMNS", int(columns)), ("COLUMN_BLOCK", column_block),
             ("COMPENSATED", int(op == "sum" and accumulator.kind == "f")), ("SUM", TAG[accumulator]),
             ("OUT", TAG[result]), ("WORK_GROUP_SIZE", group),
         )  # fmt: skip
@@ -321,37 +332,37 @@ class Reduce:
         return self._queue.kernels.shared("reduce.cl", "reduce", defines, generated, tuple(types))
 
 
-def walk_of(inputs: Sequence[View], axes: tuple[int, ...], out: View) -> Walk:
-    """Choose what a work-item walks and where its lanes lie, so that loads are vectors wherever possible."""
+def plan_loops(inputs: Sequence[View], axes: tuple[int, ...], out: View) -> ReductionLoops:
+    """Choose what a work-item reduces and where its lanes lie, so that loads are vectors wherever possible."""
     shape, count = inputs[0].shape, len(inputs)
-    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    left = [axis for axis in range(len(shape)) if axis not in axes]
     # The input with the most elements decides.
     main = max(range(count), key=lambda k: sum(stride != 0 for stride in inputs[k].strides))
-    per_unit = [[view.strides[axis] for axis in kept] for view in inputs] + [list(out.strides)]
-    units = Axes.of([shape[axis] for axis in kept], per_unit).ordered(main).merged()
+    kept_strides = [[view.strides[axis] for axis in left] for view in inputs] + [list(out.strides)]
+    kept = Axes.of([shape[axis] for axis in left], kept_strides).ordered(main).merged()
     empty = any(shape[axis] == 0 for axis in axes)
-    walked = Axes((), ())
+    reduced = Axes((), ())
     if not empty:
         strides = [[view.strides[axis] for axis in axes] for view in inputs]
-        walked = Axes.of([shape[axis] for axis in axes], strides).ordered(main).merged()
-    longest_unit, longest_walk = max(units.shape, default=1), max(walked.shape, default=1)
-    along_walk = bool(walked.shape) and (
-        not units.shape or abs(walked.strides[-1][main]) <= abs(units.strides[-1][main])
+        reduced = Axes.of([shape[axis] for axis in axes], strides).ordered(main).merged()
+    longest_kept, longest_reduced = max(kept.shape, default=1), max(reduced.shape, default=1)
+    along_reduced = bool(reduced.shape) and (
+        not kept.shape or abs(reduced.strides[-1][main]) <= abs(kept.strides[-1][main])
     )
-    if not units.shape or longest_unit < 8:
+    if not kept.shape or longest_kept < 8:
         columns = False
-    elif along_walk:
-        columns = walked.shape[-1] < SHORT
+    elif along_reduced:
+        columns = reduced.shape[-1] < SHORT
     else:
-        columns = units.shape[-1] >= 8 or longest_walk < SHORT
+        columns = kept.shape[-1] >= 8 or longest_reduced < SHORT
     if columns:
-        rest, lanes, lane_strides = units.widened().split(count + 1)
-        outer, inner, steps = walked.split(count)
-        steps = steps if walked.shape else (0,) * count
+        rest, lanes, lane_strides = kept.widened().split(count + 1)
+        outer, inner, steps = reduced.split(count)
+        steps = steps if reduced.shape else (0,) * count
     else:
-        rest, lanes, steps = units, 1, ()
-        outer, inner, lane_strides = walked.widened().split(count)
-    return Walk(columns, rest, outer, 0 if empty else inner, lanes, lane_strides, steps)
+        rest, lanes, steps = kept, 1, ()
+        outer, inner, lane_strides = reduced.widened().split(count)
+    return ReductionLoops(columns, rest, outer, 0 if empty else inner, lanes, lane_strides, steps)
 
 
 @cache

@@ -1,6 +1,6 @@
 """What each kernel that can be tuned is tried on: operands with guards around them, and the reference's result.
 
-A trial has operands of its own, so that several choices of knobs can be bound to the same elements and take turns.
+A case has operands of its own, so that several choices of knobs can be bound to the same elements and take turns.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Operands:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Case:
     """How a kernel is tried.
 
     Attributes
@@ -207,24 +207,24 @@ def _decide(operands: Operands) -> Run:
 
 
 # scale turns the sign and axpy adds little, so that elements stay of one size however often they run.
-TRIALS: dict[str, Trial] = {
-    "fill": Trial(0, 0, 1, _flat(1), lambda o: lambda: o.backend.fill(o["x"], 0.1)),
-    "scale": Trial(0, 1, 0, _flat(1), lambda o: lambda: o.backend.scale(-1.0, o["x"])),
-    "axpy": Trial(1, 1, 0, _flat(2), lambda o: lambda: o.backend.axpy(1e-3, o["x"], o["y"])),
-    "norm_reduce": Trial(1, 0, 0, _prepare_norm, _norm, _norm_result),
-    "prepare_step": Trial(1, 0, 0, _prepare_records, _decide),
-    "fused_adam": Trial(1, 3, 0, _fused(ADAM_COLUMNS, 2), _adam),
-    "fused_update": Trial(1, 2, 0, _fused(MOMENTUM_COLUMNS, 1), _update),
+CASES: dict[str, Case] = {
+    "fill": Case(0, 0, 1, _flat(1), lambda o: lambda: o.backend.fill(o["x"], 0.1)),
+    "scale": Case(0, 1, 0, _flat(1), lambda o: lambda: o.backend.scale(-1.0, o["x"])),
+    "axpy": Case(1, 1, 0, _flat(2), lambda o: lambda: o.backend.axpy(1e-3, o["x"], o["y"])),
+    "norm_reduce": Case(1, 0, 0, _prepare_norm, _norm, _norm_result),
+    "prepare_step": Case(1, 0, 0, _prepare_records, _decide),
+    "fused_adam": Case(1, 3, 0, _fused(ADAM_COLUMNS, 2), _adam),
+    "fused_update": Case(1, 2, 0, _fused(MOMENTUM_COLUMNS, 1), _update),
 }
-"""A trial for every kernel of :data:`netcl.backends.opencl.device.tuning_table.KNOBS`."""
+"""A case for every kernel of :data:`netcl.backends.opencl.device.tuning_table.KNOBS`."""
 
 
 def expected(kernel: str, n: int) -> dict[str, Array]:
-    """What the reference backend makes of a trial."""
-    trial, operands = TRIALS[kernel], Operands(ReferenceBackend())
-    trial.prepare(operands, n, True)
-    trial.bind(operands)()
-    return trial.result(operands)
+    """What the reference backend makes of a case."""
+    case, operands = CASES[kernel], Operands(ReferenceBackend())
+    case.prepare(operands, n, True)
+    case.bind(operands)()
+    return case.result(operands)
 
 
 def disagreement(found: dict[str, Array], wanted: dict[str, Array]) -> str:

@@ -19,7 +19,7 @@ from netcl.backends.opencl.device.fused_launch import Sharing
 from netcl.backends.opencl.device.memory import cl_buffer
 from netcl.backends.opencl.device.tuning_table import Knobs
 from netcl.backends.opencl.tuner import cases
-from netcl.backends.opencl.tuner.cases import Operands, Run, Trial
+from netcl.backends.opencl.tuner.cases import Case, Operands, Run
 from netcl.dtypes import float32
 from netcl.errors import TuningError
 from netcl.paired_timing import in_turns, quartiles, sample
@@ -35,7 +35,7 @@ LEAST_NOISE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class SearchBudget:
     """How much is measured.
 
     Attributes
@@ -43,24 +43,24 @@ class Effort:
     traffic : int
         Bytes that one launch moves: more than a cache holds.
     rounds : int
-        Samples of each finalist.
-    finalists : int
+        Samples of each candidate.
+    candidates : int
         How many of the candidates are measured in rounds.
     neighbours : bool
-        Whether only candidates are tried that differ from the present choice in one knob.
+        Whether only candidates are tried that differ from the current choice in one knob.
     """
 
     traffic: int = 1 << 28
     rounds: int = 15
-    finalists: int = 6
+    candidates: int = 6
     neighbours: bool = False
 
 
-QUICK = Effort(traffic=1 << 26, rounds=5, finalists=3, neighbours=True)
+QUICK = SearchBudget(traffic=1 << 26, rounds=5, candidates=3, neighbours=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Measurement:
     """One choice of knobs, measured.
 
     Attributes
@@ -70,21 +70,21 @@ class Line:
         Median of a launch.
     rate : float
         Bytes moved per second, in 10⁹.
-    of_present, of_traffic : float
-        Median of the rounds' ratios of the time to that of the present choice, and of bare memory traffic to it:
-        below 1 it is faster than the present choice, and at 1 as fast as memory. ``of_traffic`` is NaN where a kernel
+    vs_current, vs_traffic : float
+        Median of the rounds' ratios of the time to that of the current choice, and of bare memory traffic to it:
+        below 1 it is faster than the current choice, and at 1 as fast as memory. ``vs_traffic`` is NaN where a kernel
         does not move memory by the megabyte.
     low, high : float
-        The middle half of the ratios to the present choice.
+        The middle half of the ratios to the current choice.
     """
 
     knobs: Knobs
     seconds: float
     rate: float
-    of_present: float
+    vs_current: float
     low: float
     high: float
-    of_traffic: float
+    vs_traffic: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,14 @@ class Result:
     Attributes
     ----------
     kernel : str
-    present : Line
+    current : Measurement
         The choice that the tables make now.
-    finalists : list of Line
+    candidates : list of Measurement
         The fastest others, the best first.
     noise : float
-        How far the ratio of the present choice to itself strays from 1.
-    winner : Line or None
-        A finalist that beats the present choice by more than the noise.
+        How far the ratio of the current choice to itself strays from 1.
+    winner : Measurement or None
+        A candidate that beats the current choice by more than the noise.
     tried : int
         Candidates built and checked.
     discarded : dict
@@ -109,10 +109,10 @@ class Result:
     """
 
     kernel: str
-    present: Line
-    finalists: list[Line]
+    current: Measurement
+    candidates: list[Measurement]
     noise: float
-    winner: Line | None
+    winner: Measurement | None
     tried: int
     discarded: dict[Knobs, str] = field(default_factory=dict)
 
@@ -139,55 +139,57 @@ def bare_traffic(backend: OpenCLBackend, n: int, *, read: int = 1, updated: int 
     return run
 
 
-def tune(backend: OpenCLBackend, kernel: str, effort: Effort = QUICK, progress: Progress = lambda line: None) -> Result:
+def tune(
+    backend: OpenCLBackend, kernel: str, budget: SearchBudget = QUICK, progress: Progress = lambda line: None
+) -> Result:
     """Try the candidates for one kernel. **Blocks** until all are measured.
 
     Parameters
     ----------
     backend : OpenCLBackend
-        One that nobody else uses: its knobs change meanwhile, and are the present ones again afterwards.
+        One that nobody else uses: its knobs change meanwhile, and are the current ones again afterwards.
     kernel : str
         A key of :data:`~netcl.backends.opencl.device.tuning_table.KNOBS`.
-    effort : Effort
+    budget : SearchBudget
     progress : callable
         Is told, in a line, what goes on.
     """
-    present = backend.queue.knobs(kernel)
-    with _knobs(backend, kernel, present):
-        return _tune(backend, kernel, present, effort, progress)
+    current = backend.queue.knobs(kernel)
+    with _knobs(backend, kernel, current):
+        return _tune(backend, kernel, current, budget, progress)
 
 
-def _tune(backend: OpenCLBackend, kernel: str, present: Knobs, effort: Effort, progress: Progress) -> Result:
-    trial = cases.TRIALS[kernel]
-    others = [knobs for knobs in tuning_table.candidates(kernel, backend.queue.target) if knobs != present]
-    if effort.neighbours:
-        others = [knobs for knobs in others if _differences(knobs, present) == 1]
-    sound, discarded = _checked(backend, kernel, [present, *others], progress)
-    if present in discarded:
+def _tune(backend: OpenCLBackend, kernel: str, current: Knobs, budget: SearchBudget, progress: Progress) -> Result:
+    case = cases.CASES[kernel]
+    others = [knobs for knobs in tuning_table.candidates(kernel, backend.queue.target) if knobs != current]
+    if budget.neighbours:
+        others = [knobs for knobs in others if _differences(knobs, current) == 1]
+    sound, discarded = _checked(backend, kernel, [current, *others], progress)
+    if current in discarded:
         raise TuningError(
-            f"{kernel} with its present knobs {tuning_table.knob_text(present)} is wrong on {backend.device}: "
-            f"{discarded[present]}; try another driver or runtime, and report it"
+            f"{kernel} with its present knobs {tuning_table.knob_text(current)} is wrong on {backend.device}: "
+            f"{discarded[current]}; try another driver or runtime, and report it"
         )
-    sound.remove(present)
-    n = _elements(backend, kernel, trial, effort)
+    sound.remove(current)
+    n = _elements(backend, kernel, case, budget)
     operands = Operands(backend)
-    trial.prepare(operands, n, False)
-    runs = {knobs: _bound(backend, kernel, trial, operands, knobs) for knobs in (present, *sound)}
+    case.prepare(operands, n, False)
+    runs = {knobs: _bound(backend, kernel, case, operands, knobs) for knobs in (current, *sound)}
     progress(f"{kernel}: timing {len(runs)} of them on {n:,} elements")
     with _without_collector():
         first = {knobs: min(sample(run, 1, backend.synchronize) for _ in range(2)) for knobs, run in runs.items()}
-        best = sorted(sound, key=first.__getitem__)[: effort.finalists]
-        sides: dict[Knobs | str, Run] = {knobs: runs[knobs] for knobs in (present, *best)}
-        sides["present"] = _bound(backend, kernel, trial, operands, present)
+        best = sorted(sound, key=first.__getitem__)[: budget.candidates]
+        sides: dict[Knobs | str, Run] = {knobs: runs[knobs] for knobs in (current, *best)}
+        sides["current"] = _bound(backend, kernel, case, operands, current)
         if kernel != "prepare_step":
-            sides["traffic"] = bare_traffic(backend, n, read=trial.read, updated=trial.updated, written=trial.written)
-        samples = in_turns(sides, effort.rounds, backend.synchronize)
-    twin = quartiles(samples[present], samples["present"])
+            sides["traffic"] = bare_traffic(backend, n, read=case.read, updated=case.updated, written=case.written)
+        samples = in_turns(sides, budget.rounds, backend.synchronize)
+    twin = quartiles(samples[current], samples["current"])
     noise = max(LEAST_NOISE, twin.high - 1, 1 - twin.low)
-    lines = {knobs: _line(knobs, samples, trial.bytes * n) for knobs in (present, *best)}
-    finalists = sorted((lines[knobs] for knobs in best), key=lambda line: line.of_present)
-    winner = next((line for line in finalists if max(line.of_present, line.high) < 1 - noise), None)
-    return Result(kernel, lines[present], finalists, noise, winner, len(others) + 1, discarded)
+    lines = {knobs: _line(knobs, samples, case.bytes * n) for knobs in (current, *best)}
+    candidates = sorted((lines[knobs] for knobs in best), key=lambda line: line.vs_current)
+    winner = next((line for line in candidates if max(line.vs_current, line.high) < 1 - noise), None)
+    return Result(kernel, lines[current], candidates, noise, winner, len(others) + 1, discarded)
 
 
 def _differences(a: Knobs, b: Knobs) -> int:
@@ -205,10 +207,10 @@ def _knobs(backend: OpenCLBackend, kernel: str, knobs: Knobs) -> Iterator[None]:
         backend.queue.set_knobs(kernel, before)
 
 
-def _bound(backend: OpenCLBackend, kernel: str, trial: Trial, operands: Operands, knobs: Knobs) -> Run:
+def _bound(backend: OpenCLBackend, kernel: str, case: Case, operands: Operands, knobs: Knobs) -> Run:
     """A launch that has these knobs whenever it runs. It runs once."""
     with _knobs(backend, kernel, knobs):
-        run = trial.bind(operands)
+        run = case.bind(operands)
         run()
 
     def launch() -> None:
@@ -223,9 +225,9 @@ def _checked(
     backend: OpenCLBackend, kernel: str, candidates: Sequence[Knobs], progress: Progress
 ) -> tuple[list[Knobs], dict[Knobs, str]]:
     """Those that build, run, give the reference's result and touch nothing else; and of the others, why not."""
-    trial, wanted = cases.TRIALS[kernel], cases.expected(kernel, CHECKED)
+    case, wanted = cases.CASES[kernel], cases.expected(kernel, CHECKED)
     operands = Operands(backend)
-    trial.prepare(operands, CHECKED, True)
+    case.prepare(operands, CHECKED, True)
     sound: list[Knobs] = []
     discarded: dict[Knobs, str] = {}
     said = time.monotonic()
@@ -234,8 +236,8 @@ def _checked(
         try:
             operands.restore()
             with _knobs(backend, kernel, knobs):
-                trial.bind(operands)()
-                wrong = cases.disagreement(trial.result(operands), wanted)
+                case.bind(operands)()
+                wrong = cases.disagreement(case.result(operands), wanted)
         except Exception as error:  # whatever a driver raises is a reason not to take the candidate
             wrong = f"{type(error).__name__}: {str(error).strip()}"
         if wrong:
@@ -248,13 +250,13 @@ def _checked(
     return sound, discarded
 
 
-def _elements(backend: OpenCLBackend, kernel: str, trial: Trial, effort: Effort) -> int:
+def _elements(backend: OpenCLBackend, kernel: str, case: Case, budget: SearchBudget) -> int:
     """Elements that make a launch move so many bytes, but no more than an eighth of the device's memory."""
     if kernel == "prepare_step":
         return RECORDS
-    arrays = trial.read + trial.updated + trial.written
+    arrays = case.read + case.updated + case.written
     most = min(backend.queue.cl_device.max_mem_alloc_size // 8, backend.device.memory // (8 * 4 * arrays))
-    return max(1, min(effort.traffic // trial.bytes, most))
+    return max(1, min(budget.traffic // case.bytes, most))
 
 
 @contextmanager
@@ -267,10 +269,10 @@ def _without_collector() -> Iterator[None]:
         gc.enable()
 
 
-def _line(knobs: Knobs, samples: Mapping[Knobs | str, Sequence[float]], nbytes: int) -> Line:
+def _line(knobs: Knobs, samples: Mapping[Knobs | str, Sequence[float]], nbytes: int) -> Measurement:
     own = samples[knobs]
     seconds = statistics.median(own)
-    low, middle, high = quartiles(own, samples["present"])
+    low, middle, high = quartiles(own, samples["current"])
     traffic = samples.get("traffic")
-    of_traffic = math.nan if traffic is None else quartiles(traffic, own).middle
-    return Line(knobs, seconds, nbytes / seconds / 1e9, middle, low, high, of_traffic)
+    vs_traffic = math.nan if traffic is None else quartiles(traffic, own).middle
+    return Measurement(knobs, seconds, nbytes / seconds / 1e9, middle, low, high, vs_traffic)
