@@ -1,7 +1,12 @@
 """How Sphinx builds the documentation: ``sphinx-build -W -b html docs docs/_build/html``. Nothing is fetched."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,3 +41,24 @@ html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
+
+
+class Functions(SphinxDirective):
+    """``.. functions:: MODULE ...``: a table of all that the modules' ``__all__`` lists, and an entry for each.
+
+    They are documented under their public names, those of the ``currentmodule``.
+    """
+
+    required_arguments = 1
+    optional_arguments = 1_000_000
+
+    def run(self) -> list[nodes.Node]:
+        names = sorted(name for module in self.arguments for name in import_module(module).__all__)
+        table = ["", ".. autosummary::", "", *(f"   {name}" for name in names)]
+        entries = [line for name in names for line in ("", f".. autofunction:: {name}")]
+        return self.parse_text_to_nodes("\n".join([*table, *entries]))
+
+
+def setup(app: Sphinx) -> None:
+    """What Sphinx calls when it reads this file."""
+    app.add_directive("functions", Functions)

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> float:
         print(opt.source(), end="\n\n")
     for _ in range(options.steps):
         with ag.Tape() as tape:
-            loss = ag.mse_loss(slope * x + offset, y)
+            loss = netcl.functional.mse_loss(slope * x + offset, y)
         tape.backward(loss)
         opt.step()
         opt.zero_grad()

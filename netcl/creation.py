@@ -18,9 +18,15 @@ from netcl.functional import host
 from netcl.functional.casting import astype, check_supported
 from netcl.functional.dispatch import INTEGER_RANGE, check_arrays, out_of_range, stored_value
 from netcl.functional.elementwise import where
-from netcl.functional.shape import broadcast_to, clone, reshape
+from netcl.functional.shape import broadcast_to, reshape
+from netcl.functional.torch_names import clone
 from netcl.tensor import Tensor
 from netcl.validation import extent, extents, flag, integer, number, one_of, real, shown
+
+__all__ = [
+    "arange", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace", "meshgrid",
+    "ones", "ones_like", "tril", "triu", "zeros", "zeros_like",
+]  # fmt: skip
 
 Shape = int | Sequence[int]
 

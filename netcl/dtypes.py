@@ -12,6 +12,12 @@ from functools import cache
 from netcl.errors import DTypeError
 from netcl.validation import shown
 
+# What ``netcl`` has under the same name; ``bool_`` is ``netcl.bool``.
+__all__ = [
+    "DType", "bfloat16", "complex128", "complex64", "float16", "float32", "float64", "int16", "int32", "int64", "int8",
+    "uint16", "uint32", "uint64", "uint8",
+]  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DType:

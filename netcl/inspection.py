@@ -29,6 +29,8 @@ from netcl.dtypes import (
 from netcl.errors import DTypeError
 from netcl.validation import one_of
 
+__all__ = ["__array_namespace_info__", "can_cast", "finfo", "iinfo", "isdtype", "result_type"]
+
 _KINDS = {
     "bool": "b",
     "signed integer": "i",

@@ -15,7 +15,7 @@ from netcl.backends import get_backend
 from netcl.backends.base import Device
 from netcl.dtypes import DType, as_dtype, bfloat16
 from netcl.errors import ArgumentError, DTypeError, ShapeError
-from netcl.functional import casting, elementwise, host, linalg, reduction, shape, subscript
+from netcl.functional import casting, elementwise, host, linalg, reduction, shape, subscript, torch_names
 from netcl.functional.dispatch import identity, mapped
 
 _VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
@@ -208,7 +208,7 @@ class Tensor(Array):
 
     def clone(self) -> Self:
         """A contiguous copy with memory of its own; the tape follows it."""
-        return shape.clone(self)
+        return torch_names.clone(self)
 
     def to(self, device: Any) -> Self:
         """This Tensor on another device; itself if it is there already. **Blocks** when it moves.
@@ -373,7 +373,7 @@ class Tensor(Array):
 
     def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Self:
         """Axes merged into one; see :func:`netcl.functional.flatten`."""
-        return shape.flatten(self, start_axis, end_axis)
+        return torch_names.flatten(self, start_axis, end_axis)
 
     def sum(self, axis: reduction.Axes = None, *, dtype: DType | str | None = None, keepdims: bool = False) -> Self:
         """The sum over axes; see :func:`netcl.sum`."""

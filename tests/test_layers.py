@@ -36,7 +36,7 @@ THIRD_PARTY = {
 
 # Classes over 20 methods: faces are as wide as what they face, and the others are named here until they are cut.
 FACES = {"Tensor", "OpenCLBackend", "ReferenceBackend"}
-WIDE = {"Partition", "Optimizer", "GradScaler", "Module", "Node"}
+WIDE = {"GradScaler", "Module", "Node"}
 
 
 def strings(path: str) -> Iterator[tuple[int, str]]:

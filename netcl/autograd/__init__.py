@@ -1,7 +1,16 @@
-"""The tape, and every differentiable function under one name: ``import netcl.autograd as ag``."""
+"""The tape and its context managers: ``import netcl.autograd as ag``.
 
-from netcl.functional import *  # noqa: F403
-from netcl.functional import __all__ as _functions
-from netcl.tape import Tape, is_recording, no_grad
+Every function of ``netcl.functional`` is here too, under the same name: ``ag.cross_entropy`` is
+``netcl.functional.cross_entropy``.
+"""
 
-__all__ = ["Tape", "is_recording", "no_grad", *_functions]
+from typing import TYPE_CHECKING
+
+from netcl.functional import *
+from netcl.tape import Tape as Tape
+from netcl.tape import is_recording as is_recording
+from netcl.tape import no_grad as no_grad
+
+if not TYPE_CHECKING:  # as in netcl/functional/array_api.py
+    __all__ = sorted(name for name, value in globals().items() if callable(value))
+del TYPE_CHECKING

@@ -1,124 +1,20 @@
 """What each operation computes, with its derivative beside it.
 
-Functions take arrays and Python numbers and return arrays of the same class. They know the seam and no backend.
+Functions take arrays and Python numbers and return arrays of the same class. They know the backend protocol and no
+backend. A function is registered once: in the ``__all__`` of its module.
 """
 
-from netcl.functional.activation import dropout, gelu, log_softmax, relu, sigmoid, silu, softmax
-from netcl.functional.casting import astype
-from netcl.functional.convolution import avg_pool2d, conv2d, max_pool2d
-from netcl.functional.deviation import std, var
-from netcl.functional.elementwise import (
-    abs,
-    acos,
-    acosh,
-    add,
-    asin,
-    asinh,
-    atan,
-    atan2,
-    atanh,
-    bitwise_and,
-    bitwise_invert,
-    bitwise_left_shift,
-    bitwise_or,
-    bitwise_right_shift,
-    bitwise_xor,
-    ceil,
-    clip,
-    copysign,
-    cos,
-    cosh,
-    divide,
-    equal,
-    erf,
-    exp,
-    expm1,
-    floor,
-    floor_divide,
-    greater,
-    greater_equal,
-    hypot,
-    isfinite,
-    isinf,
-    isnan,
-    less,
-    less_equal,
-    log,
-    log1p,
-    log2,
-    log10,
-    logaddexp,
-    logical_and,
-    logical_not,
-    logical_or,
-    logical_xor,
-    maximum,
-    minimum,
-    multiply,
-    negative,
-    nextafter,
-    not_equal,
-    positive,
-    pow,
-    reciprocal,
-    remainder,
-    round,
-    rsqrt,
-    sign,
-    signbit,
-    sin,
-    sinh,
-    sqrt,
-    square,
-    subtract,
-    tan,
-    tanh,
-    trunc,
-    where,
-)
-from netcl.functional.indexing import embedding, take, take_along_axis
-from netcl.functional.joining import concat, repeat, roll, split, stack, tile, unstack
-from netcl.functional.linalg import linear, matmul, outer, tensordot, vecdot
-from netcl.functional.loss import cross_entropy, mse_loss, nll_loss
-from netcl.functional.normalization import layer_norm
-from netcl.functional.reduction import (
-    all,
-    any,
-    argmax,
-    argmin,
-    count_nonzero,
-    logsumexp,
-    max,
-    mean,
-    min,
-    prod,
-    sum,
-)
-from netcl.functional.shape import (
-    broadcast_arrays,
-    broadcast_to,
-    clone,
-    expand_dims,
-    flatten,
-    flip,
-    matrix_transpose,
-    moveaxis,
-    permute_dims,
-    reshape,
-    squeeze,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "abs", "acos", "acosh", "add", "all", "any", "argmax", "argmin", "asin", "asinh", "astype", "atan", "atan2",
-    "atanh", "avg_pool2d", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift",
-    "bitwise_xor", "broadcast_arrays", "broadcast_to", "ceil", "clip", "clone", "concat", "conv2d", "copysign", "cos",
-    "cosh", "count_nonzero", "cross_entropy", "divide", "dropout", "embedding", "equal", "erf", "exp", "expand_dims",
-    "expm1", "flatten", "flip", "floor", "floor_divide", "gelu", "greater", "greater_equal", "hypot", "isfinite",
-    "isinf", "isnan", "layer_norm", "less", "less_equal", "linear", "log", "log10", "log1p", "log2", "log_softmax",
-    "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose",
-    "max", "max_pool2d", "maximum", "mean", "min", "minimum", "moveaxis", "mse_loss", "multiply", "negative",
-    "nextafter", "nll_loss", "not_equal", "outer", "permute_dims", "positive", "pow", "prod", "reciprocal", "relu",
-    "remainder", "repeat", "reshape", "roll", "round", "rsqrt", "sigmoid", "sign", "signbit", "silu", "sin", "sinh",
-    "softmax", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "take", "take_along_axis",
-    "tan", "tanh", "tensordot", "tile", "trunc", "unstack", "var", "vecdot", "where",
-]  # fmt: skip
+from netcl.functional.activation import *
+from netcl.functional.array_api import *
+from netcl.functional.convolution import *
+from netcl.functional.layers import *
+from netcl.functional.linalg_extension import *
+from netcl.functional.loss import *
+from netcl.functional.normalization import *
+from netcl.functional.torch_names import *
+
+if not TYPE_CHECKING:  # as in netcl/functional/array_api.py
+    __all__ = sorted(name for name, value in globals().items() if callable(value))
+del TYPE_CHECKING

@@ -25,6 +25,8 @@ from netcl.functional.shape import normalize_axis, viewed
 from netcl.random import Generator, default_generator
 from netcl.validation import flag, one_of, real, shown
 
+__all__ = ["dropout", "gelu", "log_softmax", "relu", "sigmoid", "silu", "softmax"]
+
 
 def check_floating(x: Any, name: str) -> None:
     """Refuse what is not an array of a real floating dtype."""

@@ -12,6 +12,8 @@ from netcl.errors import DTypeError
 from netcl.functional.dispatch import A, Operand, check_arrays, identity, mapped, mapped_into, pull, stored_value
 from netcl.validation import flag, shown
 
+__all__ = ["astype"]
+
 
 def astype(x: A, dtype: DType | str, /, *, copy: bool = True, device: object = None) -> A:
     """Convert the elements to another dtype.

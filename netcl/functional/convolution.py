@@ -25,6 +25,8 @@ from netcl.functional.reduction import argmax, averaged
 from netcl.functional.shape import interior, padded, viewed
 from netcl.validation import integer, shown
 
+__all__ = ["avg_pool2d", "conv2d", "max_pool2d"]
+
 Pair: TypeAlias = int | tuple[int, int]
 
 

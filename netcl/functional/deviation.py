@@ -18,6 +18,8 @@ from netcl.functional.reduction import Axes, averaged, checked_axes, count_over,
 from netcl.functional.shape import viewed
 from netcl.validation import real
 
+__all__ = ["std", "var"]
+
 
 def first_along(x: A, axes: tuple[int, ...]) -> A:
     """A view of one element for each result of a reduction over ``axes``."""

@@ -16,6 +16,8 @@ from netcl.functional.shape import broadcast_to, normalize_axis, reshape, viewed
 from netcl.strides import broadcast_shapes
 from netcl.validation import shown
 
+__all__ = ["take", "take_along_axis"]
+
 
 def as_indices(indices: Any, name: str) -> Any:
     """``indices`` as an int32 or int64 array."""
@@ -154,43 +156,6 @@ def take_along_axis(x: A, indices: Array, /, *, axis: int = -1) -> A:
     out: A = _gathered(source, places.view(), axis, shape)
     tape.record(out, (source, lambda g: _scattered(source, places.view(), axis, g)), name="take_along_axis")
     return out
-
-
-def embedding(indices: Array, weight: A, /) -> A:
-    """Look up rows of a table.
-
-    y[…, :] = weight[indices[…], :]
-
-    Parameters
-    ----------
-    indices : Tensor of integers
-        Of any shape.
-    weight : Tensor, shape (rows, features)
-
-    Returns
-    -------
-    Tensor, shape (*indices.shape, features)
-
-    Raises
-    ------
-    DTypeError
-        If the indices are not integers.
-    ShapeError
-        If the table does not have two axes.
-    IndexError
-        From a later call that blocks, if an index is out of range.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> table = netcl.asarray([[1.0, 2.0], [3.0, 4.0]])
-    >>> netcl.functional.embedding(netcl.asarray([1, 1]), table).tolist()
-    [[3.0, 4.0], [3.0, 4.0]]
-    """
-    check_arrays("embedding", weight)
-    if weight.ndim != 2:
-        raise ShapeError(f"embedding takes a table of shape (rows, features), got {weight.shape}")
-    return take(weight, indices, axis=0)
 
 
 def select(x: A, indices: tuple[Array, ...], start: int) -> A:

@@ -13,6 +13,8 @@ from netcl.functional.casting import assign
 from netcl.functional.dispatch import A, check_arrays, common_backend, identity, listed_arrays, pull, zeros_for
 from netcl.functional.shape import broadcast_to, expand_dims, normalize_axis, reshape, squeeze
 
+__all__ = ["concat", "repeat", "roll", "stack", "tile", "unstack"]
+
 
 def _part(x: A, axis: int, start: int, size: int) -> A:
     shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
@@ -114,46 +116,7 @@ def unstack(x: A, /, *, axis: int = 0) -> tuple[A, ...]:
     """
     check_arrays("unstack", x)
     axis = normalize_axis(axis, x.ndim)
-    return tuple([squeeze(part, axis) for part in split(x, 1, axis=axis)]) if x.shape[axis] else ()
-
-
-def split(x: A, size: int | Sequence[int], /, *, axis: int = 0) -> tuple[A, ...]:
-    """Views of consecutive parts of ``x`` along an axis.
-
-    Parameters
-    ----------
-    x : Tensor
-    size : int or sequence of int
-        The extent of each part (the last may be smaller), or the extents of all parts.
-    axis : int, default 0
-
-    Raises
-    ------
-    ShapeError
-        If the extents do not add up.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> [part.tolist() for part in netcl.functional.split(netcl.arange(5), 2)]
-    [[0, 1], [2, 3], [4]]
-    """
-    check_arrays("split", x)
-    axis = normalize_axis(axis, x.ndim)
-    extent = x.shape[axis]
-    if not isinstance(size, tuple | list):
-        size = validation.extent("the size of a part", size, least=1)
-        sizes = [min(size, extent - start) for start in range(0, extent, size)]
-    else:
-        sizes = [validation.extent("the size of a part", part) for part in size]
-        if sum(sizes) != extent:
-            raise ShapeError(f"parts of {sizes} do not add up to the {extent} elements of axis {axis}")
-    parts = []
-    start = 0
-    for part in sizes:
-        parts.append(strided(x, axis, start, part, 1))
-        start += part
-    return tuple(parts)
+    return tuple([squeeze(strided(x, axis, place, 1, 1), axis) for place in range(x.shape[axis])])
 
 
 def strided(x: A, axis: int, start: int, size: int, step: int) -> A:

@@ -20,17 +20,17 @@ from netcl.functional.dispatch import (
     fits,
     identity,
     mapped,
-    mapped_into,
     pull,
     reduced,
     zeros_for,
 )
-from netcl.functional.elementwise import add, multiply
 from netcl.functional.reduction import restored
 from netcl.functional.shape import normalize_axis, permute_dims, reshape, viewed
 from netcl.strides import broadcast_shapes, reshaped_strides
 from netcl.validation import axes as named_axes
 from netcl.validation import integer, shown
+
+__all__ = ["matmul", "tensordot", "vecdot"]
 
 
 def _numeric(x: Array, name: str) -> None:
@@ -38,7 +38,7 @@ def _numeric(x: Array, name: str) -> None:
         raise DTypeError(f"{name} does not take arrays of bool; convert them with astype() first")
 
 
-def _swapped(x: A) -> A:
+def swapped(x: A) -> A:
     """The last two axes exchanged, as a view. Not recorded."""
     return x.restride(
         (*x.shape[:-2], x.shape[-1], x.shape[-2]), (*x.strides[:-2], x.strides[-1], x.strides[-2]), x.offset
@@ -89,7 +89,7 @@ def product(a: A, b: A, out: Any = None, dtype: DType | None = None) -> A:
     return y
 
 
-def _matched(x: A, g: A, out: Any = None) -> A:
+def matched(x: A, g: A, out: Any = None) -> A:
     """``g`` summed over the batch axes along which ``x`` was repeated, with the dtype of ``x``."""
     lead = g.ndim - x.ndim
     axes = tuple([i for i in range(g.ndim - 2) if i < lead or (x.shape[i - lead] == 1 and g.shape[i] != 1)])
@@ -99,15 +99,15 @@ def _matched(x: A, g: A, out: Any = None) -> A:
 
 
 def _left_vjp(x: A, b: A, g: A, out: Any) -> A:
-    return _matched(x, product(g, _swapped(b), out, x.dtype), out)
+    return matched(x, product(g, swapped(b), out, x.dtype), out)
 
 
 def _right_vjp(a: A, x: A, g: A, out: Any) -> A:
     if x.ndim == 2 and a.ndim > 2:  # sum over the batch within the product
         rows = math.prod(a.shape[:-1])
-        tall = product(_swapped(viewed(a, (rows, a.shape[-1]))), viewed(g, (rows, g.shape[-1])), out, x.dtype)
-        return _matched(x, tall, out)
-    return _matched(x, product(_swapped(a), g, out, x.dtype), out)
+        tall = product(swapped(viewed(a, (rows, a.shape[-1]))), viewed(g, (rows, g.shape[-1])), out, x.dtype)
+        return matched(x, tall, out)
+    return matched(x, product(swapped(a), g, out, x.dtype), out)
 
 
 def matmul(x1: A, x2: A, /) -> A:
@@ -229,23 +229,6 @@ def _product(x: Any, y: Any) -> Any:
     return x * y
 
 
-def outer(x1: A, x2: A, /) -> A:
-    """The products of all pairs of elements of two vectors.
-
-    y[i, j] = x1[i] · x2[j]
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.linalg.outer(netcl.asarray([1, 2]), netcl.asarray([3, 4])).tolist()
-    [[3, 4], [6, 8]]
-    """
-    check_arrays("outer", x1, x2)
-    if x1.ndim != 1 or x2.ndim != 1:
-        raise ShapeError(f"outer takes two vectors, got shapes {x1.shape} and {x2.shape}; reshape them to (-1,)")
-    return multiply(reshape(x1, (x1.size, 1)), x2)  # type: ignore[no-any-return]
-
-
 def tensordot(x1: A, x2: A, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> A:
     """Contract several axes of two arrays.
 
@@ -287,75 +270,3 @@ def tensordot(x1: A, x2: A, /, *, axes: int | tuple[Sequence[int], Sequence[int]
     a = reshape(permute_dims(x1, [*rest1, *left]), (rows, inner))
     b = reshape(permute_dims(x2, [*right, *rest2]), (inner, columns))
     return reshape(matmul(a, b), (*[x1.shape[i] for i in rest1], *[x2.shape[i] for i in rest2]))
-
-
-def linear(x: A, weight: A, bias: A | None = None, /) -> A:
-    """An affine map of the last axis.
-
-    y = x · weightᵀ + bias
-
-    Parameters
-    ----------
-    x : Tensor, shape (…, in_features)
-    weight : Tensor, shape (out_features, in_features)
-    bias : Tensor, shape (out_features,), optional
-
-    Returns
-    -------
-    Tensor, shape (…, out_features)
-        Enqueues; does not block.
-
-    Raises
-    ------
-    ShapeError
-        If the extents do not fit.
-    DeviceMismatchError
-        If the operands are on different devices.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> weight, bias = netcl.asarray([[1.0, 2.0]]), netcl.asarray([0.5])
-    >>> netcl.functional.linear(netcl.asarray([[3.0, 4.0]]), weight, bias).tolist()
-    [[11.5]]
-    """
-    check_arrays("linear", x, weight, *(() if bias is None else (bias,)))
-    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(
-            f"linear of shape {x.shape} with a weight of shape {weight.shape}: the last extent of x must equal "
-            "in_features, the second of (out_features, in_features)"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"the bias of linear must have shape {weight.shape[:1]}, got {bias.shape}")
-    if x.ndim == 1:
-        y = matmul(weight, x)
-        return y if bias is None else add(y, bias)
-    common_backend([array for array in (x, weight, bias) if array is not None])
-    left, right = lowered(x), lowered(weight)
-    out = product(left, _swapped(right))
-    if bias is not None:
-        added = lowered(bias)
-        if promote(out.dtype, added.dtype) is out.dtype:
-            mapped_into(out, _plus, out, added)
-        else:
-            out = mapped(_plus, out, added)
-    rows = math.prod(x.shape[:-1])
-
-    def to_x(g: A, into: Any) -> A:
-        return _matched(x, product(g, right, into, x.dtype), into)
-
-    def to_weight(g: A, into: Any) -> A:
-        tall = viewed(g, (rows, g.shape[-1]))
-        return product(_swapped(tall), viewed(left, (rows, x.shape[-1])), into, weight.dtype)
-
-    entries: list[tuple[A, tape.VJP]] = [(x, tape.VJPWithOut(to_x)), (weight, tape.VJPWithOut(to_weight))]
-    if bias is not None:
-        b = bias
-        entries.append((b, tape.VJPWithOut(lambda g, into: pull(b, identity, g, out=into))))
-    if out.dtype.kind == "f":
-        tape.record(out, *entries, name="linear")
-    return out
-
-
-def _plus(x: Any, y: Any) -> Any:
-    return x + y

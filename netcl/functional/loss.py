@@ -19,6 +19,8 @@ from netcl.functional.reduction import averaged, mean, spread, sum
 from netcl.functional.shape import moveaxis, reshape, viewed
 from netcl.validation import integer, one_of, real
 
+__all__ = ["cross_entropy", "mse_loss", "nll_loss"]
+
 REDUCTIONS = ("mean", "sum", "none")
 
 

@@ -16,6 +16,8 @@ from netcl.functional.dispatch import A, check_arrays, common_backend, identity,
 from netcl.functional.reduction import averaged
 from netcl.validation import extents, real
 
+__all__ = ["layer_norm"]
+
 # As in deviation.py, what is averaged is taken from the first element of a row: a constant row is then exactly 0.
 
 

@@ -18,6 +18,8 @@ from netcl.functional.dispatch import A, check_arrays, identity, mapped, reduced
 from netcl.functional.shape import normalize_axes, normalize_axis, reshape, viewed
 from netcl.validation import flag
 
+__all__ = ["all", "any", "argmax", "argmin", "count_nonzero", "logsumexp", "max", "mean", "min", "prod", "sum"]
+
 Axes: TypeAlias = int | Sequence[int] | None
 
 

@@ -19,6 +19,11 @@ from netcl.functional.dispatch import (
 )
 from netcl.strides import broadcast_shapes, contiguous_strides, reshaped_strides
 
+__all__ = [
+    "broadcast_arrays", "broadcast_to", "expand_dims", "flip", "matrix_transpose", "moveaxis", "permute_dims",
+    "reshape", "squeeze",
+]  # fmt: skip
+
 
 def normalize_axis(axis: int, ndim: int) -> int:
     """``axis`` counted from the front.
@@ -109,37 +114,6 @@ def reshape(x: A, /, shape: int | Sequence[int], *, copy: bool | None = None) ->
         out = viewed(x, target)
     tape.record(out, (x, lambda g: viewed(g, x.shape)), name="reshape")
     return out
-
-
-def flatten(x: A, /, start_axis: int = 0, end_axis: int = -1) -> A:
-    """Merge the axes from ``start_axis`` to ``end_axis`` into one.
-
-    Parameters
-    ----------
-    x : Tensor
-    start_axis, end_axis : int, default 0 and -1
-        The first and the last axis to merge.
-
-    Raises
-    ------
-    ShapeError
-        If there is no such axis.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.functional.flatten(netcl.zeros((2, 3, 4)), 1).shape
-    (2, 12)
-    """
-    check_arrays("flatten", x)
-    if x.ndim == 0:
-        validation.axis("start_axis", start_axis, 1), validation.axis("end_axis", end_axis, 1)
-        return reshape(x, (1,))
-    start = validation.axis("start_axis", start_axis, x.ndim)
-    end = validation.axis("end_axis", end_axis, x.ndim)
-    if end < start:
-        raise ShapeError(f"end_axis ({end_axis}) lies before start_axis ({start_axis}); exchange them")
-    return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
 
 
 def permute_dims(x: A, /, axes: Sequence[int]) -> A:
@@ -351,21 +325,6 @@ def _flipped(x: A, axes: tuple[int, ...]) -> A:
     strides = tuple([-stride if axis in axes else stride for axis, stride in enumerate(x.strides)])
     offset = x.offset + sum((x.shape[axis] - 1) * x.strides[axis] for axis in axes)
     return x.restride(x.shape, strides, offset)
-
-
-def clone(x: A, /) -> A:
-    """A contiguous copy with memory of its own, recorded by the tape.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.functional.clone(netcl.asarray([1, 2])).tolist()
-    [1, 2]
-    """
-    check_arrays("clone", x)
-    out: A = mapped(identity, x)
-    tape.record(out, (x, lambda g: g), name="clone")
-    return out
 
 
 def padded(x: A, before: Sequence[int], after: Sequence[int], value: float) -> A:
