@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from netcl import validation
 from netcl.array import Array, Storage
-from netcl.backends import get_backend
+from netcl.backends import dlpack_device_type, get_backend
 from netcl.backends.base import Device
 from netcl.dtypes import DType, as_dtype, bfloat16
 from netcl.errors import ArgumentError, DTypeError, ShapeError
@@ -19,7 +19,7 @@ from netcl.functional import casting, elementwise, host, linalg, reduction, shap
 from netcl.functional.dispatch import identity, mapped
 
 _VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
-_CPU, _OPENCL, _EXTENSION = 1, 4, 12  # DLPack's device types
+_CPU = 1  # DLPack's number for host memory
 
 
 def _two_integers(name: str, value: Any) -> tuple[int, int]:
@@ -266,8 +266,7 @@ class Tensor(Array):
 
     def __dlpack_device__(self) -> tuple[int, int]:
         device: Device = self.device
-        kind = {"numpy": _CPU, "opencl": _OPENCL}.get(device.backend, _EXTENSION)
-        return kind, device.index
+        return dlpack_device_type(device), device.index
 
     def __dlpack__(
         self,

@@ -27,6 +27,8 @@ THIRD_PARTY = {
     "array_api_compat": r"netcl/(backends/reference/.*|host_arrays\.py)",
     "pyopencl": r"netcl/backends/opencl/device/.*",
     "platformdirs": r"netcl/backends/opencl/device/icd\.py",
+    "pytest": r"netcl/testing/.*",
+    "hypothesis": r"netcl/testing/.*",
     "tqdm": r"netcl/data/.*",
     "mpi4py": r"netcl/distributed/.*",
     "rich": r"netcl/cli/table\.py",

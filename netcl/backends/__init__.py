@@ -8,36 +8,29 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from importlib.util import find_spec
+from typing import TypeAlias
 
-from netcl.backends.base import Backend, Device
+from netcl.backends import providers
+from netcl.backends.base import EXTENSION_DEVICE, PREFER_REFERENCE, Backend, BackendProvider, Device
+from netcl.backends.built_in import BUILT_IN
 from netcl.errors import BackendError
 from netcl.validation import flag, shown
 
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
 __all__ = [
-    "DeviceStatus", "available", "default_backend", "devices", "get_backend", "set_backend", "use_backend",
+    "DeviceStatus", "available", "default_backend", "devices", "dlpack_device_type", "get_backend", "set_backend",
+    "use_backend",
 ]  # fmt: skip
 
 logger = logging.getLogger("netcl")
 
-GROUP = "netcl.backends"
-"""The entry-point group in which a package names its ``factory(selector) -> Backend``."""
-
 VARIABLE = "NETCL_BACKEND"
 
-INSTALL = (
-    'pip install "netcl[cpu]" or "netcl[pocl]" adds OpenCL on the CPU, "netcl[opencl]" OpenCL with your own driver'
-)
-
-Factory: TypeAlias = Callable[[str], Backend]
 Selection: TypeAlias = "str | Device | Backend | None"
 
 
@@ -65,40 +58,11 @@ class DeviceStatus:
     why: str = ""
 
 
-def _numpy(selector: str) -> Backend:
-    from netcl.backends.reference import ReferenceBackend
-
-    if selector not in ("", "0"):
-        raise BackendError(f'NumPy has one device, "numpy"; got "numpy:{selector}"')
-    return ReferenceBackend()
-
-
-def _opencl(selector: str) -> Backend:
-    from netcl.backends.opencl.device.icd import require
-
-    require()
-    from netcl.backends.opencl.backend import open_backend
-
-    return open_backend(selector)
-
-
-_BUILT_IN: dict[str, Factory] = {"numpy": _numpy, "opencl": _opencl}
-
 _lock = threading.RLock()
 _backends: dict[str, Backend] = {}
 _default: Backend | None = None
 _why = ""
 _scoped: ContextVar[Backend | None] = ContextVar("netcl_backend", default=None)
-
-
-def _plug_ins() -> dict[str, EntryPoint]:
-    from importlib import metadata  # takes a third of the time of importing numpy
-
-    try:
-        return {point.name: point for point in metadata.entry_points(group=GROUP)}
-    except Exception as error:  # one damaged installation of any package is enough
-        logger.warning("plug-ins cannot be listed, for the metadata of an installed package is damaged (%s)", error)
-        return {}
 
 
 def get_backend(selection: Selection = None) -> Backend:
@@ -154,73 +118,52 @@ def _find(text: str) -> Backend:
 
 def _create(text: str) -> Backend:
     name, _, selector = text.partition(":")
-    factory = _BUILT_IN.get(name.lower())
-    if factory is not None:
-        return factory(selector)
-    point = _plug_ins().get(name)
-    if point is not None:
-        return _from_plug_in(point, selector)
+    found = providers.provider(name) or providers.provider(name.lower())
+    if found is not None:
+        return providers.open_first(name if name in _names() else name.lower(), found, selector, _backends)
     if text and not selector:
-        index = _opencl_device_named(text)
-        if index is not None:
-            return _opencl(str(index))
+        found_by_part = _named_by_part(text)
+        if found_by_part is not None:
+            return get_backend(found_by_part)
     raise BackendError(
         f"unknown backend {text!r}; available are {', '.join(available())}. Give one of them, or opencl: and a number, "
-        f"cpu, gpu or part of a device's name; {INSTALL}"
+        f"cpu, gpu or part of a device's name; {providers.INSTALL}"
     )
 
 
-def _from_plug_in(point: EntryPoint, selector: str) -> Backend:
-    """What a plug-in opens. Whatever it does instead, ending the process included, is a BackendError."""
-    named = f"the backend {point.name!r} ({point.value})"
-    factory = _of_plug_in(f"{named} cannot be imported", point.load)
-    if not callable(factory):
-        raise BackendError(
-            f"{named} must be a function of a selector, and is of type {type(factory).__name__}; "
-            "repair or uninstall its package"
-        )
-    backend: Backend = _of_plug_in(f"{named} cannot be opened", lambda: factory(selector))
-    device = _of_plug_in(f"{named} cannot name its device", lambda: getattr(backend, "device", None))
-    if not isinstance(device, Device):
-        raise BackendError(
-            f"{named} must return a backend, whose device is a netcl.backends.base.Device; it returned an object of "
-            f"type {type(backend).__name__} with a device of type {type(device).__name__}; repair or uninstall its "
-            "package"
-        )
-    if device.backend != point.name:
-        raise BackendError(
-            f"{named} must return a backend of its own name, its device is {str(device)!r}; repair or uninstall its "
-            "package"
-        )
-    return backend
+def _names() -> list[str]:
+    return list(providers.names())
 
 
-def _of_plug_in(failure: str, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except (BackendError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # SystemExit too
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise BackendError(f"{failure} ({said}); repair or uninstall its package") from error
+def _usable() -> Iterator[tuple[str, BackendProvider, Sequence[Device]]]:
+    """Each backend whose runtime can be used, with its devices; those that take long to load only if they are."""
+    for name in _names():
+        if providers.needs_naming(name):
+            continue
+        try:
+            found = providers.provider(name)
+            if found is not None and not isinstance(found, providers.Opener):
+                yield name, found, providers.listed(name, found)
+        except BackendError:
+            continue
 
 
-def _opencl_device_named(part: str) -> int | None:
-    from netcl.backends.opencl.device.icd import require
-
-    try:
-        require()
-    except BackendError:
-        return None
-    from netcl.backends.opencl.device.selection import device_infos, matches
-
-    found = matches(part)
+def _named_by_part(part: str) -> Device | None:
+    """The one device of all backends that a kind or a part of a name means."""
+    found: list[Device] = []
+    for name, provider, devices in _usable():
+        by_kind = part.lower() in providers.KINDS
+        if not _is_host(provider, devices) and (providers.any_unnamed(name, provider, devices) or not by_kind):
+            found += providers.matching(name, provider, part)
     if len(found) > 1:
-        listed = ", ".join(
-            f"{device_infos()[i]} ({device_infos()[i].name}, {device_infos()[i].platform})" for i in found
-        )
+        listed = ", ".join(f"{device} ({device.name}, {device.platform})" for device in found)
         raise BackendError(f"{part!r} means several devices: {listed}; name one of them")
     return found[0] if found else None
+
+
+def _is_host(provider: BackendProvider, devices: Sequence[Device]) -> bool:
+    """Whether these are the host itself, whose processor's name means the runtimes on it."""
+    return all(0 <= provider.preference(device) <= PREFER_REFERENCE for device in devices)
 
 
 def available() -> tuple[str, ...]:
@@ -232,21 +175,29 @@ def available() -> tuple[str, ...]:
     >>> "numpy" in available()
     True
     """
-    built_in = ("numpy", "opencl") if _opencl_works() else ("numpy",)
-    return (*built_in, *sorted(_plug_ins()))
+    return tuple(name for name in _names() if _is_available(name))
 
 
-def _opencl_works() -> bool:
-    from netcl.backends.opencl.device.icd import require
-
+def _is_available(name: str) -> bool:
+    if name not in BUILT_IN:
+        return True
+    if providers.needs_naming(name):
+        return _is_installed(name)
     try:
-        require()
-        from netcl.backends.opencl.device.selection import choose
-
-        choose()
+        provider = providers.provider(name)
+        if provider is None:
+            return False
+        devices = providers.listed(name, provider)
+        usable = [device for device in devices if provider.preference(device) >= 0] or devices
+        return any(providers.health(name, provider, device, probe=False)[0] for device in usable)
     except BackendError:
         return False
-    return True
+
+
+def _is_installed(package: str) -> bool:
+    with suppress(ImportError, ValueError):
+        return find_spec(package) is not None
+    return False
 
 
 def default_backend() -> Backend:
@@ -282,10 +233,35 @@ def _choose() -> tuple[Backend, str]:
     named = os.environ.get(VARIABLE, "").strip()
     if named:
         return get_backend(named), f"{VARIABLE}={named}"
-    try:
-        return get_backend("opencl"), "the first OpenCL device that works"
-    except BackendError as error:
-        return get_backend("numpy"), f"OpenCL cannot be used: {error}"
+    ranked: list[tuple[float, str, Device]] = []
+    refused: list[str] = []
+    for name in _names():
+        if providers.needs_naming(name):
+            continue
+        try:
+            provider = providers.provider(name)
+            if provider is None or isinstance(provider, providers.Opener):
+                continue
+            for device in providers.listed(name, provider):
+                rank = providers.preference(name, provider, device)
+                if rank >= 0:
+                    ranked.append((rank, name, device))
+        except BackendError as error:
+            refused.append(str(error))
+    ranked.sort(key=lambda entry: -entry[0])
+    for rank, name, device in ranked:
+        try:
+            backend = get_backend(device)
+        except BackendError as error:
+            refused.append(str(error))
+            continue
+        if rank <= PREFER_REFERENCE:
+            return backend, f"no other device can be used: {'; '.join(refused)}" if refused else "there is no other"
+        return backend, f"the first {LABELS.get(name, name)} device that works"
+    raise BackendError(f"no device works: {'; '.join(refused)}")
+
+
+LABELS = {"opencl": "OpenCL"}
 
 
 def set_backend(selection: Selection) -> Backend:
@@ -371,13 +347,7 @@ def devices(*, probe: bool = False) -> list[DeviceStatus]:
     [True]
     """
     probe = flag("probe", probe)
-    rows = [DeviceStatus(get_backend("numpy").device, True, "always works")]
-    rows += _opencl_rows(try_simulators=probe, probe=probe)
-    for name in sorted(_plug_ins()):
-        try:
-            rows.append(DeviceStatus(get_backend(name).device, True, "the plug-in opened it"))
-        except BackendError as error:  # a reason, not a failure of the list
-            rows.append(DeviceStatus(Device(name), False, str(error)))
+    rows = [row for name in _names() for row in _rows(name, probe=probe)]
     try:
         current = default_backend().device
     except BackendError:
@@ -388,23 +358,28 @@ def devices(*, probe: bool = False) -> list[DeviceStatus]:
     ]
 
 
-def _opencl_rows(*, try_simulators: bool, probe: bool = False) -> list[DeviceStatus]:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from netcl.backends.opencl.device.icd import require
-
+def _rows(name: str, *, probe: bool) -> list[DeviceStatus]:
+    """The devices of one backend. What is not installed has none; a plug-in that is broken has a reason."""
+    if providers.needs_naming(name):
+        row = DeviceStatus(Device(name), None, "loaded, and used, only when named")
+        return [row] if _is_installed(name) else []
     try:
-        require()
-    except BackendError:
-        return []
-    from netcl.backends.opencl.device import selection as opencl
+        provider = providers.provider(name)
+        if provider is None:
+            return []
+        if isinstance(provider, providers.Opener):
+            return [DeviceStatus(get_backend(name).device, True, "the plug-in opened it")]
+        devices = sorted(providers.listed(name, provider), key=lambda device: device.index)
+        if not devices:
+            return []
+        with ThreadPoolExecutor(len(devices)) as threads:
+            found = list(threads.map(lambda device: providers.health(name, provider, device, probe=probe), devices))
+    except BackendError as error:
+        return [] if name in BUILT_IN else [DeviceStatus(Device(name), False, str(error))]
+    return [DeviceStatus(device, *known) for device, known in zip(devices, found, strict=True)]
 
-    tried = [i for i, device in enumerate(opencl.list_devices()) if try_simulators or not opencl.is_simulator(device)]
-    with ThreadPoolExecutor(max(len(tried), 1)) as threads:
-        found = dict(zip(tried, threads.map(partial(opencl.health, fresh=probe), tried), strict=True))
-    return [
-        DeviceStatus(device, found[device.index].healthy, found[device.index].reason)
-        if device.index in found
-        else DeviceStatus(device, None, "a simulator: used, and tried, only when named")
-        for device in opencl.device_infos()
-    ]
+
+def dlpack_device_type(device: Device) -> int:
+    """DLPack's number for the kind of a device, as its provider says."""
+    provider = providers.provider(device.backend)
+    return EXTENSION_DEVICE if provider is None else provider.dlpack_device_type(device)

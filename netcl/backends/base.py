@@ -203,6 +203,8 @@ class Device:
         Whether the host can map a buffer without a copy.
     part : str
         For a part of a device, which one: ``"0of2"``, as in ``"opencl:1/0of2"``.
+    aliases : str
+        More text of which a part selects the device, like a part of its name or platform.
     """
 
     backend: str
@@ -216,6 +218,7 @@ class Device:
     float64: bool = True
     shares_host_memory: bool = False
     part: str = ""
+    aliases: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         if self.backend == "numpy":
@@ -454,15 +457,59 @@ class HostOperations(Protocol):
 
 
 class Backend(UpdateOperations, ArrayOperations, HostOperations, Protocol):
-    """A device that netcl can compute on.
-
-    A plug-in registers a factory ``factory(selector: str) -> Backend`` under the entry-point group
-    ``netcl.backends``; ``selector`` is what follows the colon in ``"name:selector"``, or empty.
-    """
+    """A device that netcl can compute on. A :class:`BackendProvider` opens it."""
 
     @property
     def device(self) -> Device: ...
 
     def supports(self, dtype: DType) -> bool:
         """Whether arrays of this dtype can be computed with (not merely stored)."""
+        ...
+
+
+PREFER_GPU, PREFER_ACCELERATOR, PREFER_CPU, PREFER_REFERENCE, NAMED_ONLY = 40.0, 30.0, 20.0, 10.0, -1.0
+"""What :meth:`BackendProvider.preference` answers for netcl's own devices. What is negative is used only when named."""
+
+CPU_DEVICE, OPENCL_DEVICE, EXTENSION_DEVICE = 1, 4, 12
+"""DLPack's numbers for kinds of devices, as far as netcl's own backends need them."""
+
+
+@runtime_checkable
+class BackendProvider(Protocol):
+    """The devices of one runtime: what an entry point of the group ``netcl.backends`` stands for.
+
+    The entry point's name is the backend's name. It names a provider, or a class or function without parameters that
+    makes one; whatever keeps the runtime from being used is raised there, or by ``devices``, as a BackendError.
+
+    Three more attributes are used where a provider has them. ``health(device, *, probe) -> (bool | None, str)`` says
+    whether a device works, without opening it, and how that is known; ``probe`` asks to try it anew.
+    ``hint() -> str`` begins a sentence about devices that are missing from the list. ``part`` is a compiled pattern
+    of what may follow a slash behind a device's name; the device to open carries it in ``part``.
+    ``needs_naming = True`` keeps lists of devices from making the provider: what it imports takes long.
+    """
+
+    def devices(self) -> Sequence[Device]:
+        """Every device, numbered from 0 in ``index``, with the entry point's name in ``backend``. Opens none."""
+        ...
+
+    def open(self, device: Device) -> Backend:
+        """The backend on one of these devices. Called once for each. **May block** while the device is tried.
+
+        Raises
+        ------
+        BackendError
+            If the device does not work.
+        """
+        ...
+
+    def preference(self, device: Device) -> float:
+        """How a device ranks where none is named: the highest one that works is the default; negative ones never are.
+
+        netcl's own are at :data:`PREFER_GPU` (40), :data:`PREFER_ACCELERATOR` (30), :data:`PREFER_CPU` (20 to 22) and
+        NumPy at :data:`PREFER_REFERENCE` (10).
+        """
+        ...
+
+    def dlpack_device_type(self, device: Device) -> int:
+        """DLPack's number for this kind of device, such as 1 for host memory and 4 for OpenCL."""
         ...

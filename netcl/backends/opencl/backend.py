@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Sequence
 from inspect import ismethod
 from typing import final
 
-from netcl.backends.base import Span, StepBlock
+from netcl.backends.base import Device, Span, StepBlock
 from netcl.backends.opencl.device import forking, selection
 from netcl.backends.opencl.device.queue import Queue
 from netcl.backends.opencl.ops.arg_reduce import ArgReduce
@@ -28,8 +27,6 @@ from netcl.backends.opencl.ops.scatter_add import ScatterAdd
 from netcl.backends.opencl.ops.softmax import Softmax
 from netcl.backends.opencl.ops.softmax_cross_entropy import SoftmaxCrossEntropy
 from netcl.expression import Expression
-
-_PART = re.compile(r"/\d+of\d+$")
 
 _lock = threading.Lock()
 _opened: dict[tuple[int, str], OpenCLBackend] = {}
@@ -102,22 +99,21 @@ class OpenCLBackend:
         return self._fused_update.source(rule, fields, block)
 
 
-def open_backend(selector: str = "") -> OpenCLBackend:
-    """The backend on the first healthy device that ``selector`` means; there is one backend per device.
+def open_backend(device: Device) -> OpenCLBackend:
+    """The backend on a device of ``selection.device_infos()``, or on the part of one that ``device.part`` names.
 
-    A selector that ends in ``/0of2`` means the first of two equal parts of that device (OpenCL's sub-devices).
+    There is one backend for each. **Blocks** while the device is tried for the first time.
 
     Raises
     ------
     BackendError
-        If there is no such device, none of them works, or it has no such part.
+        If the device does not work, or has no such part.
     """
-    whole, _, part = selector.rpartition("/") if _PART.search(selector) else (selector, "", "")
-    index = selection.choose(whole, thorough=True)
+    index, part = device.index, device.part
+    defects = selection.require_healthy(index)
     with _lock:
         backend = _opened.get((index, part))
         if backend is None:
-            device = selection.part_of(index, part) if part else selection.list_devices()[index]
-            defects = selection.health(index, thorough=True).defects
-            backend = _opened[index, part] = OpenCLBackend(Queue(device, index, part, defects))
+            found = selection.part_of(index, part) if part else selection.list_devices()[index]
+            backend = _opened[index, part] = OpenCLBackend(Queue(found, index, part, defects))
         return backend

@@ -66,7 +66,7 @@ class ArrayCalls(Core):
             match = match | xp.isnan(value)
         extent = x.shape[axis]
         shape = tuple(extent if i == axis else 1 for i in range(len(x.shape)))
-        index = xp.reshape(xp.arange(extent, dtype=xp.int64), shape)
+        index = xp.reshape(xp.arange(extent, dtype=xp.int64, device=self.namespace.place), shape)
         self.store(out, xp.min(xp.where(match, index, index * 0 + extent), axis=axis))
 
     def batched_matmul(self, a: View, b: View, out: View) -> None:
@@ -146,7 +146,7 @@ class ArrayCalls(Core):
                 f"label {high if high >= classes else low} is out of range: labels must lie in [0, {classes}) or equal "
                 f"ignore_index={ignore_index}"
             )
-        hit = xp.arange(classes, dtype=xp.int64)[None, :] == picked[:, None]
+        hit = xp.arange(classes, dtype=xp.int64, device=self.namespace.place)[None, :] == picked[:, None]
         with np.errstate(all="ignore"):
             shifted, exponentials, total = self._exponentials(logits)
             log_total = xp.log(total)[:, 0]

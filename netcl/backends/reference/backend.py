@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,13 @@ class ReferenceBackend(UpdateCalls, ArrayCalls):
     ----------
     namespace : module, optional
         An array library that ``array_api_compat`` knows or that follows the standard, such as ``torch``. NumPy by
-        default. Arrays live where the library puts new ones.
+        default.
     name : str, default "numpy"
         What ``backend.device.backend`` says.
+    index : int, default 0
+        What ``backend.device.index`` says.
+    place : optional
+        The library's own device to put arrays on; where the library puts new ones by default.
 
     Examples
     --------
@@ -41,16 +46,19 @@ class ReferenceBackend(UpdateCalls, ArrayCalls):
     array([3., 3., 3.], dtype=float32)
     """
 
-    def __init__(self, namespace: Any = None, name: str = "numpy") -> None:
-        super().__init__(find_namespace(namespace))
+    def __init__(self, namespace: Any = None, name: str = "numpy", *, index: int = 0, place: Any = None) -> None:
+        super().__init__(find_namespace(namespace, place))
         library = namespace if namespace is not None else self.namespace.xp
+        kind, model, memory = _described(library, place)
         self._device = Device(
             backend=name,
-            name=_processor(),
+            index=index,
+            name=model,
             platform=library.__name__.rpartition(".")[2],
             driver=str(getattr(library, "__version__", "")),
-            kind="cpu",
-            memory=_memory(),
+            kind=kind,
+            memory=memory,
+            aliases=str(place or ""),
             float64=self.supports(float64),
             shares_host_memory=self.namespace.in_place,
         )
@@ -61,6 +69,21 @@ class ReferenceBackend(UpdateCalls, ArrayCalls):
 
     def supports(self, dtype: DType) -> bool:
         return self.namespace.supports(dtype)
+
+
+def _described(library: Any, place: Any) -> tuple[str, str, int]:
+    """Kind, name and memory of a device of the library, as far as the library tells."""
+    text = str(place or "cpu")
+    if text.partition(":")[0] in ("cpu", "CPU_DEVICE"):
+        return "cpu", _processor(), _memory()
+    module = getattr(library, text.partition(":")[0], None)
+    model, memory = text, 0
+    with suppress(Exception):  # whatever the library does not tell
+        properties = module.get_device_properties(place)  # type: ignore[union-attr]
+        model, memory = str(properties.name), int(properties.total_memory)
+    with suppress(Exception):
+        model, memory = place.pci_bus_id, int(place.mem_info[1])
+    return "gpu", model, memory
 
 
 def _processor() -> str:

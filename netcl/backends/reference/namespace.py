@@ -35,14 +35,17 @@ class Namespace:
     ----------
     xp : module
         The namespace.
+    place : optional
+        The namespace's device for arrays; None for its default.
     in_place : bool
         Whether views alias their buffer for reading and writing and functions take the output as the last argument.
     """
 
     in_place = False
 
-    def __init__(self, xp: Any) -> None:
+    def __init__(self, xp: Any, place: Any = None) -> None:
         self.xp = xp
+        self.place = place
 
     def native(self, dtype: DType) -> Any:
         """The namespace's own dtype for elements of ``dtype``."""
@@ -55,26 +58,34 @@ class Namespace:
         return getattr(self.xp, dtype.name, None) is not None
 
     def empty(self, n: int, dtype: DType) -> Any:
-        return self.xp.empty((n,), dtype=self.native(dtype))
+        return self.xp.empty((n,), dtype=self.native(dtype), device=self.place)
 
     def scalar(self, value: Any, dtype: DType) -> Any:
         """``value`` as one element of ``dtype``, which is a compute dtype."""
-        return self.xp.asarray(_python_number(value, dtype), dtype=self.native(dtype))
+        return self.xp.asarray(_python_number(value, dtype), dtype=self.native(dtype), device=self.place)
 
     def from_host(self, host: Any, dtype: DType) -> Any:
-        return self.xp.asarray(np.array(host), dtype=self.native(dtype))
+        """Elements as they travel, as an array on this namespace's device."""
+        return self._placed(self.xp.asarray(np.array(host), dtype=self.native(dtype)))
 
     def to_host(self, x: Any) -> Any:
-        return np.array(np.from_dlpack(x))
+        """The elements of an array as they travel. **Blocks** where they are on another device."""
+        return np.array(np.from_dlpack(self._on_host(x)))
+
+    def _placed(self, x: Any) -> Any:
+        return x if self.place is None else array_api_compat.to_device(x, self.place)
+
+    def _on_host(self, x: Any) -> Any:
+        return x if self.place is None else array_api_compat.to_device(x, "cpu")
 
     def read(self, buffer: Any, offset: int, shape: Shape, strides: Shape) -> Any:
         """The elements of a view; a copy where the namespace has no view of that kind."""
         n = math.prod(shape)
         if strides == contiguous_strides(shape):
             return self.xp.reshape(buffer[offset : offset + n], shape)
-        index = self.xp.asarray(offset, dtype=self.xp.int64)
+        index = self.xp.asarray(offset, dtype=self.xp.int64, device=self.place)
         for extent, stride in zip(shape, strides, strict=True):
-            index = index[..., None] + self.xp.arange(extent, dtype=self.xp.int64) * stride
+            index = index[..., None] + self.xp.arange(extent, dtype=self.xp.int64, device=self.place) * stride
         return self.xp.reshape(self.xp.take(buffer, self.xp.reshape(index, (-1,)), axis=0), shape)
 
     def write(self, buffer: Any, offset: int, shape: Shape, strides: Shape, value: Any) -> None:
@@ -115,7 +126,7 @@ class Namespace:
                 return lambda x: xp.astype(xp.real(x), target)
             return lambda x: xp.astype(x, target)
         if op == "narrow":
-            return lambda x: xp.asarray(odd_float32(self.to_host(x)))
+            return lambda x: self._placed(xp.asarray(odd_float32(self.to_host(x))))
         if op.startswith("round_"):
             short = self.native(BY_NAME[op.removeprefix("round_")])
             return lambda x: xp.astype(xp.astype(x, short), x.dtype)
@@ -146,7 +157,7 @@ class Namespace:
         """``out`` with updates[o, c, i] added at [o, indices[o, c, i], i], in the order of c."""
         # The standard has no scatter, so the host does it.
         host = _add_at(self.to_host(out), self.to_host(indices), self.to_host(updates))
-        return self.xp.asarray(host, dtype=out.dtype)
+        return self._placed(self.xp.asarray(host, dtype=out.dtype))
 
 
 class NumpyNamespace(Namespace):
@@ -236,10 +247,11 @@ class TorchNamespace(Namespace):
 
     def from_host(self, host: Any, dtype: DType) -> Any:
         if dtype is bfloat16:
-            return self.xp.asarray(np.array(host).view(np.int16)).view(self.native(bfloat16))
+            return self._placed(self.xp.asarray(np.array(host).view(np.int16)).view(self.native(bfloat16)))
         return super().from_host(host, dtype)
 
     def to_host(self, x: Any) -> Any:
+        x = self._on_host(x)
         if x.dtype == self.xp.bfloat16:
             return np.array(x.contiguous().view(self.xp.int16).numpy()).view(np.uint16)
         return np.array(x.numpy())
@@ -263,14 +275,14 @@ def _positive(buffer: Any, offset: int, shape: Shape, strides: Shape) -> tuple[A
     return buffer.as_strided(shape, [abs(stride) for stride in strides], offset), backwards
 
 
-def find_namespace(module: Any) -> Namespace:
-    """The :class:`Namespace` over an array library such as ``torch``; None means NumPy."""
+def find_namespace(module: Any, place: Any = None) -> Namespace:
+    """The :class:`Namespace` over an array library such as ``torch``, on its device ``place``; None means NumPy."""
     xp = array_api_compat.array_namespace((np if module is None else module).empty((0,)))
     if array_api_compat.is_numpy_namespace(xp):
         return NumpyNamespace(xp)
     if array_api_compat.is_torch_namespace(xp):
-        return TorchNamespace(xp)
-    return Namespace(xp)
+        return TorchNamespace(xp, place)
+    return Namespace(xp, place)
 
 
 def _python_number(value: Any, dtype: DType) -> Any:

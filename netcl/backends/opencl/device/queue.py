@@ -46,6 +46,7 @@ def describe(device: cl.Device, index: int) -> Device:
         float16="cl_khr_fp16" in extensions,
         float64="cl_khr_fp64" in extensions,
         shares_host_memory=bool(device.host_unified_memory),
+        aliases=device.platform.version,
     )
 
 

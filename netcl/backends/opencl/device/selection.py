@@ -10,6 +10,7 @@ import pyopencl as cl
 
 from netcl.backends.base import Device
 from netcl.backends.opencl.device import forking, icd, probe
+from netcl.backends.opencl.device.defects import Defects
 from netcl.backends.opencl.device.icd import INSTALL
 from netcl.backends.opencl.device.probe import Health
 from netcl.backends.opencl.device.queue import describe
@@ -68,65 +69,23 @@ def health(index: int, *, fresh: bool = False, thorough: bool = False) -> Health
         return known
 
 
-def matches(selector: str) -> list[int]:
-    """Positions of the devices that ``selector`` means: a number, a kind, or part of a platform's or device's name.
-
-    Platforms go first, for PoCL's devices carry the name of the processor, which may be Intel's.
-    """
-    if selector.isdecimal():
-        return [int(selector)] if int(selector) < len(list_devices()) else []
-    wanted = selector.lower()
-    if wanted in ("cpu", "gpu", "accelerator"):
-        return [d.index for d in device_infos() if d.kind == wanted and not is_simulator(list_devices()[d.index])]
-    platforms = [f"{device.platform.name}\n{device.platform.version}".lower() for device in list_devices()]
-    found = [index for index, names in enumerate(platforms) if wanted in names]
-    return found or [device.index for device in device_infos() if wanted in device.name.lower()]
-
-
-def candidates(selector: str = "") -> list[int]:
-    """Positions of the devices that ``selector`` means, or of all that may be chosen unnamed.
+def require_healthy(index: int) -> Defects | None:
+    """What the device at ``index`` gets wrong. **Blocks** while every kernel family is tried on it for the first time.
 
     Raises
     ------
     BackendError
-        If there is none.
-    """
-    if not list_devices():
-        raise BackendError(f"no OpenCL platform was found; {_hint()}{INSTALL}")
-    found = (
-        matches(selector) if selector else [i for i, device in enumerate(list_devices()) if not is_simulator(device)]
-    )
-    if not found:
-        known = ", ".join(f"{device} ({device.name}, {device.platform})" for device in device_infos())
-        raise BackendError(
-            f"no OpenCL device matches {selector or 'the default'!r}; there are {known}: give a number, cpu, gpu or "
-            f"part of a name; {_hint()}or {INSTALL}"
-        )
-    return found
-
-
-def _hint() -> str:
-    reason = icd.unlisted()
-    return f"{reason}; " if reason else ""
-
-
-def choose(selector: str = "", *, thorough: bool = False) -> int:
-    """Position of the first healthy device that ``selector`` means; ``thorough`` as in :func:`health`.
-
-    Raises
-    ------
-    BackendError
-        If there is no such device, none of them works, or this is a forked child of a process that used OpenCL.
+        If it does not work, or this is a forked child of a process that used OpenCL.
     """
     forking.refuse_inherited()
-    found = candidates(selector)
-    for index in found:
-        if health(index, thorough=thorough).healthy:
-            return index
-    reports = (f"{device_infos()[i]} ({device_infos()[i].platform}) does not work: {health(i).reason}" for i in found)
-    raise BackendError(
-        f"{'; '.join(reports)}. Repair it and run python -m netcl devices --probe, or choose another; or {INSTALL}"
-    )
+    found = health(index, thorough=True)
+    if not found.healthy:
+        device = device_infos()[index]
+        raise BackendError(
+            f"{device} ({device.platform}) does not work: {found.reason}. Repair it and run python -m netcl devices "
+            f"--probe, or choose another; or {INSTALL}"
+        )
+    return found.defects
 
 
 def part_of(index: int, part: str) -> cl.Device:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operands import FLOATS, Operand, zeros
-from step import Block
 
 from netcl import dtypes
 from netcl.backends.base import CHUNK, Span
+from netcl.testing.conformance.operands import FLOATS, Operand, zeros
+from netcl.testing.conformance.step_block import Block
 
 ORDERS = (1.0, 2.0, 3.5, math.inf)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operands import ALL, FLOATS, INTEGERS, Operand, assert_close, storage, zeros
 
 from netcl import dtypes
 from netcl.backends.base import Buffer, Span
+from netcl.testing.conformance.operands import ALL, FLOATS, INTEGERS, Operand, assert_close, storage, zeros
 
 SIZES = (0, 1, 2, 7, 8, 9, 63, 1023, 1024, 1025, 5003)
 

@@ -6,13 +6,24 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operands import ALL, FLOATS, INTEGERS, Operand, assert_close, decode, encode, storage, supported, zeros
 
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends.base import View
 from netcl.dtypes import float32, float64, int32, int64, uint32, uint64
 from netcl.expression import OPERATORS
+from netcl.testing.conformance.operands import (
+    ALL,
+    FLOATS,
+    INTEGERS,
+    Operand,
+    assert_close,
+    decode,
+    encode,
+    storage,
+    supported,
+    zeros,
+)
 
 NUMPY = {
     "pow": np.power, "atan2": np.arctan2, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,

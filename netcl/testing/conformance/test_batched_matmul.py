@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operands import EPSILON, FLOATS, INTEGERS, Operand, zeros
 
 from netcl import dtypes
 from netcl.dtypes import float32
+from netcl.testing.conformance.operands import EPSILON, FLOATS, INTEGERS, Operand, zeros
 
 
 def strides_of(layout, shape):

@@ -1,14 +1,14 @@
-"""A step block with readable contents, for the contract suite."""
+"""A step block with readable contents, for the conformance suite."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from operands import Operand
 
 from netcl import dtypes
 from netcl.backends.base import ADAM_COLUMNS, COUNTERS, HEADER, StepBlock, counter_row
+from netcl.testing.conformance.operands import Operand
 
 DEFAULTS = {
     "active": 1.0, "sign": 1.0, "lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "l2": 0.0, "decay": 0.0,

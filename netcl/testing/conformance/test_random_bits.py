@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operands import zeros
 
 from netcl.dtypes import uint32
+from netcl.testing.conformance.operands import zeros
 
 MASK = 0xFFFFFFFF
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operands import FLOATS, INTEGERS, Operand, assert_close, zeros
 
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.dtypes import float32, int64
+from netcl.testing.conformance.operands import FLOATS, INTEGERS, Operand, assert_close, zeros
 
 IDENTITY = {"sum": 0, "prod": 1, "any": False, "all": True}
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operands import FLOATS, Operand, zeros
 
 from netcl.dtypes import float32, float64, int32, int64
+from netcl.testing.conformance.operands import FLOATS, Operand, zeros
 
 SHAPES = [(1, 1), (1, 10), (128, 10), (3, 1000), (5, 4099), (300, 2), (0, 4)]
 

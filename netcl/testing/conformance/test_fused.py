@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operands import EPSILON, FLOATS, Operand
-from step import Block
 
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends.base import CHUNK, ROW
 from netcl.expression import Node
+from netcl.testing.conformance.operands import EPSILON, FLOATS, Operand
+from netcl.testing.conformance.step_block import Block
 
 SIZES = (1, 7, 1000, CHUNK, CHUNK + 1, 3 * CHUNK + 17)
 

@@ -1,4 +1,4 @@
-"""Operands for the contract suite: arrays anywhere in a larger buffer, and whether anything beside them changed."""
+"""Operands for the conformance suite: arrays anywhere in a larger buffer, and whether anything beside them changed."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operands import ALL, FLOATS, Operand, assert_close, zeros
 
 from netcl import dtypes
 from netcl.backends.base import View
 from netcl.dtypes import float32, int32, int64
+from netcl.testing.conformance.operands import ALL, FLOATS, Operand, assert_close, zeros
 
 
 def spread(operand, shape):

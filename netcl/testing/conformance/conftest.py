@@ -1,0 +1,28 @@
+"""The ``backend`` fixture of the suite, wherever it runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from netcl.testing import selection
+
+
+def pytest_addoption(parser):
+    selection.pytest_addoption(parser)
+
+
+def pytest_configure(config):
+    selection.configure()
+
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        names = selection.every_backend(metafunc.config)
+        metafunc.parametrize("backend", list(names.values()), ids=list(names), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(request):
+    from netcl.backends import get_backend
+
+    return get_backend(request.param)
