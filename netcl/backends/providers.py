@@ -98,8 +98,8 @@ def listed(name: str, found: BackendProvider) -> Sequence[Device]:
             )
         if device.backend != name:
             raise BackendError(
-                f"{_origins.get(name, name)} must list devices of its own name, one is {str(device)!r}; repair or uninstall "
-                "its package"
+                f"{_origins.get(name, name)} must list devices of its own name, one is {str(device)!r}; repair or "
+                "uninstall its package"
             )
     return sorted(devices, key=lambda device: -preference(name, found, device))
 

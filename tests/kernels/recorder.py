@@ -12,6 +12,7 @@ from netcl.backends.base import Span
 from netcl.backends.opencl import probe_child
 from netcl.backends.opencl.backend import OpenCLBackend
 from netcl.backends.opencl.device.defects import FAMILIES, Defect, Defects, dtype_class
+from netcl.backends.opencl.device.probe_cases import PLAIN
 from netcl.backends.opencl.device.program import compose
 from netcl.backends.opencl.device.queue import Queue
 from netcl.errors import DTypeError
@@ -123,7 +124,7 @@ def programs(cl_device):
         found |= recorded
     b, recorded = recording(cl_device, "cpu")
     plain = Defect("", plain=True)
-    b.queue.defects = Defects({(family, dtype_class(dtype)): plain for family in probe_child.PLAIN for dtype in REAL})
+    b.queue.defects = Defects({(family, dtype_class(dtype)): plain for family in PLAIN for dtype in REAL})
     _families(b)
     found |= recorded
     return {

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from netcl.testing.conformance.test_flat import skip_unless_supported
 
 from netcl import dtypes
 from netcl.backends.base import Span
 from netcl.testing.conformance.operands import FLOATS, Operand, storage
+from netcl.testing.conformance.test_flat import skip_unless_supported
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
