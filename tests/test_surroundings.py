@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from netcl.backends import devices
+from tests.children import take_over_probes
 from tests.hostile import NAMES, marks, plant
 
 pytest.importorskip("pyopencl")
@@ -90,7 +91,7 @@ def hostile(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache") / "kept"
+    return take_over_probes(tmp_path_factory.mktemp("cache") / "kept")
 
 
 # Folders that a command or a script is started in
@@ -103,7 +104,7 @@ def assert_works(found, healthy):
 
 @pytest.mark.parametrize(("place", "time"), [("hostile", "first"), ("hostile", "second"), ("empty", "third")])
 def test_a_script_uses_devices_in_any_folder(place, time, used, hostile, cache, tmp_path, healthy):
-    """From a cold cache and from a warm one, which one folder leaves for the other."""
+    """With cold kernel caches and with warm ones, which one folder leaves for the other."""
     folder, marked = hostile
     done = run(sys.executable, used, folder=folder if place == "hostile" else tmp_path, NETCL_CACHE_DIR=cache)
     assert (done.returncode, done.stderr) == (0, "")
@@ -225,6 +226,7 @@ def test_nothing_is_unpickled(tmp_path, used):
     """A row planted in pyopencl's cache would run; neither that cache nor any other is one of pickles."""
     trap = "import pickle\npickle.loads = pickle.load = pickle.Unpickler = None\n"
     code = f"{trap}exec(open({str(used)!r}).read())"
+    take_over_probes(tmp_path / ".cache/netcl")
     for _ in range(2):
         done = run(sys.executable, "-c", code, folder=tmp_path, HOME=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")

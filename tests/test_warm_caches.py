@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,10 @@ SMOKE = Path(__file__).with_name("warm_run.py")
 def caches(tmp_path, monkeypatch):
     """Empty kernel caches. What is known of the devices is taken over, so that they are not tried again."""
     pytest.importorskip("pyopencl")
-    from netcl.backends.opencl.device.icd import cache_folder
+    from tests.children import take_over_probes
 
-    known, folder = cache_folder() / "probes", tmp_path / "netcl"
-    folder.mkdir(mode=0o700)
-    if known.is_dir():
-        shutil.copytree(known, folder / "probes")
     monkeypatch.setenv("POCL_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("NETCL_CACHE_DIR", str(folder))
+    monkeypatch.setenv("NETCL_CACHE_DIR", str(take_over_probes(tmp_path / "netcl")))
 
 
 def test_second_process_does_what_the_first_did(caches, backend):
