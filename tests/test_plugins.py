@@ -1,6 +1,8 @@
 """A package that registers backends is found, chosen, and held to the protocol like netcl's own."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from netcl import backends
 from netcl.__main__ import main
 from netcl.backends import available, devices, get_backend, providers
 from netcl.backends.base import Span
@@ -159,6 +162,65 @@ def test_damaged_metadata_of_any_package_harms_nothing_else(points, tmp_path, mo
     assert any(row.device.backend == "numpy" and row.healthy for row in devices())
     with pytest.raises(BackendError):
         get_backend("broken")
+
+
+@pytest.fixture
+def undecided(monkeypatch):
+    monkeypatch.setattr(backends, "_default", None)
+    monkeypatch.delenv(backends.VARIABLE, raising=False)
+
+
+def test_a_plug_in_may_have_several_devices(capsys, undecided, monkeypatch):
+    rows = {str(row.device): row for row in devices()}
+    assert rows["toy:0"].healthy
+    assert rows["toy:1"].healthy
+    assert main(["devices"]) == 0
+    text = capsys.readouterr().out
+    assert "toy:0" in text
+    assert "toy:1" in text
+    assert str(get_backend("toy:1").device) == "toy:1"
+    assert str(get_backend("toy").device) == "toy:0"
+    monkeypatch.setenv(backends.VARIABLE, "toy:1")
+    monkeypatch.setattr(backends, "_default", None)
+    assert str(backends.default_backend().device) == "toy:1"
+    with pytest.raises(BackendError, match=r"'toy card' means several devices: toy:0 .*toy:1"):
+        get_backend("toy card")
+
+
+@pytest.mark.parametrize(("preference", "chosen"), [("99", "toy"), ("0.5", None), ("-1", None)])
+def test_the_device_with_the_highest_preference_is_the_default(preference, chosen, undecided, monkeypatch):
+    monkeypatch.setenv("TOY_PREFERENCE", preference)
+    device = backends.default_backend().device
+    assert (device.backend == "toy") == (chosen == "toy")
+    (default,) = [row for row in devices() if row.default]
+    assert default.device == device
+    assert chosen is None or (str(device), default.why) == ("toy:0", "the first toy device that works")
+
+
+RANK = """
+from netcl import distributed
+
+device = distributed.init("toy")
+print(f"rank {distributed.rank()} {device}\\n", end="", flush=True)
+"""
+
+
+def test_each_rank_has_a_device_of_its_own(tmp_path, monkeypatch):
+    pytest.importorskip("mpi4py")
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS / "plugin"), os.environ.get("PYTHONPATH", "")])
+    mpiexec = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    done = subprocess.run(
+        [mpiexec, "-n", "2", sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n"))[1:] == ["rank 0 toy:0", "rank 1 toy:1"]
 
 
 @pytest.mark.parametrize("name", ["toy", "numpy"])
