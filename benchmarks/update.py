@@ -1,4 +1,4 @@
-"""The calls of the seam that an optimizer step is made of. Every call is waited for."""
+"""The calls of the backend protocol that an optimizer step is made of. Every call is waited for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, ROW, StepBlock
 from netcl.dtypes import DType, uint16
 from netcl.expression import sign
+from netcl.host_dtypes import stored_as
 from netcl.optim import Rule
 from netcl.update_rules import adam_numbers
 
-from .common import BUFFERS, RUNTIMES, normal, require, spread, stored
+from .common import BUFFERS, RUNTIMES, normal, require, spread
 
 HYPER = {"active": 1.0, "sign": 1.0, **adam_numbers(1e-3, (0.9, 0.999), 1e-8, decay=0.01)}
 SIGN_COLUMNS = (*ROW, "lr")
@@ -39,7 +40,7 @@ def operands(runtime: str, buffer: str) -> SimpleNamespace:
     rule = Rule(sign_descent, lambda group: {"lr": group["lr"]})
     found = SimpleNamespace(
         backend=backend,
-        host=stored(zeros, compute),
+        host=stored_as(zeros, compute),
         x=spread(backend, values, dtype),
         y=spread(backend, values[::-1], dtype),
         first=spread(backend, zeros, compute),
