@@ -107,8 +107,8 @@ class TracedAdamW(Optimizer):
 
     def __init__(self, params: Any, **options: Any) -> None:
         source = optim.AdamW([netcl.ones(1, backend="numpy")], **options)
-        rule = replace(source._rule, fused_adam=False)
-        super().__init__(params, source.defaults, lambda groups: rule, source._check)
+        rule = replace(source._choose_rule(source.param_groups), fused_adam=False)
+        super().__init__(params, source.defaults, rule)
 
 
 def netcl_side(runtime: str, work: Work, traced: bool = False) -> Side:
