@@ -116,7 +116,7 @@ TAKEN: list[tuple[str, str, tuple[str, ...], str]] = [
     ("netcl.optim.clip", "parameters", ("empty list", *TENSORS), "one Tensor, or nothing to clip"),
     ("netcl.optim.AMPGradScaler.scale", "outputs", TENSORS, "a loss of any shape, anywhere"),
     ("netcl.optim.Rule", "hyper update", ("function",), "a function"),
-    ("netcl.optim.Rule", "state state*", ("empty list", "str"), "names of state, or none"),
+    ("netcl.optim.Rule", "state state*", ("empty list", "empty dict", "str"), "names of state, or none"),
     ("netcl.nn", "prefix name", ("str",), "a name"),
     ("netcl.nn.Module.named", "prefix", ("str",), "a name"),
 ]  # fmt: skip

@@ -48,6 +48,7 @@ NOT_CALLED_BY_USERS = {
     "netcl.backends.DeviceStatus": "a record that devices makes",
     "netcl.distributed.Shards": "what shard makes",
     "netcl.optim.Rule.columns": "what an optimizer calls, with its groups",
+    "netcl.optim.Rule.started": "takes nothing",
 }
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]

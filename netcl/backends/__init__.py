@@ -23,7 +23,7 @@ from netcl.errors import BackendError
 from netcl.validation import flag, shown
 
 __all__ = [
-    "DeviceStatus", "available", "default_backend", "devices", "dlpack_device_type", "get_backend", "set_backend",
+    "DeviceStatus", "available", "default_backend", "devices", "get_backend", "set_backend",
     "use_backend",
 ]  # fmt: skip
 
