@@ -1,4 +1,4 @@
-"""The calls of the seam that Tensor and autograd are made of. Every call is waited for."""
+"""The calls of the backend protocol that Tensor and autograd are made of. Every call is waited for."""
 
 from __future__ import annotations
 

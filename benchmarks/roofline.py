@@ -73,7 +73,7 @@ CALLS = {"fill": (0, 0, 1), "scale": (0, 1, 0), "axpy": (1, 1, 0), "norm_reduce"
 
 
 def call_side(runtime: str, call: str) -> Side:
-    """A flat call of the seam, again and again."""
+    """A flat call of the backend protocol, again and again."""
     backend = require(runtime)
     x, y = (spread(backend, normal(N), float32) for _ in range(2))
     partials = spread(backend, np.zeros(2 * backend.norm_partials(N), np.float32), float32)
@@ -87,7 +87,7 @@ def call_side(runtime: str, call: str) -> Side:
 
 
 class CallRatios:
-    """The flat calls of the seam on ten million elements beside bare memory traffic, on OpenCL."""
+    """The flat calls of the backend protocol on ten million elements beside bare memory traffic, on OpenCL."""
 
     params = (RUNTIMES, tuple(CALLS))
     param_names = ("runtime", "call")

@@ -215,7 +215,7 @@ class Array:
         Raises
         ------
         ArgumentError
-            If what is assigned is no Tensor, or the array itself.
+            If what is assigned is not a Tensor, or the array itself.
         ShapeError, DeviceMismatchError, DTypeError
             If it is one of another shape, on another device, or not of real floating-point numbers.
         """

@@ -119,7 +119,7 @@ def parse_json(text: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is no JSON, holds NaN or an infinity, names a key twice in one object, or is nested too deeply.
+        If it is not JSON, holds NaN or an infinity, names a key twice in one object, or is nested too deeply.
     """
     try:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
@@ -137,7 +137,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(name: str) -> Any:
-    raise ValueError(f"it holds {name}, which is no JSON")
+    raise ValueError(f"it holds {name}, which is not JSON")
 
 
 def private_folder(folder: Path) -> Path:

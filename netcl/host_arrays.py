@@ -25,7 +25,7 @@ def host_memory(x: Any, label: str) -> tuple[np.ndarray[Any, Any], DType]:
     Raises
     ------
     DTypeError
-        If it is no such array, or its elements are none that netcl knows.
+        If it is not such an array, or its elements are none that netcl knows.
     """
     if hasattr(x, "detach") and not isinstance(x, type):
         x = x.detach()

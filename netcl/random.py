@@ -1,7 +1,7 @@
 """Where random bits come from: a seed and a counter, so that every backend draws the same numbers.
 
 A :class:`Generator` holds no device memory. It hands out ranges of the Philox counter; the backend turns a range into
-bits (``random_bits`` of the seam).
+bits (``random_bits`` of the backend protocol).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Generator:
     Raises
     ------
     ArgumentError
-        If the seed is no integer or out of range.
+        If the seed is not an integer or out of range.
 
     Examples
     --------

@@ -102,7 +102,7 @@ def integer(
     most: int | None = None,
     error: type[NetclError] = ArgumentError,
 ) -> int:
-    """``value`` as an int, if ``operator.index`` takes it (NumPy's integers too) and it is no bool.
+    """``value`` as an int, if ``operator.index`` takes it (NumPy's integers too) and it is not a bool.
 
     Examples
     --------

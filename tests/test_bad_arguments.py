@@ -70,7 +70,7 @@ TAKEN: list[tuple[str, str, tuple[str, ...], str]] = [
     ("netcl.asarray", "obj", ("array", "empty list"), "NumPy arrays and lists are what it converts"),
     ("netcl.from_dlpack", "x", ("array", "0-d array"), "NumPy arrays offer DLPack"),
     ("netcl.result_type", "arrays_and_dtypes", (*TENSORS, "1e400"), "only dtypes are looked at"),
-    ("operator.eq operator.ne", "a b", ANYTHING, "what is no number is unequal, as Python says"),
+    ("operator.eq operator.ne", "a b", ANYTHING, "what is not a number is unequal, as Python says"),
     ("operator.mod", "a", ("str", "bytes"), "Python formats the text"),
     ("operator.setitem", "c", ("0-d Tensor",), "one value for all"),
     ("netcl.meshgrid", "indexing", TENSORS, "one more array"),

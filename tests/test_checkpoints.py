@@ -48,7 +48,7 @@ def named(made):
 
 
 def told(state):
-    """A checkpoint to compare; room that an optimizer has for fields which it does not use is no part of it."""
+    """A checkpoint to compare; room that an optimizer has for fields which it does not use is not a part of it."""
     entries = [
         {name: value for name, value in entry.items() if np.any(value) or name == "step"}
         for entry in state["state"].values()

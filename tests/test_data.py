@@ -152,7 +152,7 @@ def test_refusals_of_the_search(folder, monkeypatch):
     with pytest.raises(FileNotFoundError, match="lacks train-images"):
         load_fashion_mnist(root=folder / "elsewhere")
     monkeypatch.setenv("NETCL_DATA", "/nonexistent")
-    with pytest.raises(FileNotFoundError, match="NETCL_DATA='/nonexistent' is no folder; correct it or unset it"):
+    with pytest.raises(FileNotFoundError, match="NETCL_DATA='/nonexistent' is not a folder; correct it or unset it"):
         load_fashion_mnist()
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     monkeypatch.setenv("NETCL_DATA", str(folder))

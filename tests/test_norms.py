@@ -143,7 +143,7 @@ def test_shards_are_clipped_together(dtype, limit, backend):
 
 @pytest.mark.parametrize("limit", [None, 1e30, 0.25])
 def test_the_largest_loss_scale_is_divided_out(limit, backend):
-    """Together with the factor of a clipping its reciprocal is no normal number."""
+    """Together with the factor of a clipping its reciprocal is not a normal number."""
     w = netcl.zeros(1, device=backend.device, requires_grad=True)
     optimizer, scaler = SGD([w], lr=1.0), GradScaler(init_scale=2.0**126)
     scaler.scale(netcl.ones(1, device=backend.device))

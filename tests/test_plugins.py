@@ -15,7 +15,7 @@ import pytest
 from netcl import backends
 from netcl.__main__ import main
 from netcl.backends import available, devices, get_backend, providers
-from netcl.backends.base import Span
+from netcl.backends.base import Device, Span
 from netcl.dtypes import float32
 from netcl.errors import BackendError
 from netcl.testing import conformance
@@ -116,8 +116,33 @@ BROKEN |= {
     "no rank": (provider("preference", "return 'high'"), "cannot rank broken:0 (ValueError"),
     "ranking ends": (provider("preference", "raise GeneratorExit"), "cannot rank broken:0 (GeneratorExit)"),
     "a card that is gone": (PROVIDER, "cannot open broken:0 (OSError: no card)"),
+    "two of one number": (provider("devices", "return [Device('broken')] * 2"), "must number its devices, two are"),
     "a card that opens nothing": (provider("open", "return None"), "an object of type NoneType"),
 }
+
+
+UNWELL = {
+    "health exits": ("raise SystemExit(2)", "cannot say whether broken:0 works (SystemExit: 2)"),
+    "no answer": ("return None", "cannot say whether broken:0 works (TypeError"),
+    "an answer": ("return False, 'too hot'", "too hot"),
+}
+
+
+@pytest.mark.parametrize("case", UNWELL)
+def test_a_provider_may_say_itself_whether_a_device_works(case, tmp_path, monkeypatch):
+    body, said = UNWELL[case]
+    install(tmp_path, monkeypatch, provider("health", body))
+    (row,) = [row for row in devices() if row.device.backend == "broken"]
+    assert (row.healthy, said in row.reason) == (False, True)
+
+
+def test_what_else_a_provider_offers_may_be_broken_too(tmp_path, monkeypatch):
+    code = provider("hint", "1 / 0") + "    part = 3\n    def dlpack_device_type(self, device): raise SystemExit\n"
+    install(tmp_path, monkeypatch, code)
+    with pytest.raises(BackendError, match=r"cannot say what is missing \(ZeroDivisionError"):
+        get_backend("broken:9")
+    with pytest.raises(BackendError, match=r"cannot name broken:0 for DLPack \(SystemExit\)"):
+        backends.dlpack_device_type(Device("broken"))
 
 
 @pytest.mark.parametrize("case", BROKEN)

@@ -1,4 +1,4 @@
-"""What the reference backend promises beyond the seam: NumPy's own bits, few temporaries, any array library."""
+"""What the reference backend promises beyond the protocol: NumPy's own bits, few temporaries, any array library."""
 
 import importlib.util
 import math

@@ -249,9 +249,9 @@ def test_wrong_results_and_arguments_are_refused_with_the_place_of_the_rule(upda
 
 
 def test_names_that_are_missing_are_told_with_those_that_there_are():
-    with pytest.raises(TraceError, match=r"h\.rate is no hyper-parameter of this rule .* there are: h\.lr, h\.step"):
+    with pytest.raises(TraceError, match=r"h\.rate is not a hyper-parameter of this rule .* there are: h\.lr, h\.step"):
         optimizer(hyper_name)
-    with pytest.raises(TraceError, match=r"s\.velocity is no state field of this rule .* there are: s\.m$"):
+    with pytest.raises(TraceError, match=r"s\.velocity is not a state field of this rule .* there are: s\.m$"):
         optimizer(state_name)
 
 

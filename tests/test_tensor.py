@@ -265,10 +265,10 @@ def test_array_subscripts_are_numpys(backend):
         (2, "index 2 is out of range for axis 0 with 2 elements"),
         ((0, 0, 0), "3 positions for an array of shape"),
         ((..., ...), "one ellipsis"),
-        (True, "True is no position"),
-        ("a", "a str is no position"),
-        (1.0, "a float is no position"),
-        ([0, 1], "a list is no position"),
+        (True, "True is not a position"),
+        ("a", "a str is not a position"),
+        (1.0, "a float is not a position"),
+        ([0, 1], "a list is not a position"),
     ],
 )
 def test_refused_subscripts(key, message):

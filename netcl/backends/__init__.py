@@ -18,13 +18,12 @@ from typing import TypeAlias
 
 from netcl.backends import providers
 from netcl.backends.base import EXTENSION_DEVICE, PREFER_REFERENCE, Backend, BackendProvider, Device
-from netcl.backends.built_in import BUILT_IN
+from netcl.backends.built_in import BUILT_IN, INSTALL, NAMING
 from netcl.errors import BackendError
 from netcl.validation import flag, shown
 
 __all__ = [
-    "DeviceStatus", "available", "default_backend", "devices", "get_backend", "set_backend",
-    "use_backend",
+    "DeviceStatus", "available", "default_backend", "devices", "get_backend", "set_backend", "use_backend",
 ]  # fmt: skip
 
 logger = logging.getLogger("netcl")
@@ -125,10 +124,7 @@ def _create(text: str) -> Backend:
         found_by_part = _named_by_part(text)
         if found_by_part is not None:
             return get_backend(found_by_part)
-    raise BackendError(
-        f"unknown backend {text!r}; available are {', '.join(available())}. Give one of them, or opencl: and a number, "
-        f"cpu, gpu or part of a device's name; {providers.INSTALL}"
-    )
+    raise BackendError(f"unknown backend {text!r}; available are {', '.join(available())}. {NAMING}; {INSTALL}")
 
 
 def _names() -> list[str]:
@@ -189,7 +185,7 @@ def _is_available(name: str) -> bool:
             return False
         devices = providers.listed(name, provider)
         usable = [device for device in devices if provider.preference(device) >= 0] or devices
-        return any(providers.health(name, provider, device, probe=False)[0] for device in usable)
+        return any(_health(name, provider, device, probe=False)[0] for device in usable)
     except BackendError:
         return False
 
@@ -204,8 +200,8 @@ def default_backend() -> Backend:
     """The backend used where none is named. **Blocks** while a device is tried for the first time.
 
     In this order: that of the innermost :func:`use_backend`; that of :func:`set_backend`; the one named by the
-    environment variable ``NETCL_BACKEND``; the first OpenCL device that works (GPUs first, then Intel's CPU runtime,
-    then PoCL); NumPy.
+    environment variable ``NETCL_BACKEND``; the device that works and has the highest preference: GPUs, accelerators,
+    Intel's CPU runtime, PoCL, NumPy. Plug-ins rank among them as they say.
 
     Raises
     ------
@@ -235,6 +231,7 @@ def _choose() -> tuple[Backend, str]:
         return get_backend(named), f"{VARIABLE}={named}"
     ranked: list[tuple[float, str, Device]] = []
     refused: list[str] = []
+    labels: dict[str, str] = {}
     for name in _names():
         if providers.needs_naming(name):
             continue
@@ -242,6 +239,7 @@ def _choose() -> tuple[Backend, str]:
             provider = providers.provider(name)
             if provider is None or isinstance(provider, providers.Opener):
                 continue
+            labels[name] = providers.label(name, provider)
             for device in providers.listed(name, provider):
                 rank = providers.preference(name, provider, device)
                 if rank >= 0:
@@ -257,11 +255,8 @@ def _choose() -> tuple[Backend, str]:
             continue
         if rank <= PREFER_REFERENCE:
             return backend, f"no other device can be used: {'; '.join(refused)}" if refused else "there is no other"
-        return backend, f"the first {LABELS.get(name, name)} device that works"
+        return backend, f"the first {labels[name]} device that works"
     raise BackendError(f"no device works: {'; '.join(refused)}")
-
-
-LABELS = {"opencl": "OpenCL"}
 
 
 def set_backend(selection: Selection) -> Backend:
@@ -373,13 +368,25 @@ def _rows(name: str, *, probe: bool) -> list[DeviceStatus]:
         if not devices:
             return []
         with ThreadPoolExecutor(len(devices)) as threads:
-            found = list(threads.map(lambda device: providers.health(name, provider, device, probe=probe), devices))
+            found = list(threads.map(lambda device: _health(name, provider, device, probe=probe), devices))
     except BackendError as error:
         return [] if name in BUILT_IN else [DeviceStatus(Device(name), False, str(error))]
     return [DeviceStatus(device, *known) for device, known in zip(devices, found, strict=True)]
 
 
+def _health(name: str, provider: BackendProvider, device: Device, *, probe: bool) -> tuple[bool | None, str]:
+    """Whether a device works, by its provider or else by opening it."""
+    try:
+        known = providers.health(name, provider, device, probe=probe)
+        if known is not None:
+            return known
+        get_backend(device)
+    except BackendError as error:
+        return False, str(error)
+    return True, "the plug-in opened it"
+
+
 def dlpack_device_type(device: Device) -> int:
     """DLPack's number for the kind of a device, as its provider says."""
     provider = providers.provider(device.backend)
-    return EXTENSION_DEVICE if provider is None else provider.dlpack_device_type(device)
+    return EXTENSION_DEVICE if provider is None else providers.dlpack_device_type(device.backend, provider, device)

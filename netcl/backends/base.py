@@ -1,4 +1,4 @@
-"""The seam: what a backend must offer, in three Protocols and a few plain types.
+"""The backend protocol: what a backend must offer, what provides one, and the plain types between them.
 
 The optimizers see :class:`UpdateOperations`; Tensor and autograd see :class:`ArrayOperations`; memory that host and
 device both work on goes through :class:`HostOperations`. Everything a call touches is owned by the caller, nothing is
@@ -297,7 +297,7 @@ class UpdateOperations(Protocol):
 
         From ``partials`` (all records of one step, adjacent; ``None`` leaves the norm alone and the multiplier 1) it
         writes norm, ``nonfinite`` and ``multiplier = min(1, max_norm / norm)``: 1 for a zero norm or gradients that are
-        not finite; with ``shift`` where that is no normal number.
+        not finite; with ``shift`` where that is not a normal number.
         ``loss_scale`` (two float32 values: the factor that the gradients carry, and nonzero if a non-finite gradient
         was found elsewhere) comes with ``partials``: norm and multiplier are then divided by the factor, and ``skip``
         is set if any gradient is not finite. Otherwise ``skip`` is cleared. If the block has rows it renews the bias
@@ -481,11 +481,11 @@ class BackendProvider(Protocol):
     The entry point's name is the backend's name. It names a provider, or a class or function without parameters that
     makes one; whatever keeps the runtime from being used is raised there, or by ``devices``, as a BackendError.
 
-    Three more attributes are used where a provider has them. ``health(device, *, probe) -> (bool | None, str)`` says
-    whether a device works, without opening it, and how that is known; ``probe`` asks to try it anew.
-    ``hint() -> str`` begins a sentence about devices that are missing from the list. ``part`` is a compiled pattern
-    of what may follow a slash behind a device's name; the device to open carries it in ``part``.
-    ``needs_naming = True`` keeps lists of devices from making the provider: what it imports takes long.
+    Four more attributes are used where a provider has them. ``health(device, *, probe) -> (bool | None, str)`` says
+    whether a device works, without opening it, and how that is known; ``probe`` asks to try it anew. Without it, a list
+    of devices opens each. ``hint() -> str`` begins a sentence about devices that are missing from the list. ``part`` is
+    a compiled pattern of what may follow a slash behind a device's name; the device to open carries it in ``part``.
+    ``label`` is what the backend is called in a sentence.
     """
 
     def devices(self) -> Sequence[Device]:

@@ -7,3 +7,12 @@ BUILT_IN = {
     "cupy": "netcl.backends.reference.provider:CupyProvider",
 }
 """``"module:class"`` of each provider. Imported when it is first asked for."""
+
+ON_DEMAND = frozenset({"torch", "cupy"})
+"""Those whose library takes long to import: lists of devices leave that to whoever names them."""
+
+INSTALL = (
+    'pip install "netcl[cpu]" or "netcl[pocl]" adds OpenCL on the CPU, "netcl[opencl]" OpenCL with your own driver'
+)
+
+NAMING = "Give one of them, or opencl: and a number, cpu, gpu or part of a device's name"

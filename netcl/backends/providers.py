@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from netcl.backends.base import Backend, BackendProvider, Device
-from netcl.backends.built_in import BUILT_IN
+from netcl.backends.base import EXTENSION_DEVICE, NAMED_ONLY, Backend, BackendProvider, Device
+from netcl.backends.built_in import BUILT_IN, INSTALL, ON_DEMAND
 from netcl.errors import BackendError
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ logger = logging.getLogger("netcl")
 
 GROUP = "netcl.backends"
 """The entry-point group in which a package names its :class:`~netcl.backends.base.BackendProvider`."""
-
-INSTALL = (
-    'pip install "netcl[cpu]" or "netcl[pocl]" adds OpenCL on the CPU, "netcl[opencl]" OpenCL with your own driver'
-)
 
 KINDS = ("cpu", "gpu", "accelerator")
 
@@ -75,10 +72,7 @@ def provider(name: str) -> BackendProvider | None:
 
 def needs_naming(name: str) -> bool:
     """Whether a provider has not been asked for and is not to be made for a list of devices."""
-    if name in _made or name not in BUILT_IN:
-        return False
-    module, _, attribute = BUILT_IN[name].partition(":")
-    return bool(getattr(getattr(import_module(module), attribute), "needs_naming", False))
+    return name in ON_DEMAND and name not in _made
 
 
 def listed(name: str, found: BackendProvider) -> Sequence[Device]:
@@ -90,6 +84,7 @@ def listed(name: str, found: BackendProvider) -> Sequence[Device]:
         If the runtime cannot be used, or a plug-in is broken.
     """
     devices = _guarded(name, "cannot list its devices", lambda: list(found.devices()))
+    seen: set[int] = set()
     for device in devices:
         if not isinstance(device, Device):
             raise BackendError(
@@ -101,6 +96,12 @@ def listed(name: str, found: BackendProvider) -> Sequence[Device]:
                 f"{_origins.get(name, name)} must list devices of its own name, one is {str(device)!r}; repair or "
                 "uninstall its package"
             )
+        if device.index in seen:
+            raise BackendError(
+                f"{_origins.get(name, name)} must number its devices, two are {str(device)!r}; repair or uninstall its "
+                "package"
+            )
+        seen.add(device.index)
     return sorted(devices, key=lambda device: -preference(name, found, device))
 
 
@@ -109,16 +110,34 @@ def preference(name: str, found: BackendProvider, device: Device) -> float:
     return float(_guarded(name, f"cannot rank {device}", lambda: float(found.preference(device))))
 
 
-def health(name: str, found: BackendProvider, device: Device, *, probe: bool) -> tuple[bool | None, str]:
-    """Whether a device works, and how that is known. **Blocks** while it is tried."""
-    own: Callable[..., tuple[bool | None, str]] | None = getattr(found, "health", None)
-    if own is not None:
-        return own(device, probe=probe)
-    try:
-        open_device(name, found, device)
-    except BackendError as error:
-        return False, str(error)
-    return True, "the plug-in opened it"
+def health(name: str, found: BackendProvider, device: Device, *, probe: bool) -> tuple[bool | None, str] | None:
+    """Whether a device works, and how that is known; None if its provider cannot say. **Blocks** while it is tried.
+
+    Raises
+    ------
+    BackendError
+        If a plug-in is broken.
+    """
+    own: Callable[..., Any] | None = getattr(found, "health", None)
+    if own is None:
+        return None
+
+    def asked() -> tuple[bool | None, str]:
+        works, reason = own(device, probe=probe)
+        return None if works is None else bool(works), str(reason)
+
+    answer: tuple[bool | None, str] = _guarded(name, f"cannot say whether {device} works", asked)
+    return answer
+
+
+def dlpack_device_type(name: str, found: BackendProvider, device: Device) -> int:
+    """DLPack's number for the kind of a device."""
+    return int(_guarded(name, f"cannot name {device} for DLPack", lambda: int(found.dlpack_device_type(device))))
+
+
+def label(name: str, found: BackendProvider) -> str:
+    """What a backend is called in a sentence."""
+    return str(getattr(found, "label", name))
 
 
 def matching(name: str, found: BackendProvider, selector: str) -> list[Device]:
@@ -154,22 +173,22 @@ def candidates(name: str, found: BackendProvider, selector: str) -> list[Device]
     """
     whole, _, part = selector.rpartition("/")
     divided = getattr(found, "part", None)
-    if not (divided is not None and divided.fullmatch(part)):
+    if not (isinstance(divided, re.Pattern) and divided.fullmatch(part)):
         whole, part = selector, ""
     chosen = matching(name, found, whole)
     if not chosen:
         known = ", ".join(f"{device} ({device.name}, {device.platform})" for device in listed(name, found))
         raise BackendError(
             f"no device matches {f'{name}:{selector}'!r}; there are {known}: give a number, cpu, gpu or part of a "
-            f"name; {hint(found)}or {INSTALL}"
+            f"name; {hint(name, found)}or {INSTALL}"
         )
     return [replace(device, part=part) for device in chosen] if part else chosen
 
 
-def hint(found: BackendProvider) -> str:
+def hint(name: str, found: BackendProvider) -> str:
     """What a provider has to say of devices that are missing."""
     own: Callable[[], str] | None = getattr(found, "hint", None)
-    return "" if own is None else own()
+    return "" if own is None else str(_guarded(name, "cannot say what is missing", own))
 
 
 def open_first(name: str, found: BackendProvider, selector: str, known: dict[str, Backend]) -> Backend:
@@ -227,11 +246,11 @@ class Opener:
 
     def preference(self, device: Device) -> float:
         """Used only when it is named."""
-        return -1.0
+        return NAMED_ONLY
 
     def dlpack_device_type(self, device: Device) -> int:
         """Nothing is known of its memory."""
-        return 12
+        return EXTENSION_DEVICE
 
 
 def _of_plug_in(named: str, point: EntryPoint) -> BackendProvider:

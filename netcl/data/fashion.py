@@ -101,7 +101,7 @@ def load_fashion_mnist(
     Raises
     ------
     FileNotFoundError
-        If ``root`` or ``NETCL_DATA`` is no folder, ``root`` lacks the files, or a folder holds only some of them.
+        If ``root`` or ``NETCL_DATA`` is not a folder, ``root`` lacks the files, or a folder holds only some of them.
     ValueError
         If a file is damaged, or images and labels differ in number; the message names the file.
 
@@ -147,7 +147,7 @@ def _candidates(root: str | os.PathLike[str] | None) -> Iterator[tuple[Path, str
     configured = os.environ.get("NETCL_DATA")
     if configured:
         if not Path(configured).is_dir():
-            raise FileNotFoundError(f"NETCL_DATA={configured!r} is no folder; correct it or unset it")
+            raise FileNotFoundError(f"NETCL_DATA={configured!r} is not a folder; correct it or unset it")
         yield Path(configured) / "fashion-mnist", "NETCL_DATA"
         yield Path(configured), "NETCL_DATA"
     yield SYSTEM_FOLDER, "the system's data sets"

@@ -73,7 +73,7 @@ def _expression(
 
 
 def check_arrays(name: str, *operands: object) -> None:
-    """Refuse an operand of the function ``name`` that is no array."""
+    """Refuse an operand of the function ``name`` that is not an array."""
     for x in operands:
         if not isinstance(x, Array):
             raise DTypeError(f"{name} takes Tensors, got {shown(x)}; use netcl.asarray(x)")
@@ -116,7 +116,7 @@ def scalar_value(value: Any, dtype: DType) -> Scalar:
     if kind in "iu":
         low, high = INTEGER_RANGE[dtype.name]
         if isinstance(value, complex) or (isinstance(value, float) and math.isfinite(value) and value != int(value)):
-            raise DTypeError(f"{value!r} is no value of {dtype}; round it first, or use a floating array")
+            raise DTypeError(f"{value!r} is not a value of {dtype}; round it first, or use a floating array")
         if not low <= value <= high:
             raise out_of_range(value, dtype)
         return int(value)
@@ -127,7 +127,7 @@ def scalar_value(value: Any, dtype: DType) -> Scalar:
 
 def _real(value: Any, dtype: DType) -> float:
     if isinstance(value, complex):
-        raise DTypeError(f"{value!r} is no value of {dtype}; take its real part, or use a complex array")
+        raise DTypeError(f"{value!r} is not a value of {dtype}; take its real part, or use a complex array")
     try:
         if isinstance(value, int) and dtype.itemsize < 8:
             return float_of(value)

@@ -84,7 +84,7 @@ def _check_range(host: NDArray[Any], dtype: DType) -> None:
         if not (fits & whole).all():
             first = host[~(fits & whole)][0].item()
             if math.isfinite(first) and first != int(first):
-                raise DTypeError(f"{first!r} is no value of {dtype}; round it first, or cast with astype()")
+                raise DTypeError(f"{first!r} is not a value of {dtype}; round it first, or cast with astype()")
             raise out_of_range(first, dtype)
     else:
         least, most = int(host.min()), int(host.max())
@@ -142,7 +142,7 @@ def read_values(obj: Any) -> tuple[NDArray[Any], DType]:
     except NetclError:
         raise
     except (ValueError, OverflowError, TypeError, RecursionError) as error:
-        raise ShapeError(f"this nested sequence is no array: {error}; all rows need the same length") from error
+        raise ShapeError(f"this nested sequence is not an array: {error}; all rows need the same length") from error
     if values.dtype.kind == "O" and isinstance(leaf, int):
         raise RangeError("this sequence holds integers that neither int64 nor uint64 can hold; pass floats")
     if values.dtype.kind not in "biufc":

@@ -33,7 +33,7 @@ def normalize_axis(axis: int, ndim: int) -> int:
     AxisError
         If there is no such axis.
     ArgumentError
-        If it is no integer.
+        If it is not an integer.
     """
     return validation.axis("axis", axis, ndim)
 
@@ -128,7 +128,7 @@ def permute_dims(x: A, /, axes: Sequence[int]) -> A:
     Raises
     ------
     ShapeError
-        If ``axes`` is no permutation.
+        If ``axes`` is not a permutation.
 
     Examples
     --------

@@ -66,17 +66,19 @@ def _slice(part: slice, extent: int) -> tuple[int, int, int]:
     try:
         return part.indices(extent)
     except (TypeError, ValueError) as error:
-        raise IndexError(f"{shown(part)} is no slice: {error}; use integers or None, and a step other than 0") from None
+        raise IndexError(
+            f"{shown(part)} is not a slice: {error}; use integers or None, and a step other than 0"
+        ) from None
 
 
 def _integer(part: Any) -> int:
     if isinstance(part, bool):
-        raise IndexError(f"{part} is no position; use an integer, a slice, ..., None or an integer Tensor")
+        raise IndexError(f"{part} is not a position; use an integer, a slice, ..., None or an integer Tensor")
     try:
         return index(part)
     except (TypeError, ValueError):
         raise IndexError(
-            f"a {type(part).__name__} is no position; use integers, slices, ..., None, or Tensors of integers or bool"
+            f"a {type(part).__name__} is not a position; use integers, slices, ..., None, Tensors of integers or bool"
         ) from None
 
 
@@ -121,7 +123,7 @@ def getitem(x: A, key: Key, /) -> A:
         if isinstance(part, Array) and not (part.ndim == 0 and part.dtype.kind in "iu"):
             return _advanced(x, parts)
         if isinstance(part, list):
-            raise IndexError("a list is no position; use netcl.asarray(list)")
+            raise IndexError("a list is not a position; use netcl.asarray(list)")
     out = x.restride(*basic_place(x, parts))
     if tape.is_recording():
         tape.record(out, (x, lambda g: _put_back(x, parts, g)), name="getitem")

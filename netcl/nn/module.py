@@ -93,7 +93,7 @@ class Module:
         Raises
         ------
         ArgumentError
-            If ``name`` is no attribute's name, or ``tensor`` no Tensor.
+            If ``name`` is not an attribute's name, or ``tensor`` is not a Tensor.
         """
         if not isinstance(name, str) or not name or "." in name:
             raise ArgumentError(f"the name of a buffer must be a string without dots, got {shown(name)}")
@@ -362,7 +362,7 @@ def _fitting(name: str, tensor: Tensor, value: Any) -> NDArray[Any]:
     try:
         array = value.numpy() if isinstance(value, Tensor) else read_values(value)[0]
     except (DTypeError, ShapeError) as error:
-        raise StateError(f"{name!r} in the state is no array of numbers: {error}") from error
+        raise StateError(f"{name!r} in the state is not an array of numbers: {error}") from error
     if array.shape != tensor.shape:
         raise StateError(
             f"{name!r} has shape {array.shape} in the state and {tensor.shape} in this model; they must be equal"

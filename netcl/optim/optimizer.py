@@ -188,7 +188,7 @@ class Optimizer(ABC):
         NetclError
             If no parameter has a gradient. Nothing is changed then, nor in any other refusal.
         HyperParameterError, ShapeError, DTypeError
-            If ``grads`` do not fit the parameters, or ``max_norm`` is no number of at least 0.
+            If ``grads`` do not fit the parameters, or ``max_norm`` is not a number of at least 0.
         ArgumentError
             If ``closure`` cannot be called.
 

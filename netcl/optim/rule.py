@@ -199,7 +199,7 @@ class _Names:
         if found is None:
             known = ", ".join(f"{self._called}.{known}" for known in self._values) or "none"
             raise TraceError(
-                f"{self._called}.{name} is no {self._kind} of this rule {caller(__file__)}; there are: {known}"
+                f"{self._called}.{name} is not a {self._kind} of this rule {caller(__file__)}; there are: {known}"
             )
         return found
 

@@ -54,7 +54,7 @@ def recording(cl_device, form):
 
 
 def run(call, *operands, **named):
-    """A call that may be refused for its dtypes, which is no program at all."""
+    """A call that may be refused for its dtypes, which is not a program at all."""
     try:
         call(*operands, **named)
     except DTypeError:

@@ -61,7 +61,7 @@ def test_numbers_that_an_integer_dtype_cannot_hold_are_refused(opencl, dtype, va
         lambda: opencl.scale(value, target.span),
         lambda: opencl.axpy(value, target.span, target.span),
     ):
-        with pytest.raises(DTypeError, match=f"no value of {dtype}"):
+        with pytest.raises(DTypeError, match=f"not a value of {dtype}"):
             call()
     assert opencl.launches == launches
     assert (target.read() == 3).all()

@@ -436,5 +436,5 @@ def test_the_command_refuses_a_broken_table_before_it_measures(tmp_path, capsys)
     file = tmp_path / "tuned.json"
     file.write_text("{")
     assert run("--kernel", "fill", "--output", str(file)) == 1
-    assert "is no JSON" in capsys.readouterr().err
+    assert "is not a JSON table" in capsys.readouterr().err
     assert file.read_text() == "{"

@@ -29,6 +29,8 @@ class OpenCLProvider:
         If pyopencl cannot be imported.
     """
 
+    label = "OpenCL"
+
     part = re.compile(r"(\d+)of(\d+)")
     """How a part of a device is named, behind a slash: ``"opencl:0/1of2"`` is the second of two equal parts."""
 

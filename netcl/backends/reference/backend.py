@@ -1,4 +1,4 @@
-"""The reference backend: the whole seam over NumPy, or any other namespace of the Array API standard.
+"""The reference backend: the whole backend protocol over NumPy, or any other namespace of the Array API standard.
 
 It is what a library's CI runs on without a GPU, and the oracle for every kernel.
 """
@@ -19,7 +19,7 @@ from netcl.dtypes import DType, float64
 
 
 class ReferenceBackend(UpdateCalls, ArrayCalls):
-    """The seam over an array library.
+    """The backend protocol over an array library.
 
     Parameters
     ----------

@@ -16,6 +16,9 @@ from netcl.errors import ShapeError
 from netcl.expression import Expression
 from netcl.strides import contiguous_strides
 
+_PYTHON: dict[str, type] = {"b": bool, "i": int, "u": int, "f": float, "c": complex}
+"""What an element of each kind of dtype is in Python."""
+
 
 class ReferenceBuffer:
     """A flat array of the namespace."""
@@ -47,7 +50,7 @@ class ReferenceMapping:
 
 
 class Core:
-    """Memory and evaluation, which the two halves of the seam share."""
+    """Memory and evaluation, which the two halves of the protocol share."""
 
     def __init__(self, namespace: Namespace) -> None:
         self.namespace = namespace
@@ -92,7 +95,7 @@ class Core:
     def number(self, x: Span) -> Any:
         """The first element of a span as a Python number."""
         element = self.namespace.widen(self.read(Span(x.buffer, x.offset, 1)), x.dtype)
-        return element[0].item() if hasattr(element, "item") else complex(element[0])
+        return _PYTHON[x.dtype.kind](element[0])
 
     def view(self, x: View) -> Any:
         """The stored elements of a view, as the namespace's array."""

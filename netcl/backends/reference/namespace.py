@@ -27,6 +27,9 @@ Function = Callable[..., Any]
 # On integers these change nothing.
 ROUNDING = ("floor", "ceil", "trunc", "round")
 
+# The standard has no arithmetic on bools; these are NumPy's meanings.
+_ON_BOOLS = {"multiply": "logical_and", "add": "logical_or", "maximum": "logical_or", "minimum": "logical_and"}
+
 
 class Namespace:
     """A namespace of the Array API standard, with nothing beyond the standard used.
@@ -46,6 +49,7 @@ class Namespace:
     def __init__(self, xp: Any, place: Any = None) -> None:
         self.xp = xp
         self.place = place
+        self._host = None if place is None else _host_of(xp)
 
     def native(self, dtype: DType) -> Any:
         """The namespace's own dtype for elements of ``dtype``."""
@@ -76,7 +80,7 @@ class Namespace:
         return x if self.place is None else array_api_compat.to_device(x, self.place)
 
     def _on_host(self, x: Any) -> Any:
-        return x if self.place is None else array_api_compat.to_device(x, "cpu")
+        return x if self.place is None else array_api_compat.to_device(x, self._host)
 
     def read(self, buffer: Any, offset: int, shape: Shape, strides: Shape) -> Any:
         """The elements of a view; a copy where the namespace has no view of that kind."""
@@ -137,7 +141,7 @@ class Namespace:
         if op == "erf" and not hasattr(xp, "erf"):
             wide, narrow = self.native(float64), self.native(dtype)
             return lambda x: xp.astype(erf(xp, xp.astype(x, wide)), narrow)
-        function: Function = getattr(xp, op)
+        function: Function = getattr(xp, _ON_BOOLS.get(op, op) if operand is bool_ else op)
         return function
 
     def is_elementwise(self, op: str) -> bool:
@@ -273,6 +277,13 @@ def _positive(buffer: Any, offset: int, shape: Shape, strides: Shape) -> tuple[A
     backwards = [axis for axis, stride in enumerate(strides) if stride < 0]
     offset += sum((shape[axis] - 1) * strides[axis] for axis in backwards)
     return buffer.as_strided(shape, [abs(stride) for stride in strides], offset), backwards
+
+
+def _host_of(xp: Any) -> Any:
+    """What a namespace calls the host among its devices; ``"cpu"`` where it does not list it."""
+    info = getattr(xp, "__array_namespace_info__", None)
+    listed = () if info is None else info().devices()
+    return next((device for device in listed if "cpu" in str(device).lower()), "cpu")
 
 
 def find_namespace(module: Any, place: Any = None) -> Namespace:

@@ -51,8 +51,6 @@ class TorchProvider:
         If torch cannot be imported.
     """
 
-    needs_naming = True
-
     def __init__(self) -> None:
         self._torch = _installed("torch")
 
@@ -94,8 +92,6 @@ class CupyProvider:
     BackendError
         If CuPy cannot be imported.
     """
-
-    needs_naming = True
 
     def __init__(self) -> None:
         self._cupy = _installed("cupy")
@@ -142,7 +138,7 @@ def _opened(library: Any, name: str, index: int, place: Any) -> ReferenceBackend
 
 def _installed(library: str) -> Any:
     if find_spec(library) is None:
-        raise BackendError(f"{library} is not installed; pip install {library}, or use another backend")
+        raise BackendError(f"{library} is not installed; install it for your device, or use another backend")
     try:
         return import_module(library)
     except Exception as error:

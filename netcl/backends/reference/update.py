@@ -14,7 +14,7 @@ from netcl import update_rules
 from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNT_BASE, COUNTERS, HEADER, SHIFT, Scalar, Span, StepBlock, View
 from netcl.backends.reference.buffers import Core
 from netcl.backends.reference.program import Program
-from netcl.dtypes import DType
+from netcl.dtypes import DType, bool_
 from netcl.errors import ShapeError
 from netcl.expression import Expression, Node, build, trace
 from netcl.rounding import nearest
@@ -131,7 +131,7 @@ class UpdateCalls(Core):
 
     def _masked(self, values: Any, keep: Any) -> Any:
         xp = self.namespace.xp
-        return xp.where(xp.asarray(keep), values, xp.zeros_like(values))
+        return xp.where(self.namespace.from_host(keep, bool_), values, xp.zeros_like(values))
 
     def prepare_step(
         self,
@@ -244,8 +244,9 @@ class UpdateCalls(Core):
         whole = [self.read(Span(span.buffer, span.offset + start, stop - start)) for span in spans]
         with np.errstate(all="ignore"):
             for begin in range(0, stop - start, UPDATE_BLOCK):
-                given = [array[begin : begin + UPDATE_BLOCK] for array in whole]
-                size = given[0].shape[0]
+                # Not beyond the end, where the standard leaves open what a slice is.
+                size = min(UPDATE_BLOCK, stop - start - begin)
+                given = [array[begin : begin + size] for array in whole]
                 if namespace.in_place:
                     program.run([*given, *hyper], [given[0], *given[2:]], [memory[:size] for memory in scratch])
                 else:

@@ -173,7 +173,7 @@ def read(checkpoint: Any, kind: str, groups: Sequence[ParameterGroup], choose: C
             entries[id(parameter)] = _entry(label, state[index], parameter, here, needed, every, former)
     if left:
         raise StateError(
-            f"the checkpoint has state for {min(left)}, which is no parameter of its groups; it must come from an "
+            f"the checkpoint has state for {min(left)}, which is not a parameter of its groups; it must come from an "
             "optimizer's state_dict()"
         )
     return Loaded(hyper, entries)
@@ -375,7 +375,7 @@ def _array(label: str, field: str, value: Any, parameter: Array) -> np.ndarray[A
         array = _as_host(value)
     except Exception as error:  # every library refuses in its own way
         raise StateError(
-            f"{label} has {field} in the checkpoint as {shown(value)}, which is no array on the host: {error}"
+            f"{label} has {field} in the checkpoint as {shown(value)}, which is not an array on the host: {error}"
         ) from error
     if array.shape != parameter.shape:
         raise StateError(

@@ -60,7 +60,7 @@ class ParameterGroup(dict[str, Any]):
         for name, value in changes.items():
             if name not in self and name not in NOTES:
                 known = ", ".join(key for key in self if key not in _FIXED)
-                raise HyperParameterError(f"{shown(name)} is no hyper-parameter of this group; it has {known}")
+                raise HyperParameterError(f"{shown(name)} is not a hyper-parameter of this group; it has {known}")
             if name in _FIXED and value is not self[name]:
                 raise HyperParameterError(
                     f'group["{name}"] cannot be replaced, got {shown(value)}; use add_param_group(), or build another '

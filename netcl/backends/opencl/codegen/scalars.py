@@ -30,7 +30,7 @@ def scalar_argument(a: Scalar, dtype: DType) -> int | float:
         If an integer dtype cannot hold ``a``, or a real one a complex number.
     """
     if isinstance(a, complex):
-        raise DTypeError(f"the complex number {a} is no value of {dtype}; pass a real number")
+        raise DTypeError(f"the complex number {a} is not a value of {dtype}; pass a real number")
     if dtype.kind == "f":
         a = float(a)
         return a if dtype is float64 or abs(a) < FLOAT32_OVERFLOW or a != a else math.copysign(math.inf, a)
@@ -39,7 +39,7 @@ def scalar_argument(a: Scalar, dtype: DType) -> int | float:
     if isinstance(a, float) and a.is_integer():
         a = int(a)
     if isinstance(a, float) or not _fits(a, dtype):
-        raise DTypeError(f"{a!r} is no value of {dtype}; pass a whole number in its range, or cast with astype()")
+        raise DTypeError(f"{a!r} is not a value of {dtype}; pass a whole number in its range, or cast with astype()")
     return int(a)
 
 

@@ -19,7 +19,7 @@ def arguments(expression: Expression, views: Sequence[View], scalars: Sequence[S
     Raises
     ------
     DTypeError
-        If a scalar is no value of its dtype.
+        If a scalar is not a value of its dtype.
     """
     given: list[Any] = []
     for view in views:
@@ -45,6 +45,19 @@ def check_count(
             f"{expression.name} takes {expected[0]} inputs, {expected[1]} outputs and {expected[2]} scalars, got "
             f"{given[0]}, {given[1]} and {given[2]}"
         )
+
+
+def check_shapes(name: str, views: Sequence[View]) -> None:
+    """Refuse views that differ in shape.
+
+    Raises
+    ------
+    ShapeError
+    """
+    shape = views[-1].shape
+    for view in views:
+        if view.shape != shape:
+            raise ShapeError(f"{name}: operands of shapes {view.shape} and {shape}; broadcast them to one shape first")
 
 
 def check_dtypes(name: str, views: Sequence[View], dtypes: Sequence[DType]) -> None:

@@ -53,7 +53,7 @@ def factor(queue: Queue, a: Scalar | Span, dtype: DType) -> tuple[tuple[Any, ...
     ShapeError
         If the span has more than one element.
     DTypeError
-        If the factor is no value of ``dtype``, or the device cannot compute with its own.
+        If the factor is not a value of ``dtype``, or the device cannot compute with its own.
     """
     if not isinstance(a, Span):
         return (scalar_argument(a, dtype),), None

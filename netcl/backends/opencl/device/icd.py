@@ -280,7 +280,7 @@ def _platforms_of(library: Path) -> list[int]:
     address_of.restype, address_of.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
     address = address_of(b"clIcdGetPlatformIDsKHR")
     if not address:
-        raise OSError("it is no runtime for a loader")
+        raise OSError("it is not a runtime for a loader")
     ask: Any = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p)(address)
     count = ctypes.c_uint(0)
     status = ask(0, None, ctypes.addressof(count))

@@ -260,12 +260,12 @@ def parse(text: str, file: str) -> Table:
     Raises
     ------
     TuningError
-        If it is no table, or has an unknown key or a knob out of its range; the message names file, key and rule.
+        If it is not a table, or has an unknown key or a knob out of its range; the message names file, key and rule.
     """
     try:
         root = parse_json(text)
     except ValueError as error:
-        raise TuningError(f"{file} is no JSON table ({error}); {REMEDY}") from error
+        raise TuningError(f"{file} is not a JSON table ({error}); {REMEDY}") from error
     reader = _Reader(file)
     reader.keys(root, "the table", ("version", *KINDS), required=("version",))
     if type(root["version"]) is not int or root["version"] != VERSION:

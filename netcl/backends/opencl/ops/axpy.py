@@ -31,7 +31,7 @@ class Axpy:
         ShapeError
             If x and y differ in size.
         DTypeError
-            If the device cannot compute with a dtype, or ``a`` is no value of the common one.
+            If the device cannot compute with a dtype, or ``a`` is not a value of the common one.
         """
         if x.size != y.size:
             raise ShapeError(f"axpy needs spans of one size, got x of {x.size} and y of {y.size} elements")

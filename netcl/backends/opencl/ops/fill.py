@@ -27,7 +27,7 @@ class Fill:
         Raises
         ------
         DTypeError
-            If ``a`` is no value of x's dtype.
+            If ``a`` is not a value of x's dtype.
         """
         dtype = x.buffer.dtype
         if dtype.kind == "c":

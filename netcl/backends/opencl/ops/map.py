@@ -14,11 +14,10 @@ from netcl.backends.opencl.codegen.operands import SIZE_MASK, Access
 from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.strided_loops import OUTER_AXES, Axes
 from netcl.backends.opencl.codegen.writer import statements, value_dtypes
-from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes
+from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes, check_shapes
 from netcl.backends.opencl.device.kernels import Kernel
 from netcl.backends.opencl.device.plans import remember
 from netcl.backends.opencl.device.queue import Queue
-from netcl.errors import ShapeError
 from netcl.expression import Expression
 
 RUN = 512
@@ -82,11 +81,7 @@ class Map:
     ) -> MapPlan | None:
         check_count(expression, inputs, outputs, scalars)
         shape = outputs[0].shape
-        for view in (*inputs, *outputs):
-            if view.shape != shape:
-                raise ShapeError(
-                    f"{expression.name}: operands of shapes {view.shape} and {shape}; broadcast them to one shape first"
-                )
+        check_shapes(expression.name, (*inputs, *outputs))
         self._queue.require(*expression.inputs, *expression.scalars, *expression.stored)
         plan = None
         if 0 not in shape:

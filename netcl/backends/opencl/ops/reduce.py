@@ -17,7 +17,7 @@ from netcl.backends.opencl.codegen.operands import SIZE_MASK, Access
 from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.strided_loops import OUTER_AXES, Axes
 from netcl.backends.opencl.codegen.writer import Names, statements, value_dtypes
-from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes
+from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes, check_shapes
 from netcl.backends.opencl.device.kernels import Kernel
 from netcl.backends.opencl.device.memory import cl_buffer
 from netcl.backends.opencl.device.plans import remember
@@ -147,12 +147,8 @@ class Reduce:
         if op not in COMBINE:
             raise ShapeError(f"unknown reduction {op!r}; one of {', '.join(COMBINE)}")
         check_count(expression, inputs, (out,), scalars)
+        check_shapes(expression.name, inputs)
         shape = inputs[0].shape
-        for view in inputs:
-            if view.shape != shape:
-                raise ShapeError(
-                    f"{expression.name}: operands of shapes {view.shape} and {shape}; broadcast them to one shape first"
-                )
         left = tuple([extent for axis, extent in enumerate(shape) if axis not in axes])
         if out.shape != left:
             raise ShapeError(f"{op} over axes {axes} of shape {shape} has shape {left}, the output has {out.shape}")

@@ -27,7 +27,7 @@ class Scale:
         Raises
         ------
         DTypeError
-            If the device cannot compute with x's dtype, or ``a`` is no value of it.
+            If the device cannot compute with x's dtype, or ``a`` is not a value of it.
         """
         dtype = x.buffer.dtype
         self._queue.require(dtype)
