@@ -70,7 +70,7 @@ def test_two_ranks_agree_on_every_backend(backend):
         ("raise", ["ValueError: the data are spoilt", "rank 1 ended with ValueError: the data are spoilt"]),
         ("exit", ["the reduction of gradients cannot be completed: rank 1 has ended"]),
         ("hang", ["the reduction of gradients was not completed within 1.5 s: rank 1 did not take part"]),
-        ("device", ["rank 0 of 2", "rank 1 of 2", "1 of 2 ranks have no device; rank 1: no OpenCL"]),
+        ("device", ["rank 0 of 2", "rank 1 of 2", "1 of 2 ranks have no device; rank 1: no device matches"]),
         ("uninitialised", ["this process is one of 2 ranks; call netcl.distributed.init() first"]),
     ],
 )

@@ -74,7 +74,7 @@ def _inexact(x):
 
 
 PLANTED = {
-    "bias correction": ("steps", "netcl.optim.validation", "log", _wrong_log, r"parameter \d"),
+    "bias correction": ("steps", "netcl.update_rules", "_log", _wrong_log, r"parameter \d"),
     "clipping by value": ("steps", "tests.fuzz.stepping", "clip_grad_value", _forgetful, r"parameter \d|gradient"),
     "tanh": ("arrays", netcl, "tanh", _inexact, r"tanh\("),
     "sum of contributions": ("gradients", tape, "_add", _first_contribution, r"gradient of leaf|slope of leaf"),
