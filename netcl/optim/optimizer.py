@@ -9,13 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeAlias, TypeVar
 
-from netcl import validation
 from netcl.array import Array
 from netcl.backends import Selection
 from netcl.backends.base import Span
 from netcl.errors import HyperParameterError, NetclError
-from netcl.optim import options
-from netcl.optim import validation as checks
+from netcl.optim import options, validation
 from netcl.optim.engine import checkpoint
 from netcl.optim.engine.checkpoint import Entry
 from netcl.optim.engine.group import ParameterGroup, as_groups, assign, refuse_duplicates
@@ -24,6 +22,7 @@ from netcl.optim.engine.partition import Partition
 from netcl.optim.engine.step_engine import StepEngine
 from netcl.optim.options import CommonOptions
 from netcl.optim.rule import Rule, RuleChoice, check_author
+from netcl.validation import flag
 
 Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Any]] | Iterable[Mapping[str, Any]] | Iterable[Any]"
 T = TypeVar("T")
@@ -196,11 +195,11 @@ class Optimizer(ABC):
         -----
         A parameter whose ``grad`` is None is skipped: neither moved nor decayed, and its step count is kept.
         """
-        checks.function("closure", closure)
+        validation.function("closure", closure)
         if max_norm is not None:
-            max_norm = checks.bound("max_norm", max_norm)
+            max_norm = validation.bound("max_norm", max_norm)
         if grads is not None:
-            grads = checks.listed("grads", grads)
+            grads = validation.listed("grads", grads)
         result = None if closure is None else closure()
         if grads is None:
             self._engine.step(max_norm)
@@ -248,7 +247,7 @@ class Optimizer(ABC):
             Forget them, which touches no memory: the next backward overwrites instead of adding. Otherwise fill them
             with zeros in place.
         """
-        validation.flag("set_to_none", set_to_none)
+        flag("set_to_none", set_to_none)
         with self._engine.lock:
             for partition in self._engine.partitions:
                 partition.arena.release_gradients(set_to_none=set_to_none)

@@ -1,0 +1,182 @@
+"""ReduceLROnPlateau: the learning-rate schedule that watches a metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, SupportsFloat
+
+from netcl.errors import HyperParameterError, StateError
+from netcl.optim import validation
+from netcl.optim.engine.group import assign
+from netcl.optim.optimizer import Optimizer
+from netcl.optim.schedule_validation import (
+    Check,
+    at_least,
+    checked_settings,
+    choice,
+    inside,
+    loaded_count,
+    loaded_rates,
+    loaded_settings,
+    scheduled,
+)
+from netcl.validation import real, shown
+
+
+def _measured(metric: Any) -> float:
+    """The value of a measurement, which may be NaN or infinite."""
+    try:
+        if isinstance(metric, bool | str | bytes) or getattr(metric, "shape", ()) != ():
+            raise TypeError
+        return float(metric)
+    except (TypeError, ValueError, OverflowError):
+        raise HyperParameterError(f"step takes the measured metric, a number, got {shown(metric)}") from None
+
+
+class ReduceLROnPlateau:
+    """Multiply the learning rate by ``factor`` when a metric has stopped improving.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    mode : {"min", "max"}, default "min"
+        Whether lower or higher is better.
+    factor : float, default 0.5
+        ``new_lr = old_lr·factor``; in (0, 1).
+    patience : int, default 5
+        The rate falls when *more* than this many measurements in a row brought no improvement.
+    threshold : float, default 1e-4
+        Smallest change that counts, at least 0.
+    threshold_mode : {"rel", "abs"}, default "rel"
+        Whether ``threshold`` is a share of \\|best\\| or a difference.
+    cooldown : int, default 0
+        Measurements after a reduction during which none is counted as bad.
+    min_lr : float, default 0.0
+        Lowest learning rate.
+    eps : float, default 1e-8
+        A reduction smaller than this is left out.
+
+    Raises
+    ------
+    HyperParameterError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> from netcl.optim import SGD, ReduceLROnPlateau
+    >>> opt = SGD([netcl.ones(1, requires_grad=True)], lr=1.0)
+    >>> plateau = ReduceLROnPlateau(opt, patience=1)
+    >>> for loss in (1.0, 1.0, 1.0):
+    ...     plateau.step(loss)
+    >>> opt.lr
+    0.5
+
+    Notes
+    -----
+    Counts as ``torch.optim.lr_scheduler.ReduceLROnPlateau``, whose defaults are factor 0.1 and patience 10. The
+    relative margin is taken from \\|best\\|, so that negative metrics work too. A NaN counts as no improvement.
+    """
+
+    SETTINGS: ClassVar[Mapping[str, Check]] = {
+        "mode": choice("min", "max"),
+        "factor": inside(0.0, 1.0),
+        "patience": at_least(0),
+        "threshold": validation.not_negative,
+        "threshold_mode": choice("rel", "abs"),
+        "cooldown": at_least(0),
+        "min_lr": validation.not_negative,
+        "eps": validation.not_negative,
+    }
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.5,
+        patience: int = 5,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        self.mode: str
+        self.factor: float
+        self.patience: int
+        self.threshold: float
+        self.threshold_mode: str
+        self.cooldown: int
+        self.min_lr: float
+        self.eps: float
+        given = {"mode": mode, "factor": factor, "patience": patience, "threshold": threshold}
+        given |= {"threshold_mode": threshold_mode, "cooldown": cooldown, "min_lr": min_lr, "eps": eps}
+        self.__dict__.update(checked_settings(type(self), given))
+        self.optimizer = scheduled(optimizer)
+        self.best = math.inf if mode == "min" else -math.inf
+        self.num_bad_epochs = 0
+        self.cooldown_counter = 0
+
+    def step(self, metric: SupportsFloat) -> None:
+        """Take one measurement. **Blocks** if it is a Tensor, whose value has to be read.
+
+        Raises
+        ------
+        HyperParameterError
+            If it is not a number; nothing is changed then.
+        """
+        value = _measured(metric)
+        improves = self._improves(value)
+        bad = 0 if improves or self.cooldown_counter > 0 else self.num_bad_epochs + 1
+        cooldown = max(self.cooldown_counter - 1, 0)
+        if bad > self.patience:
+            self._reduce()
+            bad, cooldown = 0, self.cooldown
+        self.best = value if improves else self.best
+        self.num_bad_epochs, self.cooldown_counter = bad, cooldown
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rate of each parameter group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs to go on from here."""
+        return {
+            "schedule": type(self).__name__,
+            "best": self.best,
+            "num_bad_epochs": self.num_bad_epochs,
+            "cooldown_counter": self.cooldown_counter,
+            "lrs": self.get_last_lr(),
+            **{name: getattr(self, name) for name in self.SETTINGS},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`, with the settings that it holds.
+
+        Raises
+        ------
+        StateError
+            If it is of another kind of schedule or another number of parameter groups, or an entry is missing, unknown
+            or out of range; nothing is changed then.
+        """
+        settings = loaded_settings(self, state, ("best", "num_bad_epochs", "cooldown_counter", "lrs"))
+        best = real("best of the schedule's state", state["best"], finite=False, error=StateError)
+        bad, cooldown = (loaded_count(name, state[name]) for name in ("num_bad_epochs", "cooldown_counter"))
+        groups = self.optimizer.param_groups
+        rates = loaded_rates("lrs", state["lrs"], len(groups))
+        assign(groups, [{"lr": rate} for rate in rates])
+        self.__dict__.update(settings, best=best, num_bad_epochs=bad, cooldown_counter=cooldown)
+
+    def _improves(self, value: float) -> bool:
+        if math.isinf(self.best):
+            return value < self.best if self.mode == "min" else value > self.best
+        margin = self.threshold * (abs(self.best) if self.threshold_mode == "rel" else 1.0)
+        return value < self.best - margin if self.mode == "min" else value > self.best + margin
+
+    def _reduce(self) -> None:
+        changes = []
+        for group in self.optimizer.param_groups:
+            lower = max(group["lr"] * self.factor, self.min_lr)
+            changes.append({"lr": lower} if group["lr"] - lower > self.eps else {})
+        assign(self.optimizer.param_groups, changes)
