@@ -27,13 +27,13 @@ from netcl.optim import SGD
 MEBIBYTE = 1 << 20
 
 
-def of_netcl(n: int, device: str, bucket_bytes: int, transport: str | None) -> Callable[[], None]:
+def of_netcl(n: int, device: str, bucket_bytes: int, communication_dtype: str | None) -> Callable[[], None]:
     """The reduction as it follows a backward: of an optimizer's arena, where it lies."""
     backend = get_backend(device)
     p = netcl.zeros(n, device=backend, requires_grad=True)
     opt = SGD([p], lr=0.1)
-    channel = current_world().channel.another()
-    synchronizer = synchronizer_of(opt.partitions, channel, {}, bucket_bytes, transport)
+    channel = current_world().channel.duplicate()
+    synchronizer = synchronizer_of(opt.partitions, channel, {}, bucket_bytes, communication_dtype)
     p.grad = p.grad_buffer.claim()
     backend.fill(p.grad.span(), 0.5)
 
@@ -91,8 +91,8 @@ def main() -> None:
     cases = of_mpi(options.n) | of_gloo(options.n)
     for nbytes in (MEBIBYTE, 2 * MEBIBYTE, BUCKET_BYTES, 8 * MEBIBYTE, 4 * options.n):
         cases[f"netcl numpy, buckets of {nbytes / MEBIBYTE:.0f} MiB"] = of_netcl(options.n, "numpy", nbytes, None)
-    for transport in ("float16", "bfloat16"):
-        cases[f"netcl numpy, as {transport}"] = of_netcl(options.n, "numpy", BUCKET_BYTES, transport)
+    for dtype in ("float16", "bfloat16"):
+        cases[f"netcl numpy, as {dtype}"] = of_netcl(options.n, "numpy", BUCKET_BYTES, dtype)
     if "opencl" in available():
         name = get_backend("opencl").device.platform
         cases[f"netcl {name}"] = of_netcl(options.n, "opencl", BUCKET_BYTES, None)

@@ -95,7 +95,7 @@ TAKEN: list[tuple[str, str, tuple[str, ...], str]] = [
     ("*", "max_norm", ("inf",), "no limit, only the norm"),
     ("*", "p label_smoothing", SHARES, "a share from 0 to 1"),
     ("*", "min max backend dtype device copy bias weight stop n_cols stride stream max_version dl_device generator "
-     "root sampler split transport selection api_version", ("None",), "an optional argument"),
+     "root sampler split communication_dtype selection api_version", ("None",), "an optional argument"),
     ("*", "dl_device* max_version*", ("0",), "DLPack's numbers"),
     ("netcl.functional", "weight", ("bools", "integers", "complexes"), "a table of any dtype"),
     ("netcl.data netcl.distributed.Dist", "data arrays", (*TENSORS, "array"), "rows of any array"),

@@ -19,7 +19,7 @@ import netcl.autograd as ag
 from netcl import distributed, nn
 from netcl.distributed.buckets import even_shares
 from netcl.distributed.placement import place
-from netcl.distributed.transport import Transport
+from netcl.distributed.wire_format import WireFormat
 from netcl.errors import BackendError, DTypeError
 from netcl.optim import AdamW
 
@@ -194,29 +194,29 @@ def test_a_world_of_one_leaves_everything_as_it_is():
 @pytest.mark.parametrize("sent", [None, "float16", "bfloat16"])
 @pytest.mark.parametrize("stored", [netcl.float32, netcl.float64, netcl.float16, netcl.bfloat16], ids=str)
 def test_parts_are_added_in_the_order_of_ranks(stored, sent):
-    transport = Transport(stored, sent)
+    wire_format = WireFormat(stored, sent)
     random = np.random.default_rng(0)
     wide = random.standard_normal((4, 100)) * [[1e4], [1.0], [-1e4], [1e-4]]
     narrow = np.dtype("uint16" if stored is netcl.bfloat16 else stored.name)
     parts = []
     for row in wide:
         values = (row.astype(np.float32).view(np.uint32) >> 16) if stored is netcl.bfloat16 else row
-        part = np.empty(100, transport.dtype)
-        if transport.converts:
-            transport.encode(values.astype(narrow), part)
+        part = np.empty(100, wire_format.dtype)
+        if wire_format.converts:
+            wire_format.encode(values.astype(narrow), part)
         else:
             part[:] = values
         parts.append(part)
     results = []
     for own in range(4):
         copies = [part.copy() for part in parts]
-        transport.add(copies, copies[own])
+        wire_format.add(copies, copies[own])
         results.append(copies[own].tobytes())
     assert len(set(results)) == 1  # whichever rank adds them up
     total = np.empty(100, narrow)
-    sums = np.frombuffer(results[0], transport.dtype)
-    if transport.converts:
-        transport.decode(sums, total)
+    sums = np.frombuffer(results[0], wire_format.dtype)
+    if wire_format.converts:
+        wire_format.decode(sums, total)
     else:
         total[:] = sums
     found = (total.astype(np.uint32) << 16).view(np.float32) if stored is netcl.bfloat16 else total
@@ -232,16 +232,16 @@ def test_sixteen_bits_are_rounded_to_nearest_even():
         "float16": [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8, np.nan, -np.inf, np.inf, 0.0],
     }
     for name, rounded in expected.items():
-        transport = Transport(netcl.float32, name)
-        sent, found = np.empty(7, transport.dtype), np.empty(7, np.float32)
-        transport.encode(values, sent)
-        transport.decode(sent, found)
+        wire_format = WireFormat(netcl.float32, name)
+        sent, found = np.empty(7, wire_format.dtype), np.empty(7, np.float32)
+        wire_format.encode(values, sent)
+        wire_format.decode(sent, found)
         np.testing.assert_array_equal(found, np.array(rounded, np.float32))
 
 
-def test_a_transport_of_another_width_is_refused():
+def test_a_wire_format_of_another_width_is_refused():
     with pytest.raises(DTypeError, match="float16 or bfloat16, got float64"):
-        Transport(netcl.float32, "float64")
+        WireFormat(netcl.float32, "float64")
 
 
 @pytest.mark.parametrize(("size", "ranks"), [(10, 3), (3, 4), (0, 2), (1024, 7)])

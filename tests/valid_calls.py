@@ -446,7 +446,7 @@ _add(
 )  # fmt: skip
 _add("netcl.amp", autocast=lambda: ("bfloat16", {"enabled": True}))
 
-_SENT = {"bucket_bytes": 1024, "transport": "float16"}
+_SENT = {"bucket_bytes": 1024, "communication_dtype": "float16"}
 _add(
     "netcl.distributed",
     DataParallel=lambda: (*_model_and_optimizer(), dict(_SENT)),

@@ -12,7 +12,7 @@ import numpy as np
 from netcl.backends.base import HostMapping
 from netcl.distributed.buckets import Bucket
 from netcl.distributed.channel import Channel, Wait, pending
-from netcl.distributed.transport import HostArray, Transport
+from netcl.distributed.wire_format import HostArray, WireFormat
 from netcl.dtypes import DType
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _Transfer:
         bucket: Bucket,
         number: int,
         mapping: HostMapping,
-        transport: Transport,
+        wire_format: WireFormat,
         scratch: _Scratch,
         gather: bool,
     ) -> None:
@@ -65,15 +65,15 @@ class _Transfer:
         self._tag = number
         self._mapping = mapping
         self._values: HostArray = mapping.array()
-        self._transport = transport
+        self._wire_format = wire_format
         self.scratch = scratch
         self._gather = gather
         self.finite = True
         # What travels: the gradients themselves, or their short form.
         self._stage: HostArray = self._values
-        if transport.converts:
-            self._stage = scratch.array(-1, bucket.size, transport.dtype)
-            transport.encode(self._values, self._stage)
+        if wire_format.converts:
+            self._stage = scratch.array(-1, bucket.size, wire_format.dtype)
+            wire_format.encode(self._values, self._stage)
         own = self._part(channel.rank)
         self._received = {rank: scratch.array(rank, own.size, own.dtype) for rank in channel.peers}
         self.phase = _Phase.SCATTER
@@ -96,8 +96,8 @@ class _Transfer:
             self.phase = _Phase.GATHER
             self.requests = self._exchange_sums() if self._gather else []
         if self.phase is _Phase.GATHER and not pending(self.requests):
-            if self._transport.converts:
-                self._transport.decode(self._stage, self._values)
+            if self._wire_format.converts:
+                self._wire_format.decode(self._stage, self._values)
             self._mapping.release()
             self.phase = _Phase.DONE
 
@@ -105,8 +105,8 @@ class _Transfer:
         own = self._part(self._channel.rank)
         if own.size:
             parts = [own if rank == self._channel.rank else self._received[rank] for rank in range(self._channel.size)]
-            self._transport.add(parts, own)
-            self.finite = self._gather or self._transport.finite(own)
+            self._wire_format.add(parts, own)
+            self.finite = self._gather or self._wire_format.finite(own)
 
     def _exchange_sums(self) -> list[tuple[int, MPI.Request]]:
         own = self._part(self._channel.rank)
@@ -130,15 +130,17 @@ class Reduction:
     buckets : sequence of Bucket
     gather : bool
         Whether every rank gets the sums of all, or only of its own share. Then it also notes whether they are finite.
-    sent : DType, str or None
-        See :class:`~netcl.distributed.transport.Transport`.
+    communication_dtype : DType, str or None
+        See :class:`~netcl.distributed.wire_format.WireFormat`.
     """
 
-    def __init__(self, channel: Channel, buckets: Sequence[Bucket], gather: bool, sent: DType | str | None) -> None:
+    def __init__(
+        self, channel: Channel, buckets: Sequence[Bucket], gather: bool, communication_dtype: DType | str | None
+    ) -> None:
         self._channel = channel
         self._buckets = buckets
         self._gather = gather
-        self._transports = [Transport(bucket.layout.gradients.dtype, sent) for bucket in buckets]
+        self._wire_formats = [WireFormat(bucket.layout.gradients.dtype, communication_dtype) for bucket in buckets]
         self._scratch = [_Scratch() for _ in range(WINDOW)]
         self._mapped: deque[tuple[int, HostMapping]] = deque()
         self._under_way: deque[_Transfer] = deque()
@@ -159,9 +161,9 @@ class Reduction:
             if not (mapping.ready() or (block and not self._under_way)):
                 break
             self._mapped.popleft()
-            bucket, transport = self._buckets[number], self._transports[number]
+            bucket, wire_format = self._buckets[number], self._wire_formats[number]
             scratch = self._scratch.pop()
-            transfer = _Transfer(self._channel, bucket, number, mapping, transport, scratch, self._gather)
+            transfer = _Transfer(self._channel, bucket, number, mapping, wire_format, scratch, self._gather)
             self._under_way.append(transfer)
         for transfer in self._under_way:
             transfer.advance()

@@ -24,7 +24,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class GradientLayout:
     """Gradients in one buffer: where each parameter's lie.
 
     Attributes
@@ -46,7 +46,7 @@ class Bucket:
 
     Attributes
     ----------
-    layout : Layout
+    layout : GradientLayout
     start, size : int
         In elements from the start of the layout's gradients.
     members : tuple of Place
@@ -55,7 +55,7 @@ class Bucket:
         Which stretch of the bucket each rank adds up.
     """
 
-    layout: Layout
+    layout: GradientLayout
     start: int
     size: int
     members: tuple[Place, ...]
@@ -67,12 +67,14 @@ class Bucket:
         return whole.part(self.start, self.size)
 
 
-def cut(layouts: Sequence[Layout], nbytes: int, ranks: int, owned: Sequence[tuple[int, int]] | None) -> list[Bucket]:
+def make_buckets(
+    layouts: Sequence[GradientLayout], nbytes: int, ranks: int, owned: Sequence[tuple[int, int]] | None
+) -> list[Bucket]:
     """The buckets of some layouts in the order in which they are reduced: from the last gradients to the first.
 
     Parameters
     ----------
-    layouts : sequence of Layout
+    layouts : sequence of GradientLayout
     nbytes : int
         The largest size of a bucket.
     ranks : int

@@ -26,8 +26,8 @@ _SPIN, _PATIENT = 1e-4, 2e-2
 _let_others_run = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
-class Departures:
-    """Ranks that have ended, and why. Every rank tells every other when it ends, whichever way it does.
+class ExitNotices:
+    """Which ranks have ended, and why: each rank tells all others when it ends, however it ends.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Departures:
             self._reasons[rank] = self._notes[rank].rstrip(b"\0").decode(errors="replace")
         return self._reasons
 
-    def announce(self, reason: str, patience: float | None) -> None:
+    def broadcast_exit(self, reason: str, patience: float | None) -> None:
         """Say that this rank ends, and wait until all do, or for ``patience`` seconds. **Blocks**."""
         note = reason.encode()[:500].ljust(512, b"\0")
         sends = [] if self._comm is None else [self._comm.Isend(note, rank) for rank in self._notes]
@@ -64,7 +64,7 @@ class Departures:
 
 
 class Wait:
-    """One wait for other ranks: it polls, then sleeps between polls, and raises when it is in vain.
+    """One wait for other ranks: it polls, then sleeps between polls, and raises when what it waits for cannot come.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Wait:
             _let_others_run()
             return
         time.sleep(2e-4)
-        ended = self._channel.departures.reasons()
+        ended = self._channel.exit_notices.reasons()
         if ended and (gone := sorted(set(ended) & set(missing()))):
             # What they sent before they ended may still be on its way.
             self._gone = self._gone or now
@@ -120,14 +120,14 @@ class Channel:
     ----------
     communicator : mpi4py.MPI.Comm or None
         Duplicated, so that no message of others can be mistaken for one of this channel. None if this rank is alone.
-    departures : Departures
+    exit_notices : ExitNotices
     timeout : float
         Seconds.
     """
 
-    def __init__(self, communicator: MPI.Comm | None, departures: Departures, timeout: float) -> None:
+    def __init__(self, communicator: MPI.Comm | None, exit_notices: ExitNotices, timeout: float) -> None:
         self._comm = None if communicator is None else communicator.Dup()
-        self.departures = departures
+        self.exit_notices = exit_notices
         self.timeout = timeout
         self.rank: int = 0 if self._comm is None else self._comm.rank
         self.size: int = 1 if self._comm is None else self._comm.size
@@ -139,10 +139,10 @@ class Channel:
         assert self._comm is not None
         return self._comm
 
-    def another(self) -> Channel:
-        """A channel between the same ranks, of another communicator. All ranks call it at one point. **Blocks**."""
+    def duplicate(self) -> Channel:
+        """A channel between the same ranks, with a communicator of its own. All ranks call it together. **Blocks**."""
         self.exchange(None, "opening a channel")
-        return Channel(self._comm, self.departures, self.timeout)
+        return Channel(self._comm, self.exit_notices, self.timeout)
 
     def send(self, values: NDArray[Any], rank: int, tag: int) -> MPI.Request:
         """Start to send the bytes of a contiguous array, which must not be changed meanwhile."""

@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 from netcl.arena import GradientArena
 from netcl.array import Array
 from netcl.backends.base import CHUNK, Span
-from netcl.distributed.buckets import BUCKET_BYTES, Layout, Place
+from netcl.distributed.buckets import BUCKET_BYTES, GradientLayout, Place
 from netcl.distributed.channel import Channel
-from netcl.distributed.synchronizer import Synchronizer, check_alike, describe
+from netcl.distributed.synchronizer import Synchronizer, check_consistent, describe
 from netcl.distributed.world import current_world
 from netcl.dtypes import DType, as_dtype, bfloat16, float16
 from netcl.errors import ArgumentError, DistributedError, DTypeError
@@ -24,7 +24,7 @@ from netcl.validation import integer, shown
 
 
 class DataParallel:
-    """Keeps the replicas of a model alike: broadcasts rank 0's at the start, and averages gradients in every backward.
+    """Keeps the replicas of a model identical: starts all from rank 0's, and averages gradients in every backward pass.
 
     At the end of ``tape.backward`` each gradient is the mean over the ranks, with the same bits on all of them. So
     whatever follows (unscaling, clipping, the step) does the same everywhere, with no further message. Buckets of
@@ -37,7 +37,7 @@ class DataParallel:
         Whose parameters' gradients are averaged.
     bucket_bytes : int, default 4 MiB
         How much is reduced at once.
-    transport : {None, "float16", "bfloat16"}
+    communication_dtype : {None, "float16", "bfloat16"}
         Send gradients in 16 bits, which halves what is sent and rounds twice. The sums are formed in float32 all the
         same. Choose bfloat16 where gradients may exceed 65504.
 
@@ -74,18 +74,18 @@ class DataParallel:
         optimizer: Optimizer,
         *,
         bucket_bytes: int = BUCKET_BYTES,
-        transport: DType | str | None = None,
+        communication_dtype: DType | str | None = None,
     ) -> None:
         if not isinstance(model, Module):
             raise ArgumentError(f"model must be a Module, got {shown(model)}")
         if not isinstance(optimizer, Optimizer):
             raise ArgumentError(f"optimizer must be one of netcl.optim, got {shown(optimizer)}")
-        bucket_bytes, transport = check_transfer(bucket_bytes, transport)
+        bucket_bytes, communication_dtype = check_transfer(bucket_bytes, communication_dtype)
         self.model = model
         self.optimizer = optimizer
-        channel = current_world().channel.another()
+        channel = current_world().channel.duplicate()
         # What takes memory, and may find none, comes before any parameter is changed or watched.
-        self._hook = _Hook(model, optimizer, channel, bucket_bytes, transport) if channel.peers else None
+        self._hook = _Hook(model, optimizer, channel, bucket_bytes, communication_dtype) if channel.peers else None
         broadcast_parameters(model)
         if self._hook is not None:
             self._hook.attach()
@@ -109,14 +109,14 @@ class DataParallel:
         return nullcontext() if self._hook is None else self._hook.paused()
 
 
-def check_transfer(bucket_bytes: int, transport: DType | str | None) -> tuple[int, DType | None]:
+def check_transfer(bucket_bytes: int, communication_dtype: DType | str | None) -> tuple[int, DType | None]:
     """How much is reduced at once, and the 16-bit dtype that it is sent in, if any."""
     size = integer("bucket_bytes", bucket_bytes, least=1)
-    if transport is None:
+    if communication_dtype is None:
         return size, None
-    sent = as_dtype(transport)
+    sent = as_dtype(communication_dtype)
     if sent not in (float16, bfloat16):
-        raise DistributedError(f"transport must be float16, bfloat16 or None, got {sent}")
+        raise DistributedError(f"communication_dtype must be float16, bfloat16 or None, got {sent}")
     return size, sent
 
 
@@ -135,13 +135,18 @@ class _Hook:
     """A :class:`~netcl.array.GradientHook` of an optimizer's parameters, those of later groups included."""
 
     def __init__(
-        self, model: Module, optimizer: Optimizer, channel: Channel, bucket_bytes: int, transport: DType | str | None
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        channel: Channel,
+        bucket_bytes: int,
+        communication_dtype: DType | str | None,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
         self._channel = channel
         self._bucket_bytes = bucket_bytes
-        self._transport = transport
+        self._communication_dtype = communication_dtype
         self._enabled = True
         self._prepare()
 
@@ -149,7 +154,7 @@ class _Hook:
         self._partitions = self._optimizer.partitions
         names = {id(p): name for name, p in self._model.named_parameters()}
         self._synchronizer = synchronizer_of(
-            self._partitions, self._channel, names, self._bucket_bytes, self._transport
+            self._partitions, self._channel, names, self._bucket_bytes, self._communication_dtype
         )
 
     def attach(self) -> None:
@@ -186,7 +191,7 @@ def synchronizer_of(
     channel: Channel,
     names: dict[int, str],
     bucket_bytes: int,
-    transport: DType | str | None,
+    communication_dtype: DType | str | None,
 ) -> Synchronizer:
     """What sums up the gradient arenas of an optimizer, and tells it so."""
 
@@ -195,10 +200,10 @@ def synchronizer_of(
             partition.average(channel.size)
 
     layouts = [_layout(partition) for partition in partitions]
-    return Synchronizer(channel, layouts, names, finished, bucket_bytes, transport)
+    return Synchronizer(channel, layouts, names, finished, bucket_bytes, communication_dtype)
 
 
-def _layout(partition: Partition) -> Layout:
+def _layout(partition: Partition) -> GradientLayout:
     places = []
     for index, segment in enumerate(partition.arena.layout.segments):
         if segment.array.grad_buffer is None:
@@ -207,7 +212,7 @@ def _layout(partition: Partition) -> Layout:
                 "model.to(...)"
             )
         places.append(Place(segment.array, partition.arena.buffer_of(index), segment.offset))
-    return Layout(partition.backend, partition.arena.gradients, places)
+    return GradientLayout(partition.backend, partition.arena.gradients, places)
 
 
 def broadcast_parameters(model: Module | Iterable[Array]) -> None:
@@ -235,7 +240,7 @@ def broadcast_parameters(model: Module | Iterable[Array]) -> None:
     else:
         names, tensors = {}, listed_parameters("broadcast_parameters", model)
     world = current_world()
-    check_alike(world.channel, [describe(x, names) for x in tensors])
+    check_consistent(world.channel, [describe(x, names) for x in tensors])
     spans = [x.span() for x in tensors]
     for tensor, span in zip(tensors, spans, strict=True):
         mapping = tensor.backend.map_host(span)
@@ -305,7 +310,7 @@ def _reduce_optimizer(optimizer: Optimizer) -> None:
     known[1].synchronize()
 
 
-def _gathered(parameters: Iterable[Tensor]) -> list[Layout]:
+def _gathered(parameters: Iterable[Tensor]) -> list[GradientLayout]:
     """Memory for the gradients of parameters that no optimizer has, one stretch for each device and dtype."""
     groups: dict[tuple[str, str], list[Tensor]] = {}
     for p in parameters:
@@ -313,7 +318,7 @@ def _gathered(parameters: Iterable[Tensor]) -> list[Layout]:
     return [flat_layout(group) for group in groups.values()]
 
 
-def flat_layout(parameters: list[Tensor], total: int = 0) -> Layout:
+def flat_layout(parameters: list[Tensor], total: int = 0) -> GradientLayout:
     """A new zeroed stretch of gradients for parameters of one device and dtype, of ``total`` elements at least."""
     backend, dtype = parameters[0].backend, parameters[0].dtype
     offsets, needed = chunked(parameters)
@@ -326,7 +331,7 @@ def flat_layout(parameters: list[Tensor], total: int = 0) -> Layout:
     places = [
         Place(p, arena.buffer_of(i), offset) for i, (p, offset) in enumerate(zip(parameters, offsets, strict=True))
     ]
-    return Layout(backend, span, places)
+    return GradientLayout(backend, span, places)
 
 
 def chunked(parameters: Iterable[Tensor]) -> tuple[list[int], int]:

@@ -1,4 +1,4 @@
-"""Which device a rank takes: its own among those alike, counted by its number on the machine."""
+"""Which device a rank takes: its own among identical ones, counted by its number on the machine."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def place(selection: Selection, local_rank: int) -> Backend:
     first = get_backend(named or None)
     if named.rpartition(":")[2].isdecimal() or first.device.part:
         return first
-    alike = [str(row.device) for row in devices() if row.healthy and _alike(row.device, first.device)]
-    return get_backend(alike[local_rank % len(alike)]) if len(alike) > 1 else first
+    identical = [str(row.device) for row in devices() if row.healthy and _identical(row.device, first.device)]
+    return get_backend(identical[local_rank % len(identical)]) if len(identical) > 1 else first
 
 
-def _alike(a: Device, b: Device) -> bool:
+def _identical(a: Device, b: Device) -> bool:
     return (a.backend, a.platform, a.kind, a.name) == (b.backend, b.platform, b.kind, b.name)

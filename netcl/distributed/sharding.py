@@ -13,7 +13,7 @@ from netcl.backends.base import CHUNK, View
 from netcl.distributed.buckets import BUCKET_BYTES, even_shares
 from netcl.distributed.channel import Channel
 from netcl.distributed.parallel import broadcast_parameters, check_transfer, chunked, flat_layout, listed_parameters
-from netcl.distributed.synchronizer import Synchronizer, check_alike, describe
+from netcl.distributed.synchronizer import Synchronizer, check_consistent, describe
 from netcl.distributed.world import current_world
 from netcl.dtypes import DType
 from netcl.errors import ArgumentError, DistributedError, HyperParameterError
@@ -29,7 +29,9 @@ _UNIT = 16
 class _Flat:
     """The parameters of one device and dtype in one buffer, of which this rank has one stretch."""
 
-    def __init__(self, parameters: list[Tensor], channel: Channel, bucket_bytes: int, sent: DType | str | None):
+    def __init__(
+        self, parameters: list[Tensor], channel: Channel, bucket_bytes: int, communication_dtype: DType | str | None
+    ):
         self._channel = channel
         self._parameters = parameters
         backend, dtype = parameters[0].backend, parameters[0].dtype
@@ -45,7 +47,9 @@ class _Flat:
         layout = flat_layout(parameters, total)
         self._gradients = layout.gradients
         owned = [(start, start + size) for start, size in self._shares]
-        self.synchronizer = Synchronizer(channel, [layout], {}, self._finished, bucket_bytes, sent, owned)
+        self.synchronizer = Synchronizer(
+            channel, [layout], {}, self._finished, bucket_bytes, communication_dtype, owned
+        )
         self._places = layout.places
 
     def adopt(self) -> None:
@@ -145,7 +149,7 @@ class Shards(Sequence[Tensor]):
 
 
 def shard(
-    parameters: Iterable[Tensor], *, bucket_bytes: int = BUCKET_BYTES, transport: DType | str | None = None
+    parameters: Iterable[Tensor], *, bucket_bytes: int = BUCKET_BYTES, communication_dtype: DType | str | None = None
 ) -> Shards:
     """Lay parameters out in one flat buffer, and give each rank a view of its share, to be optimized there. **Blocks**.
 
@@ -157,7 +161,7 @@ def shard(
     ----------
     parameters : iterable of Tensor
         The same on every rank; rank 0's values are broadcast. They become views of the flat buffer.
-    bucket_bytes, transport
+    bucket_bytes, communication_dtype
         As for :class:`~netcl.distributed.DataParallel`.
 
     Returns
@@ -190,17 +194,17 @@ def shard(
     >>> [view.shape for view in shards]
     [(3072,)]
     """
-    bucket_bytes, transport = check_transfer(bucket_bytes, transport)
+    bucket_bytes, communication_dtype = check_transfer(bucket_bytes, communication_dtype)
     given = listed_parameters("shard", parameters)
     if not given:
         raise DistributedError("shard() got no parameters; pass model.parameters() of a model that has some")
-    check_alike(current_world().channel, [describe(x, {}) for x in given])
+    check_consistent(current_world().channel, [describe(x, {}) for x in given])
     groups: dict[tuple[str, str], list[Tensor]] = {}
     for p in given:
         groups.setdefault((str(p.device), p.dtype.name), []).append(p)
     channel = current_world().channel
     # What takes memory, and may find none, comes before any parameter is changed.
-    flats = [_Flat(group, channel.another(), bucket_bytes, transport) for group in groups.values()]
+    flats = [_Flat(group, channel.duplicate(), bucket_bytes, communication_dtype) for group in groups.values()]
     broadcast_parameters(given)
     for flat in flats:
         flat.adopt()

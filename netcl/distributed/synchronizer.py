@@ -1,4 +1,4 @@
-"""Synchronizer: what a backward leaves on each rank becomes the sum over all, bucket by bucket, while it goes on."""
+"""Synchronizer: sums the gradients of all ranks, bucket by bucket, while the backward pass is still running."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from netcl.array import Array
 from netcl.distributed.bucket_reduction import Reduction
-from netcl.distributed.buckets import Layout, Place, cut
+from netcl.distributed.buckets import GradientLayout, Place, make_buckets
 from netcl.distributed.channel import Channel
 from netcl.dtypes import DType
 from netcl.errors import DistributedError
@@ -27,13 +27,13 @@ class Synchronizer:
     ----------
     channel : Channel
         Used for nothing else.
-    layouts : sequence of Layout
+    layouts : sequence of GradientLayout
     names : dict
         The name of a parameter by its id, for messages.
     finished : callable
         Called at the end of every synchronised backward, when the gradients are sums, with whether there were any.
     bucket_bytes : int
-    transport : DType, str or None
+    communication_dtype : DType, str or None
         float16 or bfloat16 to halve what is sent.
     owned : sequence of (start, stop), optional
         The stretch of the one layout that each rank gets the sums of; by default all get all.
@@ -47,21 +47,21 @@ class Synchronizer:
     def __init__(
         self,
         channel: Channel,
-        layouts: Sequence[Layout],
+        layouts: Sequence[GradientLayout],
         names: dict[int, str],
         finished: Callable[[bool], None],
         bucket_bytes: int,
-        transport: DType | str | None,
+        communication_dtype: DType | str | None,
         owned: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self._channel = channel
         self._places = [place for layout in layouts for place in layout.places]
         self._finished = finished
         self._enabled = True
-        self._buckets = cut(layouts, bucket_bytes, channel.size, owned)
-        settings = f"bucket_bytes={bucket_bytes}, transport={transport}"
-        check_alike(channel, [describe(place.parameter, names) for place in self._places], settings)
-        self._reduction = Reduction(channel, self._buckets, owned is None, transport)
+        self._buckets = make_buckets(layouts, bucket_bytes, channel.size, owned)
+        settings = f"bucket_bytes={bucket_bytes}, communication_dtype={communication_dtype}"
+        check_consistent(channel, [describe(place.parameter, names) for place in self._places], settings)
+        self._reduction = Reduction(channel, self._buckets, owned is None, communication_dtype)
         self._buckets_of: dict[int, list[int]] = {id(place.parameter): [] for place in self._places}
         for number, bucket in enumerate(self._buckets):
             for place in bucket.members:
@@ -132,7 +132,7 @@ class Synchronizer:
             if gradient.shape != target.shape or gradient.backend is not target.backend:
                 raise DistributedError(
                     f"a gradient of shape {gradient.shape} on {gradient.device} was set for a parameter of shape "
-                    f"{target.shape} on {target.device}; they must be alike"
+                    f"{target.shape} on {target.device}; both must be the same"
                 )
             target.backend.map(conversion(gradient.dtype, target.dtype), (gradient.view(),), (target.view(),))
             parameter.gradient = target
@@ -172,8 +172,8 @@ def describe(parameter: Array, names: dict[int, str]) -> str:
     return f"{label} of shape {parameter.shape} and dtype {parameter.dtype}"
 
 
-def check_alike(channel: Channel, described: list[str], settings: str = "") -> None:
-    """Refuse, on every rank alike, parameters or settings that differ between ranks. **Blocks**."""
+def check_consistent(channel: Channel, described: list[str], settings: str = "") -> None:
+    """Refuse, on every rank, parameters or settings that differ between ranks. **Blocks**."""
     everywhere = channel.exchange((described, settings), "comparing the ranks' parameters")
     first, first_settings = everywhere[0]
     for rank, (other, other_settings) in enumerate(everywhere):

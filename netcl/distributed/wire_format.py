@@ -1,4 +1,4 @@
-"""The form in which gradients travel, and how they are added up: in float32 or wider, in the order of ranks."""
+"""How gradients are sent between ranks, and how they are added up: in float32 or wider, in the order of ranks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ HostArray: TypeAlias = NDArray[Any]
 _BLOCK = 1 << 15
 
 
-class Transport:
-    """How elements of one dtype are sent, as another.
+class WireFormat:
+    """How elements of one dtype are sent as another.
 
     Parameters
     ----------

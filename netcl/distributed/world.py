@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from netcl.backends import Selection, set_backend
 from netcl.backends.base import Device
-from netcl.distributed.channel import Channel, Departures
+from netcl.distributed.channel import Channel, ExitNotices
 from netcl.distributed.placement import place
 from netcl.errors import ArgumentError, BackendError, DistributedError, NetclError
 from netcl.validation import real, shown
@@ -46,8 +46,8 @@ class World:
 
     def __init__(self, communicator: MPI.Comm | None, timeout: float) -> None:
         self._comm = None if communicator is None else communicator.Dup()
-        self._departures = Departures(None if communicator is None else communicator.Dup())
-        self.channel = Channel(communicator, self._departures, timeout)
+        self._exit_notices = ExitNotices(None if communicator is None else communicator.Dup())
+        self.channel = Channel(communicator, self._exit_notices, timeout)
         self.rank = self.channel.rank
         self.size = self.channel.size
         self.local_rank: int = 0
@@ -68,14 +68,14 @@ class World:
         self._print_error(kind, error, trace)
         sys.stdout.flush()
         sys.stderr.flush()
-        self._departures.announce(f"ended with {kind.__name__}: {error}", _GRACE)
+        self._exit_notices.broadcast_exit(f"ended with {kind.__name__}: {error}", _GRACE)
         assert self._comm is not None
         self._comm.Abort(1)
 
     def _end(self) -> None:
         """Wait for the others to end too, as MPI's finalisation would, but let them know."""
         if not self._failed:
-            self._departures.announce("has ended", None)
+            self._exit_notices.broadcast_exit("has ended", None)
 
 
 _world: World | None = None
@@ -90,7 +90,7 @@ def launched_size() -> int:
 def init(device: Selection = None, *, timeout: float = TIMEOUT) -> Device:
     """Join the ranks that were launched together, and take this rank's device. **Blocks** until all have joined.
 
-    Without a launcher this is a world of one rank, which needs no MPI. Call it first, on every rank alike. From then on
+    Without a launcher this is a world of one rank, which needs no MPI. Call it first, on every rank. From then on
     an exception that nobody catches on one rank is printed and ends all of them.
 
     Parameters

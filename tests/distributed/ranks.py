@@ -349,9 +349,9 @@ def check_a_rule_of_many_terms_folds_the_mean_over_ranks():
 def check_gradients_may_travel_in_half_precision():
     data = samples(spoilt=False)
     batch = next(iter(dealt(data)))
-    for transport, tolerance in ((None, 1e-6), ("float16", 1e-3), ("bfloat16", 8e-3)):
+    for dtype, tolerance in ((None, 1e-6), ("float16", 1e-3), ("bfloat16", 8e-3)):
         model, other = build(1), build(1)
-        parallel = DataParallel(model, SGD(model.named_parameters()), transport=transport, bucket_bytes=4096)
+        parallel = DataParallel(model, SGD(model.named_parameters()), communication_dtype=dtype, bucket_bytes=4096)
         for forward, (x, y) in ((parallel, batch), (other, [netcl.asarray(part[:BATCH]) for part in data])):
             with ag.Tape() as tape:
                 loss = ag.cross_entropy(forward(x), y)
