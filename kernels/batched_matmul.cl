@@ -4,11 +4,11 @@
 // take 12 of the 16 registers of AVX2). For each run of KC elements of k it first packs its columns of b into panels of
 // NR, so that the inner loop reads whole aligned vectors; a is read one element at a time, whatever its strides. Sums
 // pass from one run to the next in out, which is therefore of the arithmetic type: batched_matmul_sum narrows it.
-// With splits > 1, work-item (.., .., batch * splits + s) sums the s-th `depth` elements of k, for batched_matmul_sum
-// to add. The order of a sum depends on k, depth and KC alone, so the same call gives the same bits. Flops: 2 per (b,
-// m, n, k). Bytes moved per block: those of (block_m + block_n) * k elements, and of the results twice for each further
-// KC. Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008. Launch: (blocks of
-// n, blocks of m, batch * splits) work-items in work-groups of one.
+// With k_splits > 1, work-item (.., .., batch * k_splits + s) sums the s-th `depth` elements of k, for
+// batched_matmul_sum to add. The order of a sum depends on k, depth and KC alone, so the same call gives the same bits.
+// Flops: 2 per (b, m, n, k). Bytes moved per block: those of (block_m + block_n) * k elements, and of the results twice
+// for each further KC. Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
+// Launch: (blocks of n, blocks of m, batch * k_splits) work-items in work-groups of one.
 
 #include "storage.clh"
 
@@ -156,14 +156,14 @@ batched_matmul(const __global STORED(A) * a, const ulong a_offset, const __globa
                __global REAL *out, const ulong out_offset, const long a_b, const long a_m, const long a_k,
                const long b_b, const long b_k, const long b_n, const long out_b, const long out_s, const long out_m,
                const long out_n, const ulong size_m, const ulong size_n, const ulong size_k, const ulong block_m,
-               const ulong block_n, const ulong splits, const ulong depth) {
+               const ulong block_n, const ulong k_splits, const ulong depth) {
     __local REALV panels[KC * BLOCK_N / LANES];
 #ifdef PACK_A
     __local REAL packed_a[KC * MR];
 #endif
     const size_t n0 = get_global_id(0) * block_n, m0 = get_global_id(1) * block_m;
     const size_t n1 = min((size_t)size_n, n0 + (size_t)block_n), m1 = min((size_t)size_m, m0 + (size_t)block_m);
-    const size_t batch = get_global_id(2) / splits, split = get_global_id(2) - batch * splits;
+    const size_t batch = get_global_id(2) / k_splits, split = get_global_id(2) - batch * k_splits;
     const size_t k1 = min((size_t)size_k, (split + 1) * (size_t)depth);
     size_t k0 = split * depth;
     a += a_offset + (long)batch * a_b;

@@ -2,11 +2,12 @@
 //
 // A work-group computes a tile of TILE x TILE results, a work-item PER_ITEM x PER_ITEM of them in registers, from tiles
 // of a and b that the group reads together into local memory, DEPTH elements of k at a time. Neighbouring work-items
-// read neighbours in memory: A_ALONG_K and B_ALONG_K say which axis is the contiguous one. With splits > 1, group (..,
-// .., batch * splits + s) sums the s-th `depth` elements of k into the s-th result of its batch, for batched_matmul_sum
-// to add. A sum runs in the order of k, so the same call gives the same bits. Flops: 2 per (b, m, n, k). Elements moved
-// per tile: 2 * TILE * k, and each result once. Source: V. Volkov and J. W. Demmel, Benchmarking GPUs to Tune Dense
-// Linear Algebra, 2008. Launch: (tiles of n, tiles of m, batch * splits) work-groups of GROUP x GROUP.
+// read neighbours in memory: A_ALONG_K and B_ALONG_K say which axis is the contiguous one. With k_splits > 1,
+// group (.., .., batch * k_splits + s) sums the s-th `depth` elements of k into the s-th result of its batch, for
+// batched_matmul_sum to add. A sum runs in the order of k, so the same call gives the same bits.
+// Flops: 2 per (b, m, n, k). Elements moved per tile: 2 * TILE * k, and each result once.
+// Source: V. Volkov and J. W. Demmel, Benchmarking GPUs to Tune Dense Linear Algebra, 2008.
+// Launch: (tiles of n, tiles of m, batch * k_splits) work-groups of GROUP x GROUP.
 
 #include "storage.clh"
 
@@ -52,12 +53,12 @@ batched_matmul_tiled(const __global STORED(A) * a, const ulong a_offset, const _
                      const ulong b_offset, __global STORED(OUT) * out, const ulong out_offset, const long a_b,
                      const long a_m, const long a_k, const long b_b, const long b_k, const long b_n, const long out_b,
                      const long out_s, const long out_m, const long out_n, const ulong size_m, const ulong size_n,
-                     const ulong size_k, const ulong splits, const ulong depth) {
+                     const ulong size_k, const ulong k_splits, const ulong depth) {
     // One element of padding keeps the rows of a tile in different banks when it is filled along k.
     __local REAL tile_a[DEPTH][TILE + 1], tile_b[DEPTH][TILE + 1];
     const size_t x = get_local_id(0), y = get_local_id(1), item = y * GROUP + x;
     const size_t n0 = get_group_id(0) * TILE, m0 = get_group_id(1) * TILE;
-    const size_t batch = get_group_id(2) / splits, split = get_group_id(2) - batch * splits;
+    const size_t batch = get_group_id(2) / k_splits, split = get_group_id(2) - batch * k_splits;
     const size_t k1 = min((size_t)size_k, (split + 1) * (size_t)depth);
     a += a_offset + (long)batch * a_b;
     b += b_offset + (long)batch * b_b;

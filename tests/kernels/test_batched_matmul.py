@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netcl.backends.base import View
-from netcl.backends.opencl.ops.batched_matmul import Layout, blocks, sum_dtype
+from netcl.backends.opencl.ops.batched_matmul import MatmulLayout, blocks, sum_dtype
 from netcl.dtypes import (
     bfloat16,
     bool_,
@@ -176,13 +176,13 @@ def test_same_bits_on_every_run(opencl, cpu, shape):
 
 
 def test_blocks_leave_work_for_every_core():
-    wide = Layout(1, 128, 256, 784, (0, 784, 1), (0, 1, 784), (0, 0, 256, 1))
+    wide = MatmulLayout(1, 128, 256, 784, (0, 784, 1), (0, 1, 784), (0, 0, 256, 1))
     assert blocks(wide, 8, 64, 1) == (132, 64)
     assert blocks(wide, 8, 64, 16) == (132, 16)
     tall, narrow = blocks(wide, 8, 64, 64)
     assert -(-128 // tall) * -(-256 // narrow) >= 64
     assert blocks(wide, 8, 64, 10**9) == (6, 16)
-    assert blocks(Layout(1, 5, 3, 10, (0, 10, 1), (0, 3, 1), (0, 0, 3, 1)), 8, 64, 16) == (6, 16)
+    assert blocks(MatmulLayout(1, 5, 3, 10, (0, 10, 1), (0, 3, 1), (0, 0, 3, 1)), 8, 64, 16) == (6, 16)
 
 
 def test_nothing_waits(opencl):

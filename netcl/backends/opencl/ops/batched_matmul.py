@@ -42,7 +42,7 @@ WIDENED = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class MatmulLayout:
     """Extents and strides of a product: a as (b, m, k), b as (b, k, n), out as (b, split, m, n)."""
 
     batch: int
@@ -53,16 +53,16 @@ class Layout:
     b: tuple[int, ...]
     out: tuple[int, ...]
 
-    def transposed(self) -> Layout:
+    def transposed(self) -> MatmulLayout:
         """outᵀ = bᵀ·aᵀ."""
         (a_b, a_m, a_k), (b_b, b_k, b_n), (out_b, out_s, out_m, out_n) = self.a, self.b, self.out
         a, b, out = (b_b, b_n, b_k), (a_b, a_k, a_m), (out_b, out_s, out_n, out_m)
-        return Layout(self.batch, self.n, self.m, self.k, a, b, out)
+        return MatmulLayout(self.batch, self.n, self.m, self.k, a, b, out)
 
-    def with_scratch(self, splits: int) -> Layout:
+    def with_scratch(self, k_splits: int) -> MatmulLayout:
         """The same product, into contiguous (b, split, m, n)."""
-        out = (splits * self.m * self.n, self.m * self.n, self.n, 1)
-        return Layout(self.batch, self.m, self.n, self.k, self.a, self.b, out)
+        out = (k_splits * self.m * self.n, self.m * self.n, self.n, 1)
+        return MatmulLayout(self.batch, self.m, self.n, self.k, self.a, self.b, out)
 
     def tiles(self, lanes: int) -> tuple[int, int]:
         """Register tiles along m and n in ``batched_matmul.cl``."""
@@ -74,7 +74,7 @@ class Layout:
         return self.batch * along_m * along_n * (TILE_M * self.k + (12 if self.out[3] == 1 else 150))
 
 
-def blocks(layout: Layout, lanes: int, widest: int, tasks: int) -> tuple[int, int]:
+def blocks(layout: MatmulLayout, lanes: int, widest: int, tasks: int) -> tuple[int, int]:
     """Rows and columns of a block: as large as leaves ``tasks`` blocks, since all its rows share the packed panels."""
     along_m, along_n = layout.tiles(lanes)
     tall, wide = along_m, min(widest // (2 * lanes), along_n)
@@ -197,7 +197,7 @@ class BatchedMatmul:
                 f"batched_matmul takes shapes (b, m, k), (b, k, n) and (b, m, n), got {', '.join(map(str, shapes))}"
             )
         self._queue.require(a.dtype, b.dtype, out.dtype)
-        layout = Layout(*out.shape, a.shape[2], a.strides, b.strides, (out.strides[0], 0, *out.strides[1:]))
+        layout = MatmulLayout(*out.shape, a.shape[2], a.strides, b.strides, (out.strides[0], 0, *out.strides[1:]))
         if layout.batch * layout.m * layout.n == 0:
             return None
         dtypes = (a.dtype, b.dtype, out.dtype)
@@ -205,21 +205,21 @@ class BatchedMatmul:
             return self._plan_blocks(layout, *dtypes)
         return self._plan_tiles(layout, *dtypes)
 
-    def _plan_blocks(self, layout: Layout, a: DType, b: DType, out: DType) -> Plan:
+    def _plan_blocks(self, layout: MatmulLayout, a: DType, b: DType, out: DType) -> Plan:
         dtype = sum_dtype(a, b, out)
         lanes = VECTOR_BYTES // dtype.itemsize
         units = self._queue.cl_device.max_compute_units
         along_m, along_n = layout.tiles(lanes)
-        splits = min(units // (layout.batch * along_m * along_n), layout.k // (4 * RUN)) or 1
+        k_splits = min(units // (layout.batch * along_m * along_n), layout.k // (4 * RUN)) or 1
         narrowing = None
-        if splits > 1 or dtype is not out:
-            narrowing = self._plan_narrowing(layout, out, dtype, splits)
-            layout = layout.with_scratch(splits)
+        if k_splits > 1 or dtype is not out:
+            narrowing = self._plan_narrowing(layout, out, dtype, k_splits)
+            layout = layout.with_scratch(k_splits)
         swap = layout.transposed().cycles(lanes) < layout.cycles(lanes)
         if swap:
             layout, a, b = layout.transposed(), b, a
         widest = WIDEST if self._queue.cl_device.local_mem_size >= (WIDEST + 8) * RUN * dtype.itemsize else 2 * lanes
-        tasks = max(min(layout.cycles(lanes) // TASK, 8 * units) // splits, 1)
+        tasks = max(min(layout.cycles(lanes) // TASK, 8 * units) // k_splits, 1)
         tall, wide = blocks(layout, lanes, widest, tasks)
         defines: tuple[tuple[str, str | int], ...] = (
             ("A", TAG[a]), ("B", TAG[b]), ("SUM", TAG[dtype]), ("LANES", lanes), ("KC", RUN), ("BLOCK_N", widest),
@@ -227,34 +227,34 @@ class BatchedMatmul:
         defines += (("PACK_A", 1),) * (a is not dtype) + (("PLAIN_B", 1),) * (b is dtype)
         defines += (("TRANSPOSE", 1),) * (b is dtype is float32)
         kernel = self._queue.kernels.shared("batched_matmul.cl", "batched_matmul", defines, arguments=_arguments(10, 7))
-        size = (-(-layout.n // wide), -(-layout.m // tall), layout.batch * splits)
-        extents = (layout.m, layout.n, layout.k, tall, wide, splits, -(-layout.k // splits))
+        size = (-(-layout.n // wide), -(-layout.m // tall), layout.batch * k_splits)
+        extents = (layout.m, layout.n, layout.k, tall, wide, k_splits, -(-layout.k // k_splits))
         return Plan(kernel, size, (1, 1, 1), (*layout.a, *layout.b, *layout.out, *extents), swap, narrowing)
 
-    def _plan_tiles(self, layout: Layout, a: DType, b: DType, out: DType) -> Plan:
+    def _plan_tiles(self, layout: MatmulLayout, a: DType, b: DType, out: DType) -> Plan:
         dtype = sum_dtype(a, b, out)
         small = self._queue.cl_device.max_work_group_size < 256
         group, tile = (8, SMALL_TILE) if small else (16, TILE)
         groups = -(-layout.n // tile), -(-layout.m // tile)
         busy = layout.batch * groups[0] * groups[1]
-        splits = min(2 * self._queue.cl_device.max_compute_units // busy, layout.k // RUN) or 1
+        k_splits = min(2 * self._queue.cl_device.max_compute_units // busy, layout.k // RUN) or 1
         narrowing = None
-        if splits > 1:
-            narrowing = self._plan_narrowing(layout, out, dtype, splits)
-            layout = layout.with_scratch(splits)
+        if k_splits > 1:
+            narrowing = self._plan_narrowing(layout, out, dtype, k_splits)
+            layout = layout.with_scratch(k_splits)
         defines = (
-            ("A", TAG[a]), ("B", TAG[b]), ("OUT", TAG[dtype if splits > 1 else out]), ("SUM", TAG[dtype]),
+            ("A", TAG[a]), ("B", TAG[b]), ("OUT", TAG[dtype if k_splits > 1 else out]), ("SUM", TAG[dtype]),
             ("GROUP", group), ("A_ALONG_K", int(abs(layout.a[2]) <= abs(layout.a[1]))),
             ("B_ALONG_K", int(abs(layout.b[1]) < abs(layout.b[2]))),
         )  # fmt: skip
         kernel = self._queue.kernels.shared(
             "batched_matmul_tiled.cl", "batched_matmul_tiled", defines, arguments=_arguments(10, 5)
         )
-        size = (groups[0] * group, groups[1] * group, layout.batch * splits)
-        extents = (layout.m, layout.n, layout.k, splits, -(-layout.k // splits))
+        size = (groups[0] * group, groups[1] * group, layout.batch * k_splits)
+        extents = (layout.m, layout.n, layout.k, k_splits, -(-layout.k // k_splits))
         return Plan(kernel, size, (group, group, 1), (*layout.a, *layout.b, *layout.out, *extents), False, narrowing)
 
-    def _plan_narrowing(self, layout: Layout, out: DType, dtype: DType, splits: int) -> Narrowing:
+    def _plan_narrowing(self, layout: MatmulLayout, out: DType, dtype: DType, k_splits: int) -> Narrowing:
         group = self._queue.work_group_size
         kernel = self._queue.kernels.shared(
             "batched_matmul_sum.cl",
@@ -264,8 +264,8 @@ class BatchedMatmul:
         )
         size = layout.batch * layout.m * layout.n
         out_b, _, out_m, out_n = layout.out
-        scalars = (out_b, out_m, out_n, layout.batch, layout.m, layout.n, splits)
-        return Narrowing(kernel, whole_groups(size, group), (group,), scalars, splits * size, dtype)
+        scalars = (out_b, out_m, out_n, layout.batch, layout.m, layout.n, k_splits)
+        return Narrowing(kernel, whole_groups(size, group), (group,), scalars, k_splits * size, dtype)
 
 
 def _arguments(strides: int, extents: int) -> tuple[Any, ...]:
