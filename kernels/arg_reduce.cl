@@ -52,7 +52,8 @@ arg_reduce(const __global STORED(X) * x, const ulong x_offset, __global long *ou
 #if CANDIDATES
            const __global long *candidates,
 #endif
-           STRIDES, const ulong out_part, const ulong kept, const ulong extent, const ulong chunk, const ulong parts) {
+           STRIDES, const ulong out_part, const ulong kept, const ulong extent, const ulong part_size,
+           const ulong parts) {
     const size_t item = get_global_id(0);
     const size_t part = item / kept;
     if (part >= parts)
@@ -60,8 +61,8 @@ arg_reduce(const __global STORED(X) * x, const ulong x_offset, __global long *ou
     const size_t position = item - part * kept;
     size_t rest = position;
     KEPT_AXES
-    const size_t first = part * chunk;
-    const size_t end = min(first + chunk, (size_t)extent);
+    const size_t first = part * part_size;
+    const size_t end = min(first + part_size, (size_t)extent);
 #if CANDIDATES
 #define PLACE(k) ((size_t)candidates[(k) * kept + position])
 #else

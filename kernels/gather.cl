@@ -3,7 +3,7 @@
 // A negative index counts from the end. For one out of range nothing is read: the result is zero and `faults` is set.
 // Elements are moved as words, whatever their dtype.
 // Elements moved per result: one index, one of x, one of out.
-// Launch: one work-item per `chunk` neighbours in i, the global size rounded up to whole work-groups.
+// Launch: one work-item for each run of `per_item` neighbours in i, the global size rounded up to whole work-groups.
 
 // Unsigned type of an element's width.
 #ifndef WORD
@@ -26,11 +26,12 @@ gather(const __global WORD *x, const ulong x_offset, const __global INDEX *indic
        __global WORD *out, const ulong out_offset, __global int *faults, const long x_o, const long x_n, const long x_i,
        const long indices_o, const long indices_c, const long indices_i, const long out_o, const long out_c,
        const long out_i, const ulong outer, const ulong size_n, const ulong size_c, const ulong inner,
-       const ulong chunk, const ulong chunks) {
+       const ulong per_item, const ulong items_per_row) {
     const size_t item = get_global_id(0);
-    if (item >= outer * size_c * chunks)
+    if (item >= outer * size_c * items_per_row)
         return;
-    const size_t row = item / chunks, i0 = (item - row * chunks) * chunk, i1 = min((size_t)inner, i0 + (size_t)chunk);
+    const size_t row = item / items_per_row, i0 = (item - row * items_per_row) * per_item,
+                 i1 = min((size_t)inner, i0 + (size_t)per_item);
     const long o = (long)(row / size_c), c = (long)row - o * (long)size_c;
     x += x_offset + o * x_o;
     indices += indices_offset + o * indices_o + c * indices_c;

@@ -1,12 +1,12 @@
 // map: outputs <- expression(inputs), element by element, over strided views of one shape.
 //
-// Each work-item goes through `chunk` elements of a row along the inner axis, WIDTH at a time. How an operand lies
+// Each work-item goes through `per_item` elements of a row along the inner axis, WIDTH at a time. How an operand lies
 // along that axis is part of the generated text: FETCH and PUT for stride 1, SPREAD for stride 0, GATHER and SCATTER
 // for any other. Rows are counted by get_global_id(1); extents and strides are arguments, so that a kernel serves every
-// shape. What is left at the end of a row is computed in as many lanes, of which those that exist are stored: an
-// element's value does not depend on where it lies. Outputs may be the very views that are inputs. Bytes moved per
-// element: the size of every input and output, once. Launch: (inner axis / chunk, product of the outer axes), both
-// rounded up to whole work-groups. A chunk is a multiple of WIDTH: one vector on a GPU, hundreds of elements on a CPU.
+// shape. The end of a row is computed in whole vectors too, and only the lanes that exist are stored, so an element's
+// value does not depend on where it lies. Outputs may be the very views that are inputs. Bytes moved per element: the
+// size of every input and output, once. Launch: (inner axis / per_item, product of the outer axes), both rounded up to
+// whole work-groups. `per_item` is a multiple of WIDTH: one vector on a GPU, hundreds of elements on a CPU.
 
 #include "lanes.clh"
 
@@ -43,12 +43,12 @@
 #endif
 
 __kernel __attribute__((reqd_work_group_size(GROUP_INNER, GROUP_OUTER, 1))) void
-map(PARAMETERS, const ulong inner, const ulong outer, const ulong chunk) {
-    size_t i = get_global_id(0) * chunk;
+map(PARAMETERS, const ulong inner, const ulong outer, const ulong per_item) {
+    size_t i = get_global_id(0) * per_item;
     size_t rest = get_global_id(1);
     if (i >= inner || rest >= outer)
         return;
-    const size_t end = min(i + chunk, (size_t)inner);
+    const size_t end = min(i + per_item, (size_t)inner);
     ROWS
         // Two copies, for a test in the loop would cost more than the arithmetic.
         for (; i + WIDTH <= end; i += WIDTH) {

@@ -146,7 +146,7 @@ prepare_step(__global real *restrict header, const ulong header_offset
     hyper += hyper_offset;
     now += now_offset;
     for (size_t row = lane; row < row_count; row += WORK_GROUP_SIZE) {
-        __global real *counters = now + row * COUNTERS;
+        __global real *counters = now + row * COUNTER_COUNT;
         const __global real *hyper_row = hyper + row * COLUMNS;
         counters[BIAS_CORRECTION1] =
             bias_correction(hyper_row, LOG_BETA1_COLUMN, counters[STEP], counters[BIAS_CORRECTION1]);

@@ -1,7 +1,7 @@
 // random_bits: out[j] = lane (first + j) % 4 of Philox4x32-10 with counter (first + j) / 4.
 //
 // Counter words 0 and 1 are the low and high half of the 64-bit counter, words 2 and 3 are zero; the key is the low and
-// the high half of the seed. A work-item makes the 32 words of 8 counters, of which those outside out are left out.
+// the high half of the seed. A work-item makes the 32 words of 8 counters, and stores those inside out.
 // Bytes moved per word: 4.
 // Source: J. K. Salmon, M. A. Moraes, R. O. Dror and D. E. Shaw, Parallel Random Numbers: As Easy as 1, 2, 3, 2011.
 // Launch: one work-item per 8 counters, the global size rounded up to whole work-groups.

@@ -105,8 +105,8 @@ static inline COMPUTED(SUM) combine_values(const COMPUTED(SUM) a, const COMPUTED
 
 __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduce(
     PARAMETERS, __global STORED(OUT) * r0, const ulong r0_offset, const ulong r0_part, const ulong kept,
-    const ulong outer, const ulong inner, const ulong outer_chunk, const ulong inner_chunk, const ulong inner_parts,
-    const ulong parts) {
+    const ulong outer, const ulong inner, const ulong outer_part_size, const ulong inner_part_size,
+    const ulong inner_parts, const ulong parts) {
     const size_t item = get_global_id(0);
     const VECTOR(SUM) identity = (VECTOR(SUM))(IDENTITY);
 #if COLUMNS
@@ -126,10 +126,10 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void reduc
     KEPT_AXES
     // The part: a range of the outer reduced axes, and of the innermost one.
     const size_t outer_part = part / inner_parts;
-    const size_t outer_from = outer_part * outer_chunk;
-    const size_t outer_to = min(outer_from + outer_chunk, (size_t)outer);
-    const size_t inner_from = (part - outer_part * inner_parts) * inner_chunk;
-    const size_t inner_to = min(inner_from + inner_chunk, (size_t)inner);
+    const size_t outer_from = outer_part * outer_part_size;
+    const size_t outer_to = min(outer_from + outer_part_size, (size_t)outer);
+    const size_t inner_from = (part - outer_part * inner_parts) * inner_part_size;
+    const size_t inner_to = min(inner_from + inner_part_size, (size_t)inner);
 
 #if COLUMNS
     if (first + COLUMN_BLOCK * WIDTH <= lanes) {

@@ -1,12 +1,11 @@
 // scatter_add: out[o, indices[o, c, i], i] += updates[o, c, i], in the order of c, without atomics.
 //
-// A work-item owns `chunk` neighbours in i and one of `parts` equal ranges of the indexed axis of out. It walks all c
-// in order and adds what falls into its range, so every sum has one owner and one order: the same call, the same bits.
-// A negative index counts from the end. One out of range is skipped and `faults` is set.
-// For an out of 16-bit floats, whose sums would stall, the sums go to a zeroed float32 scratch, which
-// scatter_add_rounded then adds to out with one rounding. Elements moved: out twice per update, each update once, each
-// index `parts` times. Launch: one work-item per (o, part, chunk of i), the global size rounded up to whole
-// work-groups.
+// A work-item owns `per_item` neighbours in i and one of `parts` equal ranges of the indexed axis of out. It walks all
+// c in order and adds what falls into its range, so every sum has one owner and one order: the same call, the same
+// bits. A negative index counts from the end. One out of range is skipped and `faults` is set. For an out of 16-bit
+// floats, whose sums would stall, the sums go to a zeroed float32 scratch, which scatter_add_rounded then adds to out
+// with one rounding. Elements moved: out twice per update, each update once, each index `parts` times. Launch: one
+// work-item per (o, part, run of `per_item`), the global size rounded up to whole work-groups.
 
 #include "storage.clh"
 
@@ -34,14 +33,14 @@ scatter_add(const __global STORED(X) * updates, const ulong updates_offset, cons
             const ulong indices_offset, __global STORED(OUT) * out, const ulong out_offset, __global int *faults,
             const long updates_o, const long updates_c, const long updates_i, const long indices_o,
             const long indices_c, const long indices_i, const long out_o, const long out_n, const long out_i,
-            const ulong outer, const ulong size_n, const ulong size_c, const ulong inner, const ulong chunk,
-            const ulong chunks, const ulong parts) {
+            const ulong outer, const ulong size_n, const ulong size_c, const ulong inner, const ulong per_item,
+            const ulong items_per_row, const ulong parts) {
     const size_t item = get_global_id(0);
-    if (item >= outer * parts * chunks)
+    if (item >= outer * parts * items_per_row)
         return;
-    const size_t owner = item / chunks, i0 = (item - owner * chunks) * chunk;
+    const size_t owner = item / items_per_row, i0 = (item - owner * items_per_row) * per_item;
     const size_t of_outer = owner / parts, part = owner - of_outer * parts;
-    const long o = (long)of_outer, count = (long)min((size_t)chunk, (size_t)inner - i0);
+    const long o = (long)of_outer, count = (long)min((size_t)per_item, (size_t)inner - i0);
     const long first = (long)(size_n * part / parts), last = (long)(size_n * (part + 1) / parts);
     updates += updates_offset + o * updates_o + (long)i0 * updates_i;
     indices += indices_offset + o * indices_o + (long)i0 * indices_i;

@@ -2,7 +2,7 @@
 // with max the row's largest element and sum = sum over c of exp(x[r, c] - max).
 //
 // A row that holds NaN or +inf, or nothing but -inf, becomes NaN, as the formula has it.
-// Elements moved per result: three reads of x, of which the row stays in cache, and one write of out.
+// Elements moved per result: three reads of x, whose row stays in cache, and one write of out.
 // Launch: groups of ITEMS x ROWS; every ITEMS work-items take `rows_each` rows one after the other.
 
 #include "storage.clh"

@@ -3,7 +3,7 @@
 //   gradient[r, c] = exp(x[r, c] - lse) - (1 - s) * (c == label) - s / columns, the derivative of loss[r].
 //
 // Both are zero where the label is `ignore`, and where it is out of range, which sets `faults`.
-// Elements moved per element of x: up to four reads, of which the row stays in cache, and one write of the gradient.
+// Elements moved per element of x: up to four reads, while the row stays in cache, and one write of the gradient.
 // Source: C. Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016 (label smoothing).
 // Launch: groups of ITEMS x ROWS; every ITEMS work-items take `rows_each` rows one after the other.
 

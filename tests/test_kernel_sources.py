@@ -1,4 +1,4 @@
-"""What holds for every file in kernels/: it compiles alone, says what it does, and keeps to the house's C."""
+"""What holds for every file in kernels/: it compiles alone, says what it does, and keeps to the project's C style."""
 
 from __future__ import annotations
 

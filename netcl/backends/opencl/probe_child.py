@@ -169,7 +169,7 @@ def _prepare_step(b: Backend, dtype: DType) -> list[Array]:
     block = _block(b, dtype)
     b.prepare_step(block, _records(b, dtype), max_norm=1.5)
     assert block.counters is not None
-    # The norm's two factors may be divided otherwise, and the last value is nobody's.
+    # The norm may be split into its two factors otherwise, and the last value is unused.
     header = read(b, block.header)[[HEADER.index(name) for name in ("multiplier", "skip", "norm", "nonfinite")]]
     return [header, read(b, block.counters[1])[:3]]
 

@@ -1,4 +1,4 @@
-"""A traced update rule as what ``kernels/fused_update.cl`` is to be given, and whether it fits its operands."""
+"""A traced update rule as the defines that ``kernels/fused_update.cl`` takes, and whether it fits its operands."""
 
 from __future__ import annotations
 

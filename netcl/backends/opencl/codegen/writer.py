@@ -88,7 +88,7 @@ def value_dtypes(expression: Expression) -> tuple[DType, ...]:
     for node in expression.nodes():
         found[node.dtype] = None
         if node.op == "cast" and node.dtype is uint32 and node.args[0].dtype.kind == "f":
-            found[int64] = None  # by way of which the cast goes
+            found[int64] = None  # the cast goes through it
     return tuple(found)
 
 

@@ -97,7 +97,7 @@ def _key(device: cl.Device, text: str, options: Sequence[str]) -> bytes:
     parts = [platform.vendor, platform.name, platform.version, device.vendor, device.name, device.version]
     parts += [device.driver_version, device.extensions, str(device.native_vector_width_float)]
     if device.type & cl.device_type.CPU:
-        # Machines that share a home folder may name alike what differs.
+        # Machines that share a home folder may have different devices of the same name.
         parts += sorted(processor.instruction_set())
     return hashlib.sha256("\0".join([*parts, *options, text]).encode()).digest()
 

@@ -23,7 +23,7 @@ KEPT_LAUNCHES = 256
 class BoundLaunch:
     """A kernel that is ready to run, and the operands it was made for, which it does not keep alive.
 
-    Either the kernel is its own and its arguments are set, or it is shared and ``arguments`` are to be.
+    Either the kernel is its own and its arguments are set, or it is shared and ``arguments`` must be set.
     """
 
     kernel: Kernel

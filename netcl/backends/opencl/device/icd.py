@@ -86,7 +86,7 @@ def cache_folder() -> Path:
     except (ImportError, RuntimeError):  # the latter where there is no home
         return _NOWHERE
     home = os.path.expanduser("~")
-    # A home that does not exist, as system users have, is not to be made.
+    # A home that does not exist, as system users have, must not be made.
     if not found.is_absolute() or (found.is_relative_to(home) and not os.path.isdir(home)):
         return _NOWHERE
     return found

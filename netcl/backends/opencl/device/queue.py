@@ -104,7 +104,7 @@ class Queue:
     faults : Faults
         What kernels report.
     is_cpu : bool
-        Whether kernels should take a contiguous chunk per work-item, rather than the shapes that suit a GPU.
+        Whether kernels should take a contiguous run per work-item, rather than the shapes that suit a GPU.
     work_group_size : int
         What a one-dimensional kernel without needs of its own should use.
     target : Target

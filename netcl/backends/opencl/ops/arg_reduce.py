@@ -83,12 +83,12 @@ class ArgReduce:
         kept = math.prod(left)
         wanted = 8 * self._queue.cl_device.max_compute_units * (1 if self._queue.is_cpu else 32)
         parts = max(min(-(-wanted // kept), extent // (4096 if self._queue.is_cpu else 256)), 1)
-        chunk = -(-extent // parts)
-        parts = -(-extent // chunk)
+        part_size = -(-extent // parts)
+        parts = -(-extent // part_size)
         if parts == 1:
-            return (self._scan(op, x, axis, left, out.strides, extent, chunk, candidates=False),)
+            return (self._scan(op, x, axis, left, out.strides, extent, part_size, candidates=False),)
         return (
-            self._scan(op, x, axis, left, contiguous_strides(left), extent, chunk, candidates=False),
+            self._scan(op, x, axis, left, contiguous_strides(left), extent, part_size, candidates=False),
             self._scan(op, x, axis, left, out.strides, parts, parts, candidates=True),
         )
 
@@ -100,11 +100,11 @@ class ArgReduce:
         shape: tuple[int, ...],
         out_strides: tuple[int, ...],
         extent: int,
-        chunk: int,
+        part_size: int,
         *,
         candidates: bool,
     ) -> Scan:
-        """One launch, which leaves a result per chunk of the axis or of the candidates."""
+        """One launch, which leaves a result per part of the axis or of the candidates."""
         axes = Axes.of(shape, [x.strides[:axis] + x.strides[axis + 1 :], out_strides]).merged()
         rank = len(axes.shape)
         names = [f"u_extent{axis}" for axis in range(1, rank)]
@@ -126,6 +126,6 @@ class ArgReduce:
         )  # fmt: skip
         types = [None, np.uint64, None, np.uint64, *([None] * candidates), *([np.uint64] * (len(names) + 5))]
         kernel = self._queue.kernels.shared("arg_reduce.cl", "arg_reduce", defines, generated, tuple(types))
-        count, parts = math.prod(shape), -(-extent // chunk)
-        last = (*numbers, count, count, extent, chunk, parts)
+        count, parts = math.prod(shape), -(-extent // part_size)
+        last = (*numbers, count, count, extent, part_size, parts)
         return Scan(kernel, (-(-count * parts // group) * group,), (group,), last)

@@ -48,8 +48,8 @@ class Gather:
         outer, size_c, inner = out.shape
         if outer * size_c * inner == 0:
             return
-        chunk = min(inner, COPIED) if self._queue.is_cpu else 1
-        chunks = -(-inner // chunk)
+        per_item = min(inner, COPIED) if self._queue.is_cpu else 1
+        items_per_row = -(-inner // per_item)
         group = self._queue.work_group_size
         kernel = self._queue.kernels.shared(
             "gather.cl",
@@ -67,8 +67,8 @@ class Gather:
             self._queue.faults.buffer.mem,
         )
         strides = (*x.strides, *indices.strides, *out.strides)
-        extents = (outer, x.shape[1], size_c, inner, chunk, chunks)
+        extents = (outer, x.shape[1], size_c, inner, per_item, items_per_row)
         self._queue.launch(
-            kernel, whole_groups(outer * size_c * chunks, group), (group,), *operands, *strides, *extents
+            kernel, whole_groups(outer * size_c * items_per_row, group), (group,), *operands, *strides, *extents
         )
         self._queue.faults.pending = True

@@ -97,11 +97,11 @@ class Map:
         pieces, outer = outer.pieces(OUTER_AXES, count)
         width = self._queue.lanes("map", *value_dtypes(expression))
         rows = math.prod(outer.shape)
-        chunk = width
+        per_item = width
         if self._queue.is_cpu:
             parts = -(-inner // RUN)
-            chunk = -(-inner // (parts * width)) * width
-        items = -(-inner // chunk)
+            per_item = -(-inner // (parts * width)) * width
+        items = -(-inner // per_item)
         group = self._group(items, rows)
         kernel_key = (expression.key, accesses, len(outer.shape), group)
         kernel = self._kernels.get(kernel_key)
@@ -113,7 +113,7 @@ class Map:
             if accesses[position] == "strided":
                 last.append(steps[position] & SIZE_MASK)
         global_size = (-(-items // group[0]) * group[0], -(-rows // group[1]) * group[1])
-        return MapPlan(kernel, global_size, group, (*last, inner, rows, chunk), pieces)
+        return MapPlan(kernel, global_size, group, (*last, inner, rows, per_item), pieces)
 
     def _group(self, items: int, rows: int) -> tuple[int, int]:
         """A work-group of items along the inner axis, or across rows where these are short."""

@@ -60,8 +60,8 @@ class Split(NamedTuple):
     """How the reduced axes are cut into parts."""
 
     parts: int
-    outer_chunk: int
-    inner_chunk: int
+    outer_part_size: int
+    inner_part_size: int
     inner_parts: int
 
 
@@ -236,8 +236,8 @@ class Reduce:
             kept,
             math.prod(loops.outer.shape),
             loops.inner,
-            split.outer_chunk,
-            split.inner_chunk,
+            split.outer_part_size,
+            split.inner_part_size,
             split.inner_parts,
         )
         global_size = (-(-items // group) * group,)
@@ -254,12 +254,12 @@ class Reduce:
             shortest, wanted = shortest // 16, 32 * wanted
         parts = max(min(-(-wanted // items), outer * loops.inner // shortest), 1)
         if outer >= parts:
-            outer_chunk = -(-outer // parts)
-            return Split(-(-outer // outer_chunk), outer_chunk, loops.inner, 1)
+            outer_part_size = -(-outer // parts)
+            return Split(-(-outer // outer_part_size), outer_part_size, loops.inner, 1)
         align = 1 if loops.columns else align
-        chunk = -(-loops.inner // (-(-parts // outer) * align)) * align
-        inner_parts = -(-loops.inner // chunk)
-        return Split(outer * inner_parts, 1, chunk, inner_parts)
+        inner_part_size = -(-loops.inner // (-(-parts // outer) * align)) * align
+        inner_parts = -(-loops.inner // inner_part_size)
+        return Split(outer * inner_parts, 1, inner_part_size, inner_parts)
 
     def _kernel(
         self,

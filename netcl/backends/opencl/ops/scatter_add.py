@@ -1,4 +1,4 @@
-"""scatter_add: the way back from what gather picked."""
+"""scatter_add: adds rows where indices name them, the derivative of gather."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class ScatterAdd:
 
     def _add(self, updates: View, indices: View, index: str, out: View) -> None:
         outer, size_n, inner = out.shape
-        chunk = min(inner, ADDED) if self._queue.is_cpu else 1
-        chunks = -(-inner // chunk)
+        per_item = min(inner, ADDED) if self._queue.is_cpu else 1
+        items_per_row = -(-inner // per_item)
         # Where few work-items would do all the adding, several share a column, each with a range of its rows.
         group = 1 if self._queue.is_cpu else self._queue.work_group_size
         wanted = self._queue.cl_device.max_compute_units * (2 if self._queue.is_cpu else 4 * group)
-        parts = max(min(wanted // (outer * chunks), size_n), 1)
+        parts = max(min(wanted // (outer * items_per_row), size_n), 1)
         kernel = self._queue.kernels.shared(
             "scatter_add.cl",
             "scatter_add",
@@ -77,10 +77,10 @@ class ScatterAdd:
         )  # fmt: skip
         faults = self._queue.faults
         operands = [part for view in (updates, indices, out) for part in (cl_buffer(view), view.offset)]
-        extents = (outer, size_n, updates.shape[1], inner, chunk, chunks, parts)
+        extents = (outer, size_n, updates.shape[1], inner, per_item, items_per_row, parts)
         self._queue.launch(
             kernel,
-            whole_groups(outer * parts * chunks, group),
+            whole_groups(outer * parts * items_per_row, group),
             (group,),
             *(*operands, faults.buffer.mem, *updates.strides, *indices.strides, *out.strides, *extents),
         )
