@@ -18,7 +18,7 @@ from netcl.validation import shown
 
 
 class StorageGeneration:
-    """Counts how often any storage moved, so that whoever keeps addresses can tell that they are still right."""
+    """Counts how often any storage moved, so that code that keeps addresses can tell whether they still hold."""
 
     count = 0
 
@@ -126,7 +126,7 @@ class GradientBuffer(Protocol):
 
     @property
     def array(self) -> Any:
-        """The Array there, whatever it holds and whoever sees it."""
+        """The Array there, whatever it holds and however many refer to it."""
         ...
 
     @property

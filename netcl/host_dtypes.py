@@ -41,7 +41,7 @@ def values_of(stored: NDArray[Any], dtype: DType) -> NDArray[Any]:
 def stored_as(values: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """Real numbers as elements of ``dtype`` travel, rounded once, to nearest even; what is too large is infinite.
 
-    Integers out of range wrap: whoever takes them from a user refuses them first.
+    Integers out of range wrap: a caller that takes them from a user refuses them first.
 
     Examples
     --------

@@ -346,7 +346,7 @@ class _Leaves:
                 hook.gradient_ready(leaf)
 
     def _prepared(self, leaf: Array, total: Array, written: set[Storage]) -> tuple[Array, Array | None]:
-        """What is to be the gradient of a leaf, and what is still to be added to it in place."""
+        """What becomes the gradient of a leaf, and what must still be added to it in place."""
         known = leaf.gradient
         if known is not None:
             if not known.is_contiguous and 0 in known.strides:  # several elements in one place cannot be added to

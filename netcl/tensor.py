@@ -69,7 +69,7 @@ def _in_place(operation: Callable[..., Any]) -> Callable[..., Any]:
 class Tensor(Array):
     """An array on some device: a strided view of a storage, with the fields that autograd needs.
 
-    Make one with :func:`netcl.asarray`, :func:`netcl.zeros` and their kin; the constructor takes a storage.
+    Make one with :func:`netcl.asarray`, :func:`netcl.zeros` and the like; the constructor takes a storage.
 
     Attributes
     ----------

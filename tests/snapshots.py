@@ -31,7 +31,7 @@ def snapshot(optimizer: Any, *others: Any) -> Any:
 
 
 def _contents(p: Any) -> Any:
-    # What stands for a plain array has no values of its own: its owner has them.
+    # What stands for a host array has no values of its own: its owner has them.
     return frozen(p.numpy()) if hasattr(p, "numpy") else None
 
 

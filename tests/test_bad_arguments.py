@@ -104,7 +104,7 @@ TAKEN: list[tuple[str, str, tuple[str, ...], str]] = [
     ("netcl.distributed.broadcast_object", "value", ANYTHING, "whatever can be pickled"),
     ("netcl.distributed.reduce_metric", "value", (*REAL, "NaN", "inf", "-inf", "integers"), "a metric may be NaN"),
     ("netcl.distributed", "target model", ("empty list", "empty dict"), "nothing to be done"),
-    ("netcl.optim", "params*", ("0-d array", "array"), "a plain array"),
+    ("netcl.optim", "params*", ("0-d array", "array"), "a host array"),
     ("netcl.optim netcl.distributed", "max_norm clip_value norm_type new_scale init_scale growth_factor factor alpha "
      "backoff_factor betas* min_scale warmup_start dampening min_lr threshold eta_min lr momentum weight_decay",
      ("0", *POSITIVE), "a hyper-parameter in its range, which tests of its own hold"),

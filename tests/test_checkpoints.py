@@ -387,7 +387,7 @@ def test_running_out_of_memory_changes_nothing(monkeypatch):
     assert frozen(second.state_dict()) == frozen(state)
 
 
-def test_plain_arrays_that_rested_go_on_after_loading(backend):
+def test_host_arrays_that_were_skipped_continue_after_loading(backend):
     plain = [np.ones(3, "float32"), np.ones(2, "float32")]
     optimizer = Adam(plain, backend=backend)
     optimizer.step(grads=[np.ones(3, "float32"), None])

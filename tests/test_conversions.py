@@ -286,7 +286,7 @@ def test_what_holds_no_numbers_is_refused(source):
 
 
 @pytest.mark.parametrize("optimizer", [optim.SGD, optim.AdamW])
-def test_plain_arrays_of_the_other_byte_order_are_refused(optimizer):
+def test_host_arrays_of_the_other_byte_order_are_refused(optimizer):
     w = np.ones(3, np.dtype("f4").newbyteorder("S"))
     with pytest.raises(DTypeError, match="byte order of another machine"):
         optimizer([w], backend="numpy")

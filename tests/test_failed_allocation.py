@@ -96,7 +96,7 @@ def clipped_step(backend):
 
 
 def step_of_some(backend):
-    """Parameters that rest from one step on each need rows of their own, more than there is room for."""
+    """Parameters that are skipped from one step on each need rows of their own, more than there is room for."""
     tensors = [variable([float(i)], backend) for i in range(10)]
     optimizer = Adam(tensors, lr=0.5)
     for t in tensors:

@@ -19,7 +19,7 @@ def arrays(seed=0, shapes=((3,), (), (40, 30), (0,), (1030,))):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_plain_arrays_get_the_bits_of_tensors(case, backend):
+def test_host_arrays_get_the_bits_of_tensors(case, backend):
     plain = arrays()
     tensors = [netcl.asarray(x, device=backend.device, copy=True, requires_grad=True) for x in plain]
     ours = case.optimizer(plain, **case.options, backend=backend)
@@ -172,7 +172,7 @@ def frozen_array():
         (lambda: [np.ones(3, np.longdouble)], DTypeError, r"convert it with astype\(\)"),
         (lambda: [[1.0, 2.0]], DTypeError, "is a list; pass a Tensor, or an array"),
         (lambda: [np.ones(3, np.float32), netcl.ones(3, backend="numpy")], DTypeError, "one kind"),
-        (lambda: [netcl.ones(3, backend="numpy")], HyperParameterError, "is for plain arrays"),
+        (lambda: [netcl.ones(3, backend="numpy")], HyperParameterError, "is for host arrays"),
     ],
 )
 def test_bad_parameters_are_refused(params, error, message):
@@ -206,7 +206,7 @@ def test_bad_gradients_change_nothing(grads, error, message, backend):
     assert all((x < 1.0).all() for x in plain)
 
 
-def test_grads_are_for_plain_arrays():
+def test_grads_are_for_host_arrays():
     w = netcl.ones(3, backend="numpy", requires_grad=True)
-    with pytest.raises(NetclError, match="is for an optimizer built from plain arrays"):
+    with pytest.raises(NetclError, match="is for an optimizer built from host arrays"):
         SGD([w]).step(grads=[np.ones(3, np.float32)])

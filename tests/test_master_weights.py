@@ -65,7 +65,7 @@ def test_a_group_may_do_without(dtype, backend):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_rule_goes_on_from_what_somebody_else_wrote(dtype, backend):
+def test_the_rule_continues_from_what_was_written_outside(dtype, backend):
     w = sixteen_bits([1.0, 1.0, 300.0], dtype, backend)
     optimizer = SGD([w], lr=2.0**-14)
     w.grad = sixteen_bits([1.0, 1.0, 1.0], dtype, backend, requires_grad=False)

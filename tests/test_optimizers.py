@@ -113,7 +113,7 @@ def test_a_parameter_without_elements_counts_its_steps(backend, beside, max_norm
     assert [entry["step"] for entry in opt.state_dict()["state"].values()] == [3] * (1 + beside)
 
 
-def test_a_plain_array_without_elements_counts_its_steps():
+def test_a_host_array_without_elements_counts_its_steps():
     empty = np.zeros(0, np.float32)
     opt = SGD([empty, np.ones(2, np.float32)], backend="numpy")
     for _ in range(2):
@@ -149,7 +149,7 @@ def test_added_groups_take_part(backend):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_adding_a_group_carries_the_state_on(case, backend):
-    """Everyone moves as if it were alone: those of before, one that rested, a view, and the one that is added."""
+    """Everyone moves as if it were alone: those of before, one that was skipped, a view, and the one that is added."""
     rng = np.random.default_rng(8)
     values, gradients = rng.standard_normal((4, 1500)), rng.standard_normal((6, 1500))
     alone = [parameter(v, backend) for v in values]

@@ -46,7 +46,7 @@ def test_counts_on_exactly(start, dtype, backend):
     go_on_from(optimizer, [start, start])
     assert counts(optimizer) == [start, start]
     w.grad = variable([1.0], backend, dtype)
-    for taken in range(1, 5):  # which gives the one that rests a row of its own
+    for taken in range(1, 5):  # which gives the one that is skipped a row of its own
         optimizer.step(max_norm=1.0 if taken % 2 else None)
         assert counts(optimizer) == [start + taken, start]
     go_on_from(optimizer, counts(optimizer))

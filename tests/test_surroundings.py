@@ -49,7 +49,7 @@ def clean(**variables):
         "POCL_CACHE_DIR",
         "XDG_CACHE_HOME",
     }
-    if not icd._registered.keys() >= {"OCL_ICD_VENDORS"}:  # whoever runs the tests has chosen the runtimes
+    if not icd._registered.keys() >= {"OCL_ICD_VENDORS"}:  # else the runtimes were chosen from outside
         own -= set(icd.USER_VARIABLES)
     own |= {"PYOPENCL_NO_CACHE"}
     kept = {name: value for name, value in os.environ.items() if name not in own}

@@ -15,8 +15,8 @@ from netcl.validation import flag
 class autocast(ContextDecorator):
     """Take matrix products and convolutions in half precision, and keep what is sensitive in float32.
 
-    Inside the block the operands of ``matmul``, ``Linear``, ``conv2d`` and their kin are rounded to ``dtype`` and
-    summed up in float32; reductions, losses, softmax and normalisation take 16-bit operands up to float32 first.
+    Inside the block the operands of ``matmul``, ``Linear``, ``conv2d`` and related functions are rounded to ``dtype``
+    and summed up in float32; reductions, losses, softmax and normalisation take 16-bit operands up to float32 first.
     Everything else runs in the dtype that it is given. float64 operands are left alone. The derivatives run in the
     dtypes of the forward pass, inside or outside the block, and gradients arrive in the dtype of the parameters.
 

@@ -182,7 +182,7 @@ class GradScaler:
     def unscale_(self, optimizer: ScaledStep) -> None:
         """Divide the optimizer's gradients by the loss scale in place, so that they can be clipped or looked at.
 
-        Enqueues work; does not block. Without this call ``step`` does it in passing, which costs one pass less.
+        Enqueues work; does not block. Without this call ``step`` does it in its own pass, which saves one.
 
         Raises
         ------
@@ -333,7 +333,7 @@ class GradScaler:
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle goes on from; it takes its place on a device with its first loss. **Blocks**."""
+        """What a copy or a pickle starts from; it moves to a device with its first loss. **Blocks**."""
         if self._unscaled or self._stepped:
             raise NetclError(
                 "a scaler can be copied or pickled between update() and the next step, and a step waits for its "

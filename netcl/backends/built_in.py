@@ -9,7 +9,7 @@ BUILT_IN = {
 """``"module:class"`` of each provider. Imported when it is first asked for."""
 
 ON_DEMAND = frozenset({"torch", "cupy"})
-"""Those whose library takes long to import: lists of devices leave that to whoever names them."""
+"""Those whose library takes long to import: lists of devices leave them out until they are named."""
 
 INSTALL = (
     'pip install "netcl[cpu]" or "netcl[pocl]" adds OpenCL on the CPU, "netcl[opencl]" OpenCL with your own driver'

@@ -12,7 +12,7 @@ import numpy as np
 from netcl.backends.base import HostMapping
 from netcl.distributed.buckets import Bucket
 from netcl.distributed.channel import Channel, Wait, pending
-from netcl.distributed.wire_format import HostArray, WireFormat
+from netcl.distributed.wire_format import AnyArray, WireFormat
 from netcl.dtypes import DType
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ class _Scratch:
     """Memory for one bucket under way, kept from one to the next: fresh memory costs more than what it is used for."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, HostArray] = {}
+        self._kept: dict[int, AnyArray] = {}
 
-    def array(self, key: int, size: int, dtype: np.dtype[np.generic]) -> HostArray:
+    def array(self, key: int, size: int, dtype: np.dtype[np.generic]) -> AnyArray:
         """An array with unspecified contents, the only one under this key."""
         nbytes = size * dtype.itemsize
         memory = self._kept.get(key)
         if memory is None or memory.size < nbytes:
             memory = self._kept[key] = np.empty(nbytes, np.uint8)
-        array: HostArray = memory[:nbytes].view(dtype)
+        array: AnyArray = memory[:nbytes].view(dtype)
         return array
 
 
@@ -64,13 +64,13 @@ class _Transfer:
         self._bucket = bucket
         self._tag = number
         self._mapping = mapping
-        self._values: HostArray = mapping.array()
+        self._values: AnyArray = mapping.array()
         self._wire_format = wire_format
         self.scratch = scratch
         self._gather = gather
         self.finite = True
-        # What travels: the gradients themselves, or their short form.
-        self._stage: HostArray = self._values
+        # What is sent: the gradients themselves, or their short form.
+        self._stage: AnyArray = self._values
         if wire_format.converts:
             self._stage = scratch.array(-1, bucket.size, wire_format.dtype)
             wire_format.encode(self._values, self._stage)
@@ -85,12 +85,12 @@ class _Transfer:
             if part.size:
                 self.requests.append((rank, channel.send(part, rank, number)))
 
-    def _part(self, rank: int) -> HostArray:
+    def _part(self, rank: int) -> AnyArray:
         start, size = self._bucket.shares[rank]
         return self._stage[start : start + size]
 
     def advance(self) -> None:
-        """Go on as far as is possible without waiting."""
+        """Proceed as far as is possible without waiting."""
         if self.phase is _Phase.SCATTER and not pending(self.requests):
             self._add_up()
             self.phase = _Phase.GATHER
@@ -121,7 +121,7 @@ class _Transfer:
 
 
 class Reduction:
-    """The buckets of one backward: started in their order, a few at a time, the same on every rank.
+    """The buckets of one backward pass: started in their order, a few at a time, the same on every rank.
 
     Parameters
     ----------
@@ -149,13 +149,13 @@ class Reduction:
         self.finite = True
 
     def start(self) -> None:
-        """The next bucket is complete: hand it to the host when the device gets there. Does not block."""
+        """Hand the next bucket, which is complete, to the host when the device gets there. Does not block."""
         bucket = self._buckets[self._next]
         self._mapped.append((self._next, bucket.layout.backend.map_host(bucket.span)))
         self._next += 1
 
     def advance(self, *, block: bool = False) -> None:
-        """Go on as far as is possible without waiting; with ``block``, wait for the device if nothing is under way."""
+        """Proceed as far as possible without waiting; with ``block``, wait for the device if nothing is under way."""
         while self._mapped and self._scratch:
             number, mapping = self._mapped[0]
             if not (mapping.ready() or (block and not self._under_way)):

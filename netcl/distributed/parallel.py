@@ -84,7 +84,7 @@ class DataParallel:
         self.model = model
         self.optimizer = optimizer
         channel = current_world().channel.duplicate()
-        # What takes memory, and may find none, comes before any parameter is changed or watched.
+        # What takes memory, and may find none, comes before any parameter is changed or hooked.
         self._hook = _Hook(model, optimizer, channel, bucket_bytes, communication_dtype) if channel.peers else None
         broadcast_parameters(model)
         if self._hook is not None:
@@ -158,7 +158,7 @@ class _Hook:
         )
 
     def attach(self) -> None:
-        """Hear of the gradients of these parameters from now on."""
+        """Set the gradient hook of these parameters."""
         for partition in self._partitions:
             for p in partition.parameters:
                 p.grad_hook = self
@@ -193,7 +193,7 @@ def synchronizer_of(
     bucket_bytes: int,
     communication_dtype: DType | str | None,
 ) -> Synchronizer:
-    """What sums up the gradient arenas of an optimizer, and tells it so."""
+    """What sums up the gradient arenas of an optimizer, and has it take their mean."""
 
     def finished(_: bool) -> None:
         for partition in partitions:

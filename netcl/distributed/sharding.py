@@ -27,7 +27,7 @@ _UNIT = 16
 
 
 class _Flat:
-    """The parameters of one device and dtype in one buffer, of which this rank has one stretch."""
+    """The parameters of one device and dtype in one buffer; this rank owns one stretch of it."""
 
     def __init__(
         self, parameters: list[Tensor], channel: Channel, bucket_bytes: int, communication_dtype: DType | str | None
@@ -64,7 +64,7 @@ class _Flat:
             place.parameter.grad_hook = self.synchronizer
 
     def _finished(self, any_gradient: bool) -> None:
-        """Hand the mean over to the view, and see that all ranks find what is not finite."""
+        """Make the mean the gradient of the view, and make non-finite values visible to all ranks."""
         for p in self._parameters:
             p.gradient = None
         if not any_gradient:

@@ -13,7 +13,7 @@ from netcl.errors import DTypeError
 from netcl.host_dtypes import STORAGE, values_of
 from netcl.rounding import odd_float32
 
-HostArray: TypeAlias = NDArray[Any]
+AnyArray: TypeAlias = NDArray[Any]
 
 _BLOCK = 1 << 15
 
@@ -37,23 +37,25 @@ class WireFormat:
     def __init__(self, stored: DType, sent: DType | str | None) -> None:
         half = None if sent is None else as_dtype(sent)
         if half is not None and half not in (float16, bfloat16):
-            raise DTypeError(f"gradients travel as float16 or bfloat16, got {half}; pass None to send them as they are")
+            raise DTypeError(
+                f"gradients are sent as float16 or bfloat16, got {half}; pass None to send them as they are"
+            )
         self._stored = stored
         self._sent = stored if half is None or stored.itemsize == 2 else half
         self.converts = self._sent is not stored
         self.dtype = STORAGE[self._sent]
 
-    def encode(self, values: HostArray, out: HostArray) -> None:
+    def encode(self, values: AnyArray, out: AnyArray) -> None:
         """``values`` as stored, written to ``out`` as they are sent."""
         for block in _blocks(values.size):
             _narrow(_widen(values[block], self._stored), self._sent, out[block])
 
-    def decode(self, sent: HostArray, out: HostArray) -> None:
+    def decode(self, sent: AnyArray, out: AnyArray) -> None:
         """What was sent, written to ``out`` as it is stored."""
         for block in _blocks(sent.size):
             _narrow(_widen(sent[block], self._sent), self._stored, out[block])
 
-    def add(self, parts: list[HostArray], out: HostArray) -> None:
+    def add(self, parts: list[AnyArray], out: AnyArray) -> None:
         """``out`` ← the sum of ``parts``, as they are sent. ``out`` is one of them, the others are written over."""
         with np.errstate(all="ignore"):
             if self._sent.itemsize > 2:
@@ -68,7 +70,7 @@ class WireFormat:
                     wide += _widen(part[block], self._sent)
                 _narrow(wide, self._sent, out[block])
 
-    def finite(self, sums: HostArray) -> bool:
+    def finite(self, sums: AnyArray) -> bool:
         """Whether there is neither NaN nor infinity among them."""
         wide = _widen(sums, self._sent)
         return not wide.size or bool(np.isfinite(wide.min()) and np.isfinite(wide.max()))
@@ -79,12 +81,12 @@ def _blocks(size: int) -> Iterator[slice]:
     return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
-def _widen(values: HostArray, dtype: DType) -> HostArray:
+def _widen(values: AnyArray, dtype: DType) -> AnyArray:
     """In float32 or wider: a new array, unless it is that already."""
     return values.astype(np.float32) if dtype is float16 else values_of(values, dtype)
 
 
-def _narrow(values: HostArray, dtype: DType, out: HostArray) -> None:
+def _narrow(values: AnyArray, dtype: DType, out: AnyArray) -> None:
     """Round to nearest even into ``out``; what is too large becomes infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         if dtype is bfloat16:

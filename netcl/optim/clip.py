@@ -132,7 +132,7 @@ def clip_grad_norm_device(
     The norm is summed in a fixed order: the same gradients on the same device give the same bits.
 
     If the parameters are those of one optimizer that have a gradient, the factor is left for its next step, which
-    multiplies by it in passing. Whoever reads a gradient before that has all of them scaled.
+    multiplies by it in the pass of the update. Reading a gradient before that scales all of them.
     """
     max_norm, norm_type = _checked(max_norm, norm_type, error_if_nonfinite)
     given = _listed(parameters)

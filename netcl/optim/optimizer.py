@@ -1,4 +1,4 @@
-"""Optimizer: parameter groups, checks and the step, for every rule alike."""
+"""Optimizer: parameter groups, checks and the step, the same for every rule."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Optimizer(ABC):
     check_group : callable, optional
         Refuses combinations that do not go together.
     backend : str, Device or Backend, optional
-        Where to compute, for parameters that are plain arrays; by default the default backend.
+        Where to compute, for parameters that are host arrays; by default the default backend.
     common : mapping, optional
         ``maximize``, ``master_weights`` and ``backend`` as a user gave them. A subclass whose ``__init__`` ends in
         ``**common`` and passes that on takes all three, and shows them in its signature; a line ``**common`` among the
@@ -165,7 +165,7 @@ class Optimizer(ABC):
         max_norm: float | None = None,
         grads: Iterable[Any] | None = None,
     ) -> T | None:
-        """Update every parameter that has a gradient. Enqueues work and does not block, but for plain arrays.
+        """Update every parameter that has a gradient. Enqueues work and does not block, but for host arrays.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class Optimizer(ABC):
             Scale the gradients by ``min(1, max_norm / norm)`` in the same pass, where norm is the L2 norm of all of
             them together; at least 0. The gradients themselves are left as they are.
         grads : iterable of array, optional
-            For an optimizer built from plain arrays, and only then: the gradient of each parameter, in order, or None.
+            For an optimizer built from host arrays, and only then: the gradient of each parameter, in order, or None.
             The call **blocks** until the parameters are updated.
 
         Returns
@@ -207,7 +207,7 @@ class Optimizer(ABC):
         host = self._factory.host
         if host is None:
             raise NetclError(
-                "step(grads=...) is for an optimizer built from plain arrays; set the grad of each Tensor, or call "
+                "step(grads=...) is for an optimizer built from host arrays; set the grad of each Tensor, or call "
                 "tape.backward(loss)"
             )
         with self._engine.lock, host.mapped_for_device(grads) as gradients:

@@ -24,7 +24,7 @@ class CommonOptions(TypedDict, total=False):
 
 
 _PLACE = "    **common\n"
-"""The line of a class's docstring in place of which the options are documented."""
+"""The line of a class's docstring that the documentation of the options replaces."""
 
 _DOCUMENTED = """\
     maximize : bool, default False
@@ -33,7 +33,7 @@ _DOCUMENTED = """\
         Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
         away; 4 bytes per element. Without effect on wider parameters.
     backend : str, Device or Backend, optional
-        Where plain arrays are updated; Tensors are updated where they are.
+        Where host arrays are updated; Tensors are updated where they are.
 """
 
 

@@ -78,7 +78,7 @@ class Schedule(ABC):
         if epoch is not None:
             raise ArgumentError(
                 f"step() takes no argument, got {shown(epoch)}; a schedule counts its own calls, "
-                "load_state_dict() goes on from others, and a metric is for ReduceLROnPlateau"
+                "load_state_dict() continues from a saved one, and a metric is for ReduceLROnPlateau"
             )
         self._apply(self.last_step + 1, self.base_lrs)
 

@@ -99,7 +99,7 @@ def function(name: str, value: Any) -> None:
 
 
 def columns(hyper: Callable[[Mapping[str, Any]], Mapping[str, float]], group: Mapping[str, Any]) -> None:
-    """Refuse a group of which a rule's ``hyper`` does not make numbers."""
+    """Refuse a group that a rule's ``hyper`` does not turn into numbers."""
     try:
         made = hyper(group)
     except NetclError:

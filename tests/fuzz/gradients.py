@@ -72,7 +72,7 @@ class Graph:
 
 
 def _bypassed(graph: Graph, number: int, by: int) -> Graph:
-    """The graph without one of its steps; whoever used it uses one of its operands."""
+    """The graph without one of its steps; what used it uses one of its operands."""
 
     def renamed(i: int) -> int:
         i = by if i == number else i

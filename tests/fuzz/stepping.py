@@ -447,7 +447,7 @@ class _Run:
                 )
 
     def _compare(self, state: Mapping[str, Any]) -> None:
-        """Parameters, step counts and state; the oracle then goes on from what was read."""
+        """Parameters, step counts and state; the oracle then continues from what was read."""
         order = [i for number in range(len(self.hyper)) for i, p in enumerate(self.oracle) if p.group == number]
         for position, i in enumerate(order):
             p, label = self.oracle[i], f"parameter {i} ({self.oracle[i].dtype}, group {self.oracle[i].group})"

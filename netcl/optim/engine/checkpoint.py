@@ -111,7 +111,7 @@ def with_state(
 
 
 def refuse_untied_copies(name: str, groups: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse to copy an optimizer whose copy would update what nobody sees.
+    """Refuse to copy an optimizer whose copy would update what nothing refers to.
 
     Raises
     ------

@@ -112,13 +112,13 @@ class GroupFactory:
         return names, tensors
 
     def _as_parameter(self, x: Any, label: str) -> Array:
-        """A Tensor itself; what stands for a plain array."""
+        """A Tensor itself; what stands for a host array."""
         if isinstance(x, Array):
             if self.host is not None:
-                raise DTypeError(f"{label} is a Tensor among plain arrays; give an optimizer one kind")
+                raise DTypeError(f"{label} is a Tensor among host arrays; give an optimizer one kind")
             if self._selection is not None:
                 raise HyperParameterError(
-                    f"backend={self._selection!r} is for plain arrays, and {label} is a Tensor on {x.device}, where it "
+                    f"backend={self._selection!r} is for host arrays, and {label} is a Tensor on {x.device}, where it "
                     "is updated; move the model with to() before building the optimizer"
                 )
             self._has_tensors = True

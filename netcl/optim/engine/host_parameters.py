@@ -17,7 +17,7 @@ from netcl.host_arrays import HostBackedArray, host_memory, writable_memory
 
 
 class HostParameters:
-    """The parameters of an optimizer that was built from plain arrays, in the order in which they were given.
+    """The parameters of an optimizer that was built from host arrays, in the order in which they were given.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class HostParameters:
         self._gradients: list[HostBackedArray | None] = []
 
     def take(self, x: Any, label: str) -> Array:
-        """What the optimizer keeps in place of one plain array.
+        """What the optimizer keeps in place of one host array.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class HostParameters:
         if len(grads) != len(self._parameters):
             raise HyperParameterError(
                 f"step(grads=...) got {len(grads)} gradient(s) for {len(self._parameters)} parameter(s); give one for "
-                "each parameter in the order of the constructor, None for those that rest"
+                "each parameter in the order of the constructor, None for those that are skipped"
             )
         found: list[tuple[np.ndarray[Any, Any], DType] | None] = []
         for i, (gradient, parameter) in enumerate(zip(grads, self._parameters, strict=True)):

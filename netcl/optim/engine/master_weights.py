@@ -1,8 +1,8 @@
 """Master weights: a float32 copy of float16 and bfloat16 parameters, updated in the same pass.
 
 A 16-bit parameter of 1.0 does not move by steps under half its spacing, 2^-9 or 2^-12. So the rule reads and writes a
-float32 copy, and the parameter is that copy, rounded. Wherever the parameter is not the rounded copy, somebody else has
-written it since (or there is no copy yet), and the rule goes on from the parameter.
+float32 copy, and the parameter is that copy, rounded. Wherever the parameter is not the rounded copy, it was written
+from outside (or there is no copy yet), and the rule continues from the parameter.
 """
 
 from __future__ import annotations

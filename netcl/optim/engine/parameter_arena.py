@@ -144,7 +144,7 @@ class ParameterArena:
         self._active = None
 
     def detach_inactive(self) -> None:
-        """See that what is done to all gradients at once reaches none that a parameter has given up and somebody keeps.
+        """See that what is done to all gradients at once reaches none that is kept though its parameter gave it up.
 
         To be called after :meth:`gather_gradients`.
         """
@@ -157,7 +157,7 @@ class ParameterArena:
         if all(map(is_, gradients, arrays)):
             return True
         others = [i for i, array in enumerate(arrays) if gradients[i] is not array]
-        del gradients  # which would count as somebody who sees them
+        del gradients  # which would count as a reference to them
         self._buffers.detach(others)
         return False
 

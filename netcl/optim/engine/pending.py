@@ -42,7 +42,7 @@ class PendingFactors:
     clip : Span or None
         The header on the device that holds the factor of a clipping.
     workers : int
-        The gradients are sums over so many workers, and are to be read as their mean.
+        The gradients are sums over so many workers, and must be read as their mean.
     mean : Span or None
         The inverse of that number on the device, if it is not 1.
     """

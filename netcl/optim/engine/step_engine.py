@@ -201,7 +201,7 @@ class StepEngine:
         """
         if self._host is not None and given is None:
             raise NetclError(
-                "this optimizer was built from plain arrays, which have no gradients of their own; pass them as "
+                "this optimizer was built from host arrays, which have no gradients of their own; pass them as "
                 "step(grads=[...])"
             )
         if max_norm is not None:

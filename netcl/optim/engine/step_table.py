@@ -197,7 +197,7 @@ class StepTable:
         return taken
 
     def block_for(self, steps: Sequence[int]) -> StepBlock:
-        """A block that goes on from these step counts, one for each parameter; for :meth:`restore`."""
+        """A block that continues from these step counts, one for each parameter; for :meth:`restore`."""
         return self._new_block(max(8, 2 * len(self._by_step(steps))))
 
     def restore(self, steps: Sequence[int], block: StepBlock) -> None:
