@@ -82,7 +82,7 @@ def tensors(backend: Any, arrays: Arrays) -> list[Any]:
 
 
 def waited(backend: Any, step: Step) -> Callable[[int], None]:
-    """So many steps in a row, of which only the last is waited for."""
+    """So many steps in a row; only the last is waited for."""
 
     def run(steps: int) -> None:
         for _ in range(steps):

@@ -196,7 +196,7 @@ def _clip_in_place(owners: Sequence[Array], max_norm: float, norm_type: float, e
 
 
 def measured_norm(owners: Sequence[Array]) -> Norm:
-    """The L2 norm of the gradients of some parameters of one device, none of which is None. **Blocks**."""
+    """The L2 norm of the gradients of parameters of one device, all of which have one. **Blocks**."""
     backend = owners[0].backend
     spans = _merge(_padded_span(p) for p in owners)
     header = measured_header(backend, _widest(spans), spans, math.inf, 2.0)

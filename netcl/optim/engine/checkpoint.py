@@ -44,7 +44,7 @@ _OF_TORCHS_SCHEDULES = {"max_lr", "min_lr", "max_momentum", "base_momentum", "sw
 """What its schedules leave in a group."""
 
 _MAY_LACK = {"maximize", "master_weights"}
-"""What torch's groups have not, or have not always had."""
+"""What torch's groups do not have, or did not always have."""
 
 _MOST_STEPS = 1 << 63
 
@@ -53,7 +53,7 @@ Choose = Callable[[Sequence[Mapping[str, Any]]], Rule]
 
 @dataclass(slots=True)
 class Entry:
-    """What a checkpoint says of one parameter."""
+    """What a checkpoint says about one parameter."""
 
     step: int
     fields: dict[str, np.ndarray[Any, Any]]
@@ -294,7 +294,7 @@ def _hyper(
 
 
 def _take_out_torchs(where: str, changes: dict[str, Any], kind: str) -> None:
-    """Leave out the keys of torch that have no meaning here, after what they say of the kind was heard."""
+    """Leave out the keys of torch that have no meaning here, after they were asked for the kind of optimizer."""
     for name in _OF_TORCH | _OF_TORCHS_SCHEDULES:
         changes.pop(name, None)
     decoupled = changes.pop("decoupled_weight_decay", None)

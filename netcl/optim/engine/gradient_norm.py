@@ -83,7 +83,7 @@ class HandedOutNorm:
         return storage
 
     def move_out(self, header: Span) -> None:
-        """Give the norm memory of its own, if anybody still holds it and it lies in this header. Does not block."""
+        """Give the norm memory of its own, if it is still referenced and lies in this header. Does not block."""
         storage = None if self._storage is None else self._storage()
         if storage is not None and storage.buffer is header.buffer:
             copy = Storage.empty(storage.backend, 1, storage.dtype)

@@ -57,7 +57,7 @@ class ParameterArena:
         self._checked_at = -1
 
     def adopt(self, earlier: ParameterArena | None) -> None:
-        """Move the parameters and their gradients in, some of which may lie in an earlier arena. Takes no memory."""
+        """Move in the parameters and their gradients; some may lie in an earlier arena. Takes no memory."""
         known = {} if earlier is None else {id(p): i for i, p in enumerate(earlier.parameters)}
         self.layout.gather()
         if not self.from_host:
@@ -112,7 +112,7 @@ class ParameterArena:
         self._checked_at = storage_generation.count
 
     def gather_gradients(self, activate: Callable[[set[int]], None]) -> None:
-        """Bring gradients given from elsewhere into the arena, and note who has none.
+        """Bring gradients given from elsewhere into the arena, and note which are missing.
 
         ``activate`` is told which parameters have one, if they are others than so far; it may fail for want of memory.
         """
@@ -179,7 +179,7 @@ class ParameterArena:
                     p.gradient = array
 
     def has_gradients(self) -> bool:
-        """Whether any parameter has its gradient in the arena, or anybody else keeps one there."""
+        """Whether any parameter has its gradient in the arena, or one is kept there."""
         return (
             any(map(is_, [p.gradient for p in self.parameters], self._buffers.arrays)) or self._buffers.anybody_sees()
         )

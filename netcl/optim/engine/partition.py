@@ -150,7 +150,7 @@ class Partition:
         return change
 
     def gather_gradients(self) -> bool:
-        """Bring gradients given from elsewhere into the arena, note who has none, and say whether anybody has one."""
+        """Bring gradients given from elsewhere into the arena, note which are missing, and say whether there is any."""
         self.arena.gather_gradients(self.step.table.split)
         return self.step.table.any_active
 
@@ -198,7 +198,7 @@ class Partition:
     def clip(self, max_norm: float, ord: float) -> tuple[Storage, Span] | None:
         """Decide the coming step for gradients clipped to ``max_norm``. Does not block.
 
-        The factor is left for the step to fold. Whoever reads the gradients first finds them clipped. Returns what
+        The factor is left for the step to fold. A read of the gradients before that applies it. Returns what
         holds their norm, and the header with all that was found; None if there is no gradient.
         """
         with self.lock:
@@ -215,11 +215,11 @@ class Partition:
             return self._handed_out.hand_out(self.backend, header), header
 
     def has_gradients(self) -> bool:
-        """Whether any parameter has its gradient in the arena, or anybody else keeps one there."""
+        """Whether any parameter has its gradient in the arena, or one is kept there."""
         return self.arena.has_gradients()
 
     def clip_is_over(self) -> None:
-        """Note that the factor of a clipping is pending no more."""
+        """Note that the factor of a clipping is no longer pending."""
         self.step.clip_is_over()
 
     def _decide(self, max_norm: float, ord: float, loss_scale: Span | None = None, records: Span | None = None) -> None:
@@ -232,9 +232,9 @@ class Partition:
         return self.norm.measure(ord, self.step.block, multiplier=self.pending.mean, records=records)
 
     def average(self, workers: int) -> None:
-        """Say that the gradients are sums over so many workers, and to be read as their mean. Does not block.
+        """Say that the gradients are sums over so many workers, and must be read as their mean. Does not block.
 
-        The division is folded into the coming step, its norm included. Whoever reads a gradient first finds the mean.
+        The division is folded into the coming step, its norm included. A read before that applies it.
         """
         mean = None
         if workers != 1:

@@ -15,16 +15,16 @@ class Owner(Protocol):
     """What steps with the gradients that the factors are for."""
 
     def has_gradients(self) -> bool:
-        """Whether there is any gradient that somebody has or keeps."""
+        """Whether any gradient is set or kept."""
         ...
 
     def clip_is_over(self) -> None:
-        """Note that the factor of a clipping is pending no more: the coming step cannot fold it."""
+        """Note that the factor of a clipping is no longer pending: the coming step cannot fold it."""
         ...
 
 
 class PendingFactors:
-    """Factors that wait for a step to fold them into its own pass. Whoever reads a gradient first has them applied.
+    """Factors that wait for a step to fold them into its own pass. Reading a gradient before that applies them.
 
     The :class:`~netcl.array.PendingScale` of the gradients' storages.
 
@@ -34,8 +34,8 @@ class PendingFactors:
     gradients : Span
         All of them.
     owner : callable
-        Returns what steps with them, or None when that is gone: a weak reference, for the parameters hold this object,
-        and not the state.
+        Returns what steps with them, or None when that is gone: a weak reference, so that the parameters, which
+        hold this object, do not keep the state alive.
 
     Attributes
     ----------

@@ -50,7 +50,7 @@ class StateFields:
         return StateFields(self._layout, self._dtype, {**starts, **self.starts}, self.spans)
 
     def take_over(self, earlier: StateFields) -> None:
-        """Go on from the fields of fewer parameters. Does not block."""
+        """Continue from the fields of fewer parameters. Does not block."""
         copy = conversion(self._dtype, self._dtype)
         backend = self._layout.backend
         for source, target, size in _common(earlier._layout, self._layout):

@@ -82,7 +82,7 @@ class StepEngine:
         return partitions
 
     def adapt(self, groups: Sequence[Mapping[str, Any]] | None = None) -> Callable[[], None]:
-        """Choose the rule anew, and add the state that it needs and that is not there yet. Does not block.
+        """Choose the rule again, and add the state that it needs and does not have yet. Does not block.
 
         State starts as it does when the optimizer is built; what there is already, step counts and what is pending stay
         as they are. All memory is taken before anything is changed.

@@ -13,7 +13,7 @@ from netcl.optim.rule import Rule
 class Prepared(Enum):
     """What is ready on the device for the coming step."""
 
-    NOTHING = "header and counters have to be made anew, by prepare_step"
+    NOTHING = "prepare_step has to make header and counters again"
     COUNTERS = "a neutral header, and the counters as the last launch moved them on"
     CLIPPED = "the decision of a clipping, whose factor the gradients do not carry yet: the step folds it"
 

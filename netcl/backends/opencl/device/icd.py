@@ -49,7 +49,7 @@ INVOKER_VARIABLE = "PYOPENCL_NO_CACHE"
 INSTALL = 'pip install "netcl[cpu]" or "netcl[pocl]" for a CPU runtime, or install the driver of your GPU'
 
 ROOM = 1 << 25
-"""Bytes that must be free where PoCL is to keep kernels, for it fails where it cannot write them."""
+"""Bytes that must be free where PoCL keeps kernels, for it fails if it cannot write them."""
 
 _NOWHERE = Path(os.devnull) / "netcl"
 """Where there is no place for a cache: a folder that cannot be made, so that callers need no case for it."""
@@ -235,7 +235,7 @@ def _import_pyopencl() -> None:
 
 
 def platforms() -> list[cl.Platform]:
-    """Every OpenCL platform, each once: those that the loader lists, and those that it cannot know of any more."""
+    """Every OpenCL platform, each once: those that the loader lists, and those that it can no longer learn of."""
     import pyopencl as cl
 
     try:
@@ -252,7 +252,7 @@ def platforms() -> list[cl.Platform]:
 
 
 def unlisted() -> str:
-    """Why a runtime that pip installed may not be listed, and the remedy; empty if there is none such."""
+    """Why a runtime that pip installed may not be listed, and the remedy; empty if there is none."""
     name = _chosen()
     if not name:
         return "; ".join(f"{library.name} is installed: {_remedy(library)}" for library in _unlisted)

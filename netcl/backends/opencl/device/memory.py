@@ -15,7 +15,7 @@ from netcl.dtypes import DType
 from netcl.errors import DeviceMemoryError, DeviceMismatchError
 
 SMALLEST = 256
-"""Bytes of the smallest buffer: one never asks OpenCL for none."""
+"""Bytes of the smallest buffer: OpenCL refuses a size of zero."""
 
 KEPT = 1 << 28
 """Unused bytes that are always kept; beyond, no more than what is in use."""

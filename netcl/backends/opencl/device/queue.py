@@ -148,7 +148,7 @@ class Queue:
         return self._knobs[self.kind][kernel]
 
     def set_knobs(self, kernel: str, knobs: Knobs) -> None:
-        """Build a kernel with other knobs from now on; launches that a step block keeps go on as they are."""
+        """Build a kernel with other knobs from now on; launches that a step block keeps do not change."""
         self._knobs[self.kind][kernel] = knobs
 
     def supports(self, dtype: DType) -> bool:
@@ -180,7 +180,7 @@ class Queue:
         return bool(self.defects) and self.defects.needs_plain(family, dtypes, f"{self.device} ({self.device.name})")
 
     def lanes(self, family: str, *dtypes: DType, most: int = 8) -> int:
-        """How many elements a vector of a kernel takes through which values of all ``dtypes`` pass; 1 if plain.
+        """How many elements a kernel's vectors take if values of all ``dtypes`` pass through them; 1 if plain.
 
         Raises
         ------
