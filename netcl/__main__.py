@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output, `head` for one, has enough. Nothing is left to be flushed at the exit.
+        # What read the output, `head` for one, has enough. Nothing is left to be flushed at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (NetclError, OSError) as error:  # the latter of a full disk or a file that may not be read

@@ -169,7 +169,7 @@ def _nobody() -> None:
 class GradientArena:
     """The gradients of some arrays in one buffer. Its memory is written only where nobody sees an earlier gradient.
 
-    Whoever keeps a gradient keeps its Array, or has a view, which keeps its Storage. So how many refer to the two says
+    To keep a gradient is to keep its Array, or a view, which keeps its Storage. So how many refer to the two says
     exactly whether anybody does, at the cost of two look-ups; a record on a tape counts as well. Before a new gradient
     is written over one that is seen, the storage of that moves to memory of its own, which all its views follow, and
     the piece gets a new array. CPython alone counts references: somewhere else every gradient would be moved.
