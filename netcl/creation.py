@@ -498,7 +498,7 @@ def _triangle(x: Tensor, k: int, lower: bool) -> Tensor:
     diagonal = max(-rows - 1, min(integer("k", k), columns + 1))
     kept = _made_on_host(np.tri, rows, columns, k=diagonal if lower else diagonal - 1, dtype=bool)
     mask = host.from_host(Tensor, kept if lower else ~kept, x.backend, bool_)
-    return where(mask, x, False if x.dtype is bool_ else 0)  # type: ignore[no-any-return]
+    return where(mask, x, False if x.dtype is bool_ else 0)
 
 
 def tril(x: Tensor, /, *, k: int = 0) -> Tensor:

@@ -16,7 +16,7 @@ from netcl.backends.base import Device
 from netcl.dtypes import DType, as_dtype, bfloat16
 from netcl.errors import ArgumentError, DTypeError, ShapeError
 from netcl.functional import casting, elementwise, host, linalg, reduction, shape, subscript, torch_names
-from netcl.functional.dispatch import identity, mapped
+from netcl.functional.dispatch import identity, map_arrays
 
 _VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
 _CPU = 1  # DLPack's number for host memory
@@ -105,7 +105,8 @@ class Tensor(Array):
     @property
     def requires_grad(self) -> bool:
         """Whether ``backward`` leaves a gradient in ``grad``."""
-        return _requires_grad.__get__(self)  # type: ignore[no-any-return]
+        required: bool = _requires_grad.__get__(self)
+        return required
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -245,11 +246,11 @@ class Tensor(Array):
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copy: Self = mapped(identity, self)
+        copy = map_arrays(identity, self)
         memo[id(self)] = copy
         copy.requires_grad = self.requires_grad
         if self.grad is not None:
-            copy.grad = mapped(identity, self.grad)
+            copy.grad = map_arrays(identity, self.grad)
         return copy
 
     # Other libraries
@@ -307,16 +308,16 @@ class Tensor(Array):
         subscript.setitem(self, key, value if number is None else number)
 
     def __neg__(self) -> Self:
-        return elementwise.negative(self)  # type: ignore[no-any-return]
+        return elementwise.negative(self)
 
     def __pos__(self) -> Self:
-        return elementwise.positive(self)  # type: ignore[no-any-return]
+        return elementwise.positive(self)
 
     def __abs__(self) -> Self:
-        return elementwise.abs(self)  # type: ignore[no-any-return]
+        return elementwise.abs(self)
 
     def __invert__(self) -> Self:
-        return elementwise.bitwise_invert(self)  # type: ignore[no-any-return]
+        return elementwise.bitwise_invert(self)
 
     def __matmul__(self, other: Any) -> Any:
         return NotImplemented if _operand(other) is None else linalg.matmul(self, other)

@@ -10,18 +10,18 @@ from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import bool_, uint32
 from netcl.errors import ArgumentError, DTypeError, HyperParameterError
-from netcl.functional.autocast import raised
+from netcl.functional.autocast import autocast_up
 from netcl.functional.dispatch import (
     A,
     Derivative,
     check_arrays,
     contiguous,
-    mapped,
-    pull,
+    map_arrays,
     record_elementwise,
-    reduced,
+    reduce_arrays,
+    sum_to_shape,
 )
-from netcl.functional.shape import normalize_axis, viewed
+from netcl.functional.shape import normalize_axis, view_or_copy
 from netcl.random import Generator, default_generator
 from netcl.validation import flag, one_of, real, shown
 
@@ -66,7 +66,7 @@ def relu(x: A, /) -> A:
     check_arrays("relu", x)
     if x.dtype.kind == "c":
         raise DTypeError(f"relu takes a real dtype, got {x.dtype}; apply it to the real part")
-    out: A = mapped(_relu, x)
+    out = map_arrays(_relu, x)
     record_elementwise(out, (x,), _RELU, "relu")
     return out
 
@@ -101,7 +101,7 @@ def sigmoid(x: A, /) -> A:
     [0.5, 1.0]
     """
     check_floating(x, "sigmoid")
-    out: A = mapped(_sigmoid, x)
+    out = map_arrays(_sigmoid, x)
     record_elementwise(out, (x,), _SIGMOID, "sigmoid")
     return out
 
@@ -151,7 +151,7 @@ def silu(x: A, /) -> A:
     [0.0, 100.0]
     """
     check_floating(x, "silu")
-    out: A = mapped(_silu, x)
+    out = map_arrays(_silu, x)
     record_elementwise(out, (x,), _SILU, "silu")
     return out
 
@@ -224,7 +224,7 @@ def gelu(x: A, /, *, approximate: str = "none") -> A:
     """
     check_floating(x, "gelu")
     forward, derivative = _GELU[check_approximate(approximate)]
-    out: A = mapped(forward, x)
+    out = map_arrays(forward, x)
     record_elementwise(out, (x,), derivative, "gelu")
     return out
 
@@ -233,7 +233,7 @@ def _along_last(x: A, axis: int) -> tuple[A, tuple[int, ...]]:
     """``x`` with ``axis`` last, as rows and columns, and the order that puts the axis there."""
     order = (*[i for i in range(x.ndim) if i != axis], axis)
     moved = x.restride(tuple([x.shape[i] for i in order]), tuple([x.strides[i] for i in order]), x.offset)
-    return viewed(moved, (x.size // max(x.shape[axis], 1), x.shape[axis])), order
+    return view_or_copy(moved, (x.size // max(x.shape[axis], 1), x.shape[axis])), order
 
 
 def _softmax(x: A, axis: int, log: bool) -> A:
@@ -241,14 +241,14 @@ def _softmax(x: A, axis: int, log: bool) -> A:
     if out.size == 0:
         return out
     if axis == x.ndim - 1:
-        rows = viewed(x, (x.size // x.shape[-1], x.shape[-1]))
+        rows = view_or_copy(x, (x.size // x.shape[-1], x.shape[-1]))
         x.backend.softmax(rows.view(), out.restride(rows.shape, (x.shape[-1], 1), 0).view(), log=log)
         return out
     rows, order = _along_last(x, axis)
     result = rows.empty_like()
     x.backend.softmax(rows.view(), result.view(), log=log)
     inverse = sorted(range(x.ndim), key=order.__getitem__)
-    moved = viewed(result, tuple([x.shape[i] for i in order]))
+    moved = view_or_copy(result, tuple([x.shape[i] for i in order]))
     return contiguous(moved.restride(x.shape, tuple([moved.strides[i] for i in inverse]), 0))
 
 
@@ -285,12 +285,12 @@ def softmax(x: A, /, *, axis: int = -1) -> A:
     """
     check_floating(x, "softmax")
     place = normalize_axis(axis, x.ndim)
-    x = raised(x)
+    x = autocast_up(x)
     out = _softmax(x, place, log=False)
 
     def vjp(g: Any) -> Any:
-        total = reduced("sum", _product, g, out, axes=(place,), dtype=x.dtype.compute, keepdims=True)
-        return mapped(_softmax_gradient, g, out, total, dtype=x.dtype)
+        total = reduce_arrays("sum", _product, g, out, axes=(place,), dtype=x.dtype.compute, keepdims=True)
+        return map_arrays(_softmax_gradient, g, out, total, dtype=x.dtype)
 
     tape.record(out, (x, vjp), name="softmax")
     return out
@@ -329,12 +329,12 @@ def log_softmax(x: A, /, *, axis: int = -1) -> A:
     """
     check_floating(x, "log_softmax")
     place = normalize_axis(axis, x.ndim)
-    x = raised(x)
+    x = autocast_up(x)
     out = _softmax(x, place, log=True)
 
     def vjp(g: Any) -> Any:
-        total = reduced("sum", _widened_sum, g, axes=(place,), dtype=x.dtype.compute, keepdims=True)
-        return mapped(_log_softmax_gradient, g, out, total, dtype=x.dtype)
+        total = reduce_arrays("sum", _widened_sum, g, axes=(place,), dtype=x.dtype.compute, keepdims=True)
+        return map_arrays(_log_softmax_gradient, g, out, total, dtype=x.dtype)
 
     tape.record(out, (x, vjp), name="log_softmax")
     return out
@@ -400,13 +400,13 @@ def dropout(x: A, /, p: float = 0.5, *, training: bool = True, generator: Genera
         x.backend.random_bits(bits.view(), source.seed, offset)
     mask: Array
     if p == 1.0:
-        mask = mapped(_none_kept, bits, dtype=bool_)
+        mask = map_arrays(_none_kept, bits, dtype=bool_)
         scale = 0.0
     else:
-        mask = mapped(_keep, bits, min(int(p * 2.0**32), 2**32 - 1), dtype=bool_)
+        mask = map_arrays(_keep, bits, min(int(p * 2.0**32), 2**32 - 1), dtype=bool_)
         scale = 1.0 / (1.0 - p)
-    out: A = mapped(_masked, x, mask, scale, dtype=x.dtype)
-    tape.record(out, (x, lambda g: pull(x, _masked, g, mask, scale)), name="dropout")
+    out = map_arrays(_masked, x, mask, scale, dtype=x.dtype)
+    tape.record(out, (x, lambda g: sum_to_shape(x, _masked, g, mask, scale)), name="dropout")
     return out
 
 

@@ -9,7 +9,16 @@ from netcl.array import Array
 from netcl.backends.base import Device
 from netcl.dtypes import DType, as_dtype
 from netcl.errors import DTypeError
-from netcl.functional.dispatch import A, Operand, check_arrays, identity, mapped, mapped_into, pull, stored_value
+from netcl.functional.dispatch import (
+    A,
+    Operand,
+    check_arrays,
+    identity,
+    map_arrays,
+    map_into,
+    stored_value,
+    sum_to_shape,
+)
 from netcl.validation import flag, shown
 
 __all__ = ["astype"]
@@ -47,9 +56,9 @@ def astype(x: A, dtype: DType | str, /, *, copy: bool = True, device: object = N
         return x
     check_supported(x.backend, target)
     check_castable(x.dtype, target)
-    out: A = mapped(identity, x, dtype=target)
+    out = map_arrays(identity, x, dtype=target)
     if target.kind in "fc":
-        tape.record(out, (x, tape.VJPWithOut(lambda g, into: pull(x, identity, g, out=into))), name="astype")
+        tape.record(out, (x, tape.VJPWithOut(lambda g, into: sum_to_shape(x, identity, g, out=into))), name="astype")
     return out
 
 
@@ -73,14 +82,14 @@ def assign(out: Array, value: Operand) -> None:
     """Write ``value``, cast and broadcast, over the elements of ``out``. Not recorded."""
     if isinstance(value, Array):
         check_castable(value.dtype, out.dtype)
-        mapped_into(out, identity, value)
+        map_into(out, identity, value)
         return
     number = stored_value(value, out.dtype)
     if out.is_contiguous:
         if out.size:
             out.backend.fill(out.span(), number)
     else:
-        mapped_into(out, _second, out, number)
+        map_into(out, _second, out, number)
 
 
 def _second(x: Any, value: Any) -> Any:

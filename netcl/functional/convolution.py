@@ -18,11 +18,11 @@ from netcl.dtypes import DType, float32, float64, promote
 from netcl.errors import HyperParameterError, ShapeError
 from netcl.expression import Expression, Node
 from netcl.functional.activation import check_floating
-from netcl.functional.autocast import lowered, lowered_dtype
-from netcl.functional.dispatch import A, common_backend, identity, mapped, mapped_into, reduced, zeros_for
+from netcl.functional.autocast import autocast_down, autocast_dtype
+from netcl.functional.dispatch import A, common_backend, identity, map_arrays, map_into, reduce_arrays, zeros_for
 from netcl.functional.linalg import product
 from netcl.functional.reduction import argmax, averaged
-from netcl.functional.shape import interior, padded, viewed
+from netcl.functional.shape import interior, padded, view_or_copy
 from netcl.validation import integer, shown
 
 __all__ = ["avg_pool2d", "conv2d", "max_pool2d"]
@@ -94,7 +94,7 @@ def _below_all(x: A, windows: Windows) -> A:
     out = x.empty_like(shape, x.dtype.compute)
     if out.size:
         out.backend.fill(out.span(), float("-inf"))
-    mapped_into(interior(out, (0, 0, height, width), x.shape), _finite, x)
+    map_into(interior(out, (0, 0, height, width), x.shape), _finite, x)
     return out
 
 
@@ -125,7 +125,7 @@ def _folded(x: Array, windows: Windows, add: Callable[[Any, int, int], None]) ->
         for column in range(windows.size[1]):
             add(_place(view, row, column), row, column)
     inner = interior(total, around, x.shape)
-    return inner if inner.dtype is x.dtype else mapped(identity, inner, dtype=x.dtype)
+    return inner if inner.dtype is x.dtype else map_arrays(identity, inner, dtype=x.dtype)
 
 
 def _plus(x: Any, y: Any) -> Any:
@@ -189,47 +189,47 @@ def conv2d(
     windows = _windows(x, (size[0], size[1]), stride, padding, dilation, "conv2d")
     batch, places = x.shape[0], windows.out[0] * windows.out[1]
     depth = channels_in * size[0] * size[1]
-    kernel = lowered(weight)
-    dtype = promote(lowered_dtype(x), kernel.dtype)
+    kernel = autocast_down(weight)
+    dtype = promote(autocast_dtype(x), kernel.dtype)
 
     view = _view(_padded(x, windows, 0.0), windows)
-    columns: A = viewed(mapped(identity, view, dtype=dtype), (batch, depth, places))
-    flat = viewed(kernel, (channels_out, depth))
+    columns: A = view_or_copy(map_arrays(identity, view, dtype=dtype), (batch, depth, places))
+    flat = view_or_copy(kernel, (channels_out, depth))
     y: A = product(flat, columns)
     if bias is not None:
-        added = lowered(bias)
-        column = viewed(added, (channels_out, 1))
+        added = autocast_down(bias)
+        column = view_or_copy(added, (channels_out, 1))
         if promote(dtype, added.dtype) is dtype:
-            mapped_into(y, _plus, y, column)
+            map_into(y, _plus, y, column)
         else:
-            y = mapped(_plus, y, column)
-    out = viewed(y, (batch, channels_out, *windows.out))
+            y = map_arrays(_plus, y, column)
+    out = view_or_copy(y, (batch, channels_out, *windows.out))
 
     def rows_of(g: A) -> A:
-        return viewed(g, (batch, channels_out, places))
+        return view_or_copy(g, (batch, channels_out, places))
 
     def to_input(g: A) -> Any:
         spread = product(flat.restride(flat.shape[::-1], flat.strides[::-1], flat.offset), rows_of(g), None, x.dtype)
-        parts = viewed(spread, (batch, channels_in, *windows.size, *windows.out))
+        parts = view_or_copy(spread, (batch, channels_in, *windows.size, *windows.out))
 
         def add(target: Array, row: int, column: int) -> None:
-            mapped_into(target, _plus, target, _place(parts, row, column))
+            map_into(target, _plus, target, _place(parts, row, column))
 
         return _folded(x, windows, add)
 
     def to_weight(g: A, into: Any) -> Any:
         by_place = columns.restride((batch, places, depth), (depth * places, 1, places), columns.offset)
         each = product(rows_of(g), by_place, None, weight.dtype)
-        flat = None if into is None else viewed(into, (channels_out, depth))
-        total = reduced("sum", identity, each, axes=(0,), dtype=weight.dtype, out=flat)
-        return into if total is flat else viewed(total, weight.shape)
+        flat = None if into is None else view_or_copy(into, (channels_out, depth))
+        total = reduce_arrays("sum", identity, each, axes=(0,), dtype=weight.dtype, out=flat)
+        return into if total is flat else view_or_copy(total, weight.shape)
 
     entries: list[tuple[A, tape.VJP]] = [(x, to_input), (weight, tape.VJPWithOut(to_weight))]
     if bias is not None:
         b = bias
 
         def to_bias(g: A, into: Any) -> Any:
-            return reduced("sum", identity, g, axes=(0, 2, 3), dtype=b.dtype, out=into)
+            return reduce_arrays("sum", identity, g, axes=(0, 2, 3), dtype=b.dtype, out=into)
 
         entries.append((b, tape.VJPWithOut(to_bias)))
     tape.record(out, *entries, name="conv2d")
@@ -317,7 +317,7 @@ def max_pool2d(x: A, size: Pair, *, stride: Pair | None = None, padding: Pair = 
     """
     windows = _pool_windows(x, size, stride, padding, "max_pool2d")
     view = _view(_padded(x, windows, float("-inf")), windows)
-    out: A = reduced("max", identity, view, axes=(2, 3), dtype=x.dtype)
+    out = reduce_arrays("max", identity, view, axes=(2, 3), dtype=x.dtype)
 
     n = windows.size[0] * windows.size[1]
     apart = all(step >= extent for step, extent in zip(windows.stride, windows.size, strict=True))
@@ -331,10 +331,10 @@ def max_pool2d(x: A, size: Pair, *, stride: Pair | None = None, padding: Pair = 
             tuple([given.shape[i] for i in order]), tuple([given.strides[i] for i in order]), given.offset
         )
         with tape.no_grad():
-            first = argmax(viewed(places, (n, *out.shape)), axis=0)
+            first = argmax(view_or_copy(places, (n, *out.shape)), axis=0)
 
         def add(target: Array, row: int, column: int) -> None:
-            mapped_into(target, _where_first, target, g, first, row * windows.size[1] + column)
+            map_into(target, _where_first, target, g, first, row * windows.size[1] + column)
 
         return _folded(x, windows, add)
 
@@ -372,11 +372,11 @@ def avg_pool2d(x: A, size: Pair, *, stride: Pair | None = None, padding: Pair = 
     windows = _pool_windows(x, size, stride, padding, "avg_pool2d")
     n = windows.size[0] * windows.size[1]
     view = _view(_padded(x, windows, 0.0), windows)
-    out: A = averaged(identity, view, axes=(2, 3), n=n, dtype=x.dtype, keepdims=False)
+    out = averaged(identity, view, axes=(2, 3), n=n, dtype=x.dtype, keepdims=False)
 
     def vjp(g: A) -> Any:
         def add(target: Array, row: int, column: int) -> None:
-            mapped_into(target, _plus_scaled, target, g, 1.0 / n)
+            map_into(target, _plus_scaled, target, g, 1.0 / n)
 
         return _folded(x, windows, add)
 

@@ -12,10 +12,10 @@ from typing import Any
 from netcl import expression as ex
 from netcl import tape
 from netcl.dtypes import DType
-from netcl.functional.autocast import raised
-from netcl.functional.dispatch import A, identity, mapped, reduced, zeros_for
-from netcl.functional.reduction import Axes, averaged, checked_axes, count_over, mean_dtype, restored
-from netcl.functional.shape import viewed
+from netcl.functional.autocast import autocast_up
+from netcl.functional.dispatch import A, identity, map_arrays, reduce_arrays, zeros_for
+from netcl.functional.reduction import Axes, averaged, checked_axes, count_over, mean_dtype, restore_axes
+from netcl.functional.shape import view_or_copy
 from netcl.validation import real
 
 __all__ = ["std", "var"]
@@ -39,9 +39,9 @@ def _squared_deviation(x: Any, first: Any, center: Any) -> Any:
     return ex.square(_half_offset(x, first) - center)
 
 
-def _of_nothing(x: A, axes: tuple[int, ...], dtype: DType, keepdims: bool, name: str) -> Any:
+def _of_nothing(x: A, axes: tuple[int, ...], dtype: DType, keepdims: bool, name: str) -> A:
     """NaN, the mean of no elements."""
-    out: A = averaged(identity, x, axes=axes, n=0, dtype=dtype, keepdims=keepdims)
+    out = averaged(identity, x, axes=axes, n=0, dtype=dtype, keepdims=keepdims)
     tape.record(out, (x, lambda g: zeros_for(x)), name=name)
     return out
 
@@ -71,21 +71,23 @@ def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool =
     """
     axes = checked_axes("var", x, axis, keepdims)
     correction = real("correction", correction)
-    x = raised(x)
+    x = autocast_up(x)
     dtype = mean_dtype(x, "var")
     n = count_over(x, axes)
-    operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
+    operand = x if x.dtype.kind == "f" else map_arrays(identity, x, dtype=dtype)
     if x.size == 0:
-        return _of_nothing(operand, axes, dtype, keepdims, "var")  # type: ignore[no-any-return]
+        return _of_nothing(operand, axes, dtype, keepdims, "var")
     first = first_along(operand, axes)
-    center = reduced("sum", _part_of_offset, operand, first, 1.0 / n, axes=axes, dtype=dtype.compute, keepdims=True)
+    center = reduce_arrays(
+        "sum", _part_of_offset, operand, first, 1.0 / n, axes=axes, dtype=dtype.compute, keepdims=True
+    )
     divisor = max(float(n - correction), 0.0)
     squares = (operand, first, center)
-    out: A = averaged(_squared_deviation, *squares, axes=axes, n=divisor / 4.0, dtype=dtype, keepdims=keepdims)
+    out = averaged(_squared_deviation, *squares, axes=axes, n=divisor / 4.0, dtype=dtype, keepdims=keepdims)
 
     def vjp(g: Any) -> Any:
         factor = 4.0 / divisor if divisor else math.inf
-        return mapped(_var_vjp, restored(g, x.shape, axes), *squares, factor, dtype=x.dtype)
+        return map_arrays(_var_vjp, restore_axes(g, x.shape, axes), *squares, factor, dtype=x.dtype)
 
     tape.record(out, (x, vjp), name="var")
     return out
@@ -118,25 +120,25 @@ def std(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool =
     """
     axes = checked_axes("std", x, axis, keepdims)
     correction = real("correction", correction)
-    x = raised(x)
+    x = autocast_up(x)
     dtype = mean_dtype(x, "std")
     n = count_over(x, axes)
-    operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
+    operand = x if x.dtype.kind == "f" else map_arrays(identity, x, dtype=dtype)
     if x.size == 0:
-        return _of_nothing(operand, axes, dtype, keepdims, "std")  # type: ignore[no-any-return]
+        return _of_nothing(operand, axes, dtype, keepdims, "std")
     first, compute = first_along(operand, axes), dtype.compute
-    reach = reduced("max", _distance, operand, first, axes=axes, dtype=compute, keepdims=True)
+    reach = reduce_arrays("max", _distance, operand, first, axes=axes, dtype=compute, keepdims=True)
     units = (operand, first, reach)
-    center = reduced("sum", _part_of_unit, *units, 1.0 / n, axes=axes, dtype=compute, keepdims=True)
-    squares = reduced("sum", _squared_unit, *units, center, axes=axes, dtype=compute, keepdims=True)
+    center = reduce_arrays("sum", _part_of_unit, *units, 1.0 / n, axes=axes, dtype=compute, keepdims=True)
+    squares = reduce_arrays("sum", _squared_unit, *units, center, axes=axes, dtype=compute, keepdims=True)
     divisor = max(float(n - correction), 0.0)
-    out: A = mapped(_rooted, squares, reach, divisor, dtype=dtype)
+    out = map_arrays(_rooted, squares, reach, divisor, dtype=dtype)
     if not keepdims:
-        out = viewed(out, tuple([extent for axis, extent in enumerate(x.shape) if axis not in axes]))
+        out = view_or_copy(out, tuple([extent for axis, extent in enumerate(x.shape) if axis not in axes]))
 
     def vjp(g: Any) -> Any:
-        wide = restored(g, x.shape, axes)
-        return mapped(_std_vjp, wide, *units, center, squares, divisor, dtype=x.dtype)
+        wide = restore_axes(g, x.shape, axes)
+        return map_arrays(_std_vjp, wide, *units, center, squares, divisor, dtype=x.dtype)
 
     tape.record(out, (x, vjp), name="std")
     return out

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
-from typing import Any, TypeAlias, TypeGuard, TypeVar
+from typing import Any, TypeAlias, TypeGuard, TypeVar, overload
 
 import numpy as np
 
@@ -196,15 +196,30 @@ def broadcast_view(x: Array, shape: tuple[int, ...]) -> View:
     return View(storage.buffer, storage.offset + x.offset, shape, strides)
 
 
-def fits(out: Array | None, shape: tuple[int, ...], dtype: DType) -> TypeGuard[Array]:
+def can_write_to(out: A | None, shape: tuple[int, ...], dtype: DType) -> TypeGuard[A]:
     """Whether ``out`` can take a result of this shape and dtype."""
     return out is not None and out.shape == shape and out.storage.dtype is dtype
 
 
-def mapped(function: Function, *operands: Operand, dtype: DType | None = None, out: Array | None = None) -> Any:
+@overload
+def map_arrays(
+    function: Function, first: A, /, *others: Operand, dtype: DType | None = None, out: A | None = None
+) -> A: ...
+@overload
+def map_arrays(
+    function: Function, first: Scalar, second: A, /, *others: Operand, dtype: DType | None = None, out: A | None = None
+) -> A: ...
+@overload
+def map_arrays(
+    function: Function, /, *operands: Operand, dtype: DType | None = None, out: Array | None = None
+) -> Array: ...
+def map_arrays(
+    function: Function, /, *operands: Operand, dtype: DType | None = None, out: Array | None = None
+) -> Array:
     """``function``, traced over the operands, element by element in one launch. Not recorded.
 
-    The result is a new array, or ``out`` if it has the result's shape and dtype; so for ``reduced`` and ``pull``.
+    The result is a new array of the first array's class, or ``out`` if it has the result's shape and dtype; so for
+    ``reduce_arrays`` and ``sum_to_shape``.
     """
     expression, arrays, scalars = _prepared(function, operands, dtype)
     first = arrays[0]
@@ -214,14 +229,14 @@ def mapped(function: Function, *operands: Operand, dtype: DType | None = None, o
     else:
         common_backend(arrays)
         shape = broadcast_shapes(*[array.shape for array in arrays])
-    if not fits(out, shape, expression.stored[0]):
+    if not can_write_to(out, shape, expression.stored[0]):
         out = first.empty_like(shape, expression.stored[0])
     if out.storage.size:
         backend.map(expression, [broadcast_view(x, shape) for x in arrays], [out.view()], scalars)
     return out
 
 
-def mapped_into(out: Array, function: Function, *operands: Operand) -> None:
+def map_into(out: Array, function: Function, *operands: Operand) -> None:
     """``out`` ← ``function`` of the operands, which broadcast to its shape. Not recorded."""
     expression, arrays, scalars = _prepared(function, operands, out.storage.dtype)
     common_backend([out, *arrays])
@@ -230,7 +245,7 @@ def mapped_into(out: Array, function: Function, *operands: Operand) -> None:
         out.storage.backend.map(expression, views, [out.view()], scalars)
 
 
-def mapped_in_place(x: Array, function: Function, *operands: Operand) -> None:
+def map_in_place(x: Array, function: Function, *operands: Operand) -> None:
     """``x`` ← ``function(x, *operands)``, refused where that would need another shape or dtype. Not recorded."""
     expression, arrays, scalars = _prepared(function, (x, *operands), None)
     common_backend(arrays)
@@ -252,23 +267,49 @@ def check_in_place(x: Array, shape: tuple[int, ...], dtype: DType) -> None:
         )
 
 
-def reduced(
+@overload
+def reduce_arrays(
     op: str,
     function: Function,
+    first: A,
+    /,
+    *others: Operand,
+    axes: tuple[int, ...],
+    dtype: DType | None = None,
+    keepdims: bool = False,
+    out: A | None = None,
+) -> A: ...
+@overload
+def reduce_arrays(
+    op: str,
+    function: Function,
+    first: Scalar,
+    second: A,
+    /,
+    *others: Operand,
+    axes: tuple[int, ...],
+    dtype: DType | None = None,
+    keepdims: bool = False,
+    out: A | None = None,
+) -> A: ...
+def reduce_arrays(
+    op: str,
+    function: Function,
+    /,
     *operands: Operand,
     axes: tuple[int, ...],
     dtype: DType | None = None,
     keepdims: bool = False,
     out: Array | None = None,
-) -> Any:
+) -> Array:
     """The reduction ``op`` over sorted ``axes`` of ``function``, in one launch. Not recorded."""
     if not axes:
-        return mapped(function, *operands, dtype=dtype, out=out)
+        return map_arrays(function, *operands, dtype=dtype, out=out)
     expression, arrays, scalars = _prepared(function, operands, dtype, summed=True)
     common_backend(arrays)
     shape = broadcast_shapes(*[array.shape for array in arrays])
     left = tuple([extent for axis, extent in enumerate(shape) if axis not in axes])
-    if not fits(out, left, expression.stored[0]):
+    if not can_write_to(out, left, expression.stored[0]):
         out = arrays[0].empty_like(left, expression.stored[0])
     if out.storage.size:
         views = [broadcast_view(x, shape) for x in arrays]
@@ -284,7 +325,7 @@ def identity(x: Any) -> Any:
     return x
 
 
-def pull(x: Array, function: Function, g: Array, *operands: Operand, out: Array | None = None) -> Any:
+def sum_to_shape(x: Array, function: Function, g: A, *operands: Operand, out: A | None = None) -> A:
     """The gradient of ``x``: ``function(g, *operands)`` summed over the axes along which ``x`` was repeated.
 
     ``g`` has the shape to which the operands broadcast. One launch.
@@ -292,20 +333,20 @@ def pull(x: Array, function: Function, g: Array, *operands: Operand, out: Array 
     if x.shape == g.shape:
         if function is identity and x.dtype is g.dtype:
             return g
-        return mapped(function, g, *operands, dtype=x.dtype, out=out)
+        return map_arrays(function, g, *operands, dtype=x.dtype, out=out)
     lead = g.ndim - x.ndim
     axes = tuple(range(lead)) + tuple(
         [axis for axis in range(lead, g.ndim) if x.shape[axis - lead] == 1 and g.shape[axis] != 1]
     )
-    if fits(out, x.shape, x.dtype) and x.ndim == g.ndim - len(axes):
-        return reduced("sum", function, g, *operands, axes=axes, dtype=x.dtype, out=out)
-    total = reduced("sum", function, g, *operands, axes=axes, dtype=x.dtype)
+    if can_write_to(out, x.shape, x.dtype) and x.ndim == g.ndim - len(axes):
+        return reduce_arrays("sum", function, g, *operands, axes=axes, dtype=x.dtype, out=out)
+    total = reduce_arrays("sum", function, g, *operands, axes=axes, dtype=x.dtype)
     return total.restride(x.shape, contiguous_strides(x.shape), 0)
 
 
 def contiguous(x: A) -> A:
     """``x`` itself if it is one row-major run of memory, else a copy. Not recorded."""
-    return x if x.is_contiguous else mapped(identity, x)
+    return x if x.is_contiguous else map_arrays(identity, x)
 
 
 def zeros_for(x: A, shape: tuple[int, ...] | None = None, dtype: DType | None = None) -> A:
@@ -346,5 +387,5 @@ def record_elementwise(
     tape.record(out, *entries, name=name)
 
 
-def _chain(x: Array, function: Function, saved: Sequence[Operand], g: Array, out: Array | None) -> Any:
-    return pull(x, function, g, *saved, out=out)
+def _chain(x: Array, function: Function, saved: Sequence[Operand], g: A, out: A | None) -> A:
+    return sum_to_shape(x, function, g, *saved, out=out)

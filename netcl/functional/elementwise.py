@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, overload
 
 from netcl import expression as ex
 from netcl import tape
 from netcl.array import Array
+from netcl.backends.base import Scalar
 from netcl.dtypes import promote, promote_scalar
 from netcl.errors import DTypeError
 from netcl.functional.dispatch import (
@@ -23,9 +24,9 @@ from netcl.functional.dispatch import (
     Operand,
     check_arrays,
     identity,
-    mapped,
-    pull,
+    map_arrays,
     record_elementwise,
+    sum_to_shape,
 )
 from netcl.functional.singular import (
     acosh_derivative,
@@ -59,8 +60,15 @@ __all__ = [
     "sqrt", "square", "subtract", "tan", "tanh", "trunc", "where",
 ]  # fmt: skip
 
-Unary: TypeAlias = Callable[[A], A]
-Binary: TypeAlias = Callable[..., Any]
+
+class Binary(Protocol):
+    """A function of two operands, at least one of them an array."""
+
+    @overload
+    def __call__(self, x1: A, x2: Operand, /) -> A: ...
+    @overload
+    def __call__(self, x1: Scalar, x2: A, /) -> A: ...
+
 
 _KINDS = {
     "any": "buifc",
@@ -151,7 +159,7 @@ def check_operands(operation: Any, *operands: object) -> None:
 def _unary(
     name: str, summary: str, formula: str, call: str, value: str, derivative: Function | None = None,
     domain: str = "numeric",
-) -> Any:  # fmt: skip
+) -> Callable[[A], A]:  # fmt: skip
     function = partial(ex.apply, name)
     on_integers = _ON_INTEGERS.get(name, function)
     derivatives = (Derivative(derivative),) if derivative is not None else None
@@ -161,7 +169,7 @@ def _unary(
         if not isinstance(x, Array) or x.storage.dtype.kind not in kinds:
             check_arrays(name, x)
             _check_kind(name, x, domain)
-        out: A = mapped(function if x.storage.dtype.kind in "fc" else on_integers, x)
+        out = map_arrays(function if x.storage.dtype.kind in "fc" else on_integers, x)
         if derivatives is not None:
             record_elementwise(out, (x,), derivatives, name)
         return out
@@ -174,7 +182,7 @@ def _unary(
 def _binary(
     name: str, summary: str, formula: str, call: str, value: str, left: Function | None = None,
     right: Function | None = None, domain: str = "numeric",
-) -> Any:  # fmt: skip
+) -> Binary:  # fmt: skip
     function = partial(ex.apply, name)
     derivatives = tuple(None if d is None else Derivative(d) for d in (left, right))
     kinds = _KINDS[domain]
@@ -187,7 +195,7 @@ def _binary(
                 _check_kind(name, x, domain)
         if chooses:
             x1, x2 = _as_stored(x1, x2), _as_stored(x2, x1)
-        out = mapped(function, x1, x2)
+        out = map_arrays(function, x1, x2)
         if differentiable:
             record_elementwise(out, (x1, x2), derivatives, name)
         return out
@@ -236,6 +244,10 @@ _power = _binary(
 )  # fmt: skip
 
 
+@overload
+def pow(x1: A, x2: Operand, /) -> A: ...
+@overload
+def pow(x1: Scalar, x2: A, /) -> A: ...
 def pow(x1: Any, x2: Any, /) -> Any:  # noqa: D103 - its documentation is made below
     if (
         isinstance(x2, int | float)
@@ -449,7 +461,7 @@ bitwise_right_shift = _binary("bitwise_right_shift", "The bits moved down by x2.
 _WHERE = (None, Derivative(lambda g, x1: ex.where(x1, g, 0.0)), Derivative(lambda g, x1: ex.where(x1, 0.0, g)))
 
 
-def where(condition: Array, x1: Operand, x2: Operand, /) -> Any:
+def where(condition: A, x1: Operand, x2: Operand, /) -> A:
     """Take elements of ``x1`` where ``condition`` holds, else of ``x2``.
 
     Parameters
@@ -474,7 +486,7 @@ def where(condition: Array, x1: Operand, x2: Operand, /) -> Any:
         got = condition.dtype if isinstance(condition, Array) else shown(condition)
         raise DTypeError(f"where takes a condition of bool, got {got}; compare it with 0 first")
     x1, x2 = _as_stored(x1, x2), _as_stored(x2, x1)
-    out = mapped(ex.where, condition, x1, x2)
+    out = map_arrays(ex.where, condition, x1, x2)
     record_elementwise(out, (condition, x1, x2), _WHERE, "where")
     return out
 
@@ -518,13 +530,13 @@ def clip(x: A, /, min: Operand | None = None, max: Operand | None = None) -> A:
             _check_kind("clip", operand, "real")
     ends = [end for end in (min, max) if end is not None]
     if not ends:
-        return positive(x)  # type: ignore[no-any-return]
+        return positive(x)
     for end in ends:
         needed = promote(x.dtype, end.dtype) if isinstance(end, Array) else promote_scalar(x.dtype, end)
         if needed is not x.dtype:
             raise DTypeError(f"clip keeps the dtype of x, {x.dtype}, but an end needs {needed}; cast x with astype()")
     ends = [_as_stored(end, x) for end in ends]
     forward, derivative = _CLIP[min is not None, max is not None]
-    out: A = mapped(forward, x, *ends, dtype=x.dtype)
-    tape.record(out, (x, lambda g: pull(x, derivative, g, x, *ends)), name="clip")
+    out = map_arrays(forward, x, *ends, dtype=x.dtype)
+    tape.record(out, (x, lambda g: sum_to_shape(x, derivative, g, x, *ends)), name="clip")
     return out

@@ -11,8 +11,8 @@ from netcl.array import Array
 from netcl.backends.base import View
 from netcl.dtypes import int32, int64
 from netcl.errors import DTypeError, ShapeError
-from netcl.functional.dispatch import A, check_arrays, common_backend, contiguous, identity, mapped, zeros_for
-from netcl.functional.shape import broadcast_to, normalize_axis, reshape, viewed
+from netcl.functional.dispatch import A, check_arrays, common_backend, contiguous, identity, map_arrays, zeros_for
+from netcl.functional.shape import broadcast_to, normalize_axis, reshape, view_or_copy
 from netcl.strides import broadcast_shapes
 from netcl.validation import shown
 
@@ -27,14 +27,14 @@ def as_indices(indices: Any, name: str) -> Any:
         raise DTypeError(f"{name} takes integer indices, got {indices.dtype}; convert them with astype(netcl.int64)")
     if indices.dtype in (int32, int64):
         return indices
-    return mapped(identity, indices, dtype=int64)
+    return map_arrays(identity, indices, dtype=int64)
 
 
 def _gathered(x: Array, indices: View, axis: int, shape: tuple[int, ...]) -> Any:
     outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
     out = x.empty_like(shape)
     if out.size:
-        folded = viewed(x, (outer, x.shape[axis], inner))
+        folded = view_or_copy(x, (outer, x.shape[axis], inner))
         target = (outer, indices.shape[1], inner)
         x.backend.gather(folded.view(), indices, out.restride(target, _rows(target), 0).view())
     return out
@@ -44,9 +44,9 @@ def _scattered(x: Array, indices: View, axis: int, g: Array) -> Any:
     outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
     out = zeros_for(x)
     if g.size:
-        updates = viewed(g, (outer, indices.shape[1], inner))
+        updates = view_or_copy(g, (outer, indices.shape[1], inner))
         if updates.dtype is not x.dtype:
-            updates = mapped(identity, updates, dtype=x.dtype)
+            updates = map_arrays(identity, updates, dtype=x.dtype)
         target = (outer, x.shape[axis], inner)
         x.backend.scatter_add(updates.view(), indices, out.restride(target, _rows(target), 0).view())
     return out
@@ -95,7 +95,7 @@ def take(x: A, indices: Array, /, *, axis: int | None = None) -> A:
     common_backend((x, chosen))
     if x.shape[axis] == 0 and chosen.size:
         raise IndexError(f"take from axis {axis} of shape {x.shape}, which has no elements; check the size first")
-    flat = viewed(chosen, (chosen.size,))
+    flat = view_or_copy(chosen, (chosen.size,))
     outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
 
     def where_indices_lie() -> View:
@@ -152,7 +152,7 @@ def take_along_axis(x: A, indices: Array, /, *, axis: int = -1) -> A:
         raise IndexError(f"take_along_axis from axis {axis} of shape {x.shape}, which has no elements")
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     with tape.no_grad():
-        places = viewed(contiguous(broadcast_to(chosen, shape)), (outer, shape[axis], inner))
+        places = view_or_copy(contiguous(broadcast_to(chosen, shape)), (outer, shape[axis], inner))
     out: A = _gathered(source, places.view(), axis, shape)
     tape.record(out, (source, lambda g: _scattered(source, places.view(), axis, g)), name="take_along_axis")
     return out
@@ -165,9 +165,9 @@ def select(x: A, indices: tuple[Array, ...], start: int) -> A:
     chosen = [as_indices(array, "indexing") for array in indices]
     common_backend((x, *chosen))
     extents = x.shape[start : start + len(chosen)]
-    flat: Array = mapped(_wrapped, chosen[0], extents[0], dtype=int64)
+    flat = map_arrays(_wrapped, chosen[0], extents[0], dtype=int64)
     for array, extent in zip(chosen[1:], extents[1:], strict=True):
-        flat = mapped(_next_place, flat, array, extent, dtype=int64)
+        flat = map_arrays(_next_place, flat, array, extent, dtype=int64)
     total = math.prod(extents)
     folded = reshape(x, (*x.shape[:start], total, *x.shape[start + len(extents) :]))
     return take(folded, flat, axis=start)

@@ -10,7 +10,7 @@ from netcl.array import Array
 from netcl.dtypes import promote
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.casting import assign
-from netcl.functional.dispatch import A, check_arrays, common_backend, identity, listed_arrays, pull, zeros_for
+from netcl.functional.dispatch import A, check_arrays, common_backend, identity, listed_arrays, sum_to_shape, zeros_for
 from netcl.functional.shape import broadcast_to, expand_dims, normalize_axis, reshape, squeeze
 
 __all__ = ["concat", "repeat", "roll", "stack", "tile", "unstack"]
@@ -75,7 +75,7 @@ def concat(arrays: Sequence[A], /, *, axis: int | None = 0) -> A:
 
 
 def _take_part(x: Array, axis: int, start: int, size: int) -> tape.VJP:
-    return lambda g: pull(x, identity, _part(g, axis, start, size))
+    return lambda g: sum_to_shape(x, identity, _part(g, axis, start, size))
 
 
 def stack(arrays: Sequence[A], /, *, axis: int = 0) -> A:

@@ -9,12 +9,12 @@ from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import promote
 from netcl.errors import ShapeError
-from netcl.functional.autocast import lowered
-from netcl.functional.dispatch import A, check_arrays, common_backend, identity, mapped, mapped_into, pull
+from netcl.functional.autocast import autocast_down
+from netcl.functional.dispatch import A, check_arrays, common_backend, identity, map_arrays, map_into, sum_to_shape
 from netcl.functional.elementwise import add
 from netcl.functional.indexing import take
 from netcl.functional.linalg import matched, matmul, product, swapped
-from netcl.functional.shape import viewed
+from netcl.functional.shape import view_or_copy
 
 __all__ = ["embedding", "linear"]
 
@@ -61,27 +61,27 @@ def linear(x: A, weight: A, bias: A | None = None, /) -> A:
         y = matmul(weight, x)
         return y if bias is None else add(y, bias)
     common_backend([array for array in (x, weight, bias) if array is not None])
-    left, right = lowered(x), lowered(weight)
+    left, right = autocast_down(x), autocast_down(weight)
     out = product(left, swapped(right))
     if bias is not None:
-        added = lowered(bias)
+        added = autocast_down(bias)
         if promote(out.dtype, added.dtype) is out.dtype:
-            mapped_into(out, _plus, out, added)
+            map_into(out, _plus, out, added)
         else:
-            out = mapped(_plus, out, added)
+            out = map_arrays(_plus, out, added)
     rows = math.prod(x.shape[:-1])
 
     def to_x(g: A, into: Any) -> A:
         return matched(x, product(g, right, into, x.dtype), into)
 
     def to_weight(g: A, into: Any) -> A:
-        tall = viewed(g, (rows, g.shape[-1]))
-        return product(swapped(tall), viewed(left, (rows, x.shape[-1])), into, weight.dtype)
+        tall = view_or_copy(g, (rows, g.shape[-1]))
+        return product(swapped(tall), view_or_copy(left, (rows, x.shape[-1])), into, weight.dtype)
 
     entries: list[tuple[A, tape.VJP]] = [(x, tape.VJPWithOut(to_x)), (weight, tape.VJPWithOut(to_weight))]
     if bias is not None:
         b = bias
-        entries.append((b, tape.VJPWithOut(lambda g, into: pull(b, identity, g, out=into))))
+        entries.append((b, tape.VJPWithOut(lambda g, into: sum_to_shape(b, identity, g, out=into))))
     if out.dtype.kind == "f":
         tape.record(out, *entries, name="linear")
     return out

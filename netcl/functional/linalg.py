@@ -11,21 +11,21 @@ from netcl.array import Array
 from netcl.backends.base import View
 from netcl.dtypes import DType, promote
 from netcl.errors import AxisError, DTypeError, ShapeError
-from netcl.functional.autocast import lowered
+from netcl.functional.autocast import autocast_down
 from netcl.functional.dispatch import (
     A,
     broadcast_view,
+    can_write_to,
     check_arrays,
     common_backend,
-    fits,
     identity,
-    mapped,
-    pull,
-    reduced,
+    map_arrays,
+    reduce_arrays,
+    sum_to_shape,
     zeros_for,
 )
-from netcl.functional.reduction import restored
-from netcl.functional.shape import normalize_axis, permute_dims, reshape, viewed
+from netcl.functional.reduction import restore_axes
+from netcl.functional.shape import normalize_axis, permute_dims, reshape, view_or_copy
 from netcl.strides import broadcast_shapes, reshaped_strides
 from netcl.validation import axes as named_axes
 from netcl.validation import integer, shown
@@ -55,7 +55,7 @@ def _three_axes(x: A, batch: tuple[int, ...]) -> View:
     lead = reshaped_strides(batch, view.strides[:-2], shape[:1])
     if lead is not None:
         return View(view.buffer, view.offset, shape, (*lead, *view.strides[-2:]))
-    copy: Array = mapped(identity, x.restride(view.shape, view.strides, x.offset))
+    copy = map_arrays(identity, x.restride(view.shape, view.strides, x.offset))
     view, step = copy.view(), math.prod(shape[1:])
     return View(view.buffer, view.offset, shape, (step, shape[2], 1))
 
@@ -63,14 +63,14 @@ def _three_axes(x: A, batch: tuple[int, ...]) -> View:
 def product(a: A, b: A, out: Any = None, dtype: DType | None = None) -> A:
     """Σ_k a[…, m, k]·b[…, k, n] of arrays with at least two axes each, in ``out`` where that fits. Not recorded."""
     common = promote(a.dtype, b.dtype)
-    a = a if a.dtype is common else mapped(identity, a, dtype=common)
-    b = b if b.dtype is common else mapped(identity, b, dtype=common)
+    a = a if a.dtype is common else map_arrays(identity, a, dtype=common)
+    b = b if b.dtype is common else map_arrays(identity, b, dtype=common)
     dtype = dtype or common
     batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
     rows, columns = a.shape[-2], b.shape[-1]
     if a.shape[-1] == 0:
         return zeros_for(a, (*batch, rows, columns), dtype)
-    usable = fits(out, (*batch, rows, columns), dtype) and out.is_contiguous
+    usable = can_write_to(out, (*batch, rows, columns), dtype) and out.is_contiguous
     y: A = out if usable else a.empty_like((*batch, rows, columns), dtype)
     if y.size == 0:
         return y
@@ -94,8 +94,8 @@ def matched(x: A, g: A, out: Any = None) -> A:
     lead = g.ndim - x.ndim
     axes = tuple([i for i in range(g.ndim - 2) if i < lead or (x.shape[i - lead] == 1 and g.shape[i] != 1)])
     if axes:
-        g = viewed(reduced("sum", identity, g, axes=axes, dtype=x.dtype), x.shape)
-    return g if g.dtype is x.dtype else mapped(identity, g, dtype=x.dtype, out=out)
+        g = view_or_copy(reduce_arrays("sum", identity, g, axes=axes, dtype=x.dtype), x.shape)
+    return g if g.dtype is x.dtype else map_arrays(identity, g, dtype=x.dtype, out=out)
 
 
 def _left_vjp(x: A, b: A, g: A, out: Any) -> A:
@@ -105,7 +105,9 @@ def _left_vjp(x: A, b: A, g: A, out: Any) -> A:
 def _right_vjp(a: A, x: A, g: A, out: Any) -> A:
     if x.ndim == 2 and a.ndim > 2:  # sum over the batch within the product
         rows = math.prod(a.shape[:-1])
-        tall = product(swapped(viewed(a, (rows, a.shape[-1]))), viewed(g, (rows, g.shape[-1])), out, x.dtype)
+        tall = product(
+            swapped(view_or_copy(a, (rows, a.shape[-1]))), view_or_copy(g, (rows, g.shape[-1])), out, x.dtype
+        )
         return matched(x, tall, out)
     return matched(x, product(swapped(a), g, out, x.dtype), out)
 
@@ -150,7 +152,7 @@ def matmul(x1: A, x2: A, /) -> A:
     if x1.shape[-1] != x2.shape[-2]:
         raise _inner_extents(x1, x2, x1.shape[-1], x2.shape[-2])
     common_backend((x1, x2))
-    a, b = lowered(x1), lowered(x2)
+    a, b = autocast_down(x1), autocast_down(x2)
     out = product(a, b)
     if out.dtype.kind == "f":
         left = tape.VJPWithOut(lambda g, into: _left_vjp(x1, b, g, into))
@@ -211,13 +213,13 @@ def vecdot(x1: A, x2: A, /, *, axis: int = -1) -> A:
     shape = broadcast_shapes(x1.shape, x2.shape)
     place = len(shape) + axis
     # In one launch, so that products of 16-bit elements are not rounded before they are added up.
-    out: A = reduced("sum", _product, x1, x2, axes=(place,), dtype=promote(x1.dtype, x2.dtype))
+    out = reduce_arrays("sum", _product, x1, x2, axes=(place,), dtype=promote(x1.dtype, x2.dtype))
 
     def toward(x: A, other: A) -> tape.VJP:
         def vjp(g: A, into: Any) -> Any:
-            g = restored(g, shape, (place,))
+            g = restore_axes(g, shape, (place,))
             strides = tuple([0 if i == place else stride for i, stride in enumerate(g.strides)])
-            return pull(x, _product, g.restride(shape, strides, g.offset), other, out=into)
+            return sum_to_shape(x, _product, g.restride(shape, strides, g.offset), other, out=into)
 
         return tape.VJPWithOut(vjp)
 

@@ -24,4 +24,4 @@ def outer(x1: A, x2: A, /) -> A:
     check_arrays("outer", x1, x2)
     if x1.ndim != 1 or x2.ndim != 1:
         raise ShapeError(f"outer takes two vectors, got shapes {x1.shape} and {x2.shape}; reshape them to (-1,)")
-    return multiply(reshape(x1, (x1.size, 1)), x2)  # type: ignore[no-any-return]
+    return multiply(reshape(x1, (x1.size, 1)), x2)

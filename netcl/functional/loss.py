@@ -11,12 +11,21 @@ from netcl.array import Array
 from netcl.dtypes import promote
 from netcl.errors import HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating, log_softmax
-from netcl.functional.autocast import raised
-from netcl.functional.dispatch import INTEGER_RANGE, A, check_arrays, common_backend, identity, mapped, pull, reduced
+from netcl.functional.autocast import autocast_up
+from netcl.functional.dispatch import (
+    INTEGER_RANGE,
+    A,
+    check_arrays,
+    common_backend,
+    identity,
+    map_arrays,
+    reduce_arrays,
+    sum_to_shape,
+)
 from netcl.functional.elementwise import negative, where
 from netcl.functional.indexing import as_indices, take_along_axis
-from netcl.functional.reduction import averaged, mean, spread, sum
-from netcl.functional.shape import moveaxis, reshape, viewed
+from netcl.functional.reduction import averaged, broadcast_grad, mean, sum
+from netcl.functional.shape import moveaxis, reshape, view_or_copy
 from netcl.validation import integer, one_of, real
 
 __all__ = ["cross_entropy", "mse_loss", "nll_loss"]
@@ -101,7 +110,7 @@ def cross_entropy(
     if logits.ndim == 0:
         raise ShapeError("cross_entropy needs logits with a class axis, got a 0-dimensional array")
     common_backend((logits, target))
-    logits = raised(logits)
+    logits = autocast_up(logits)
     axis = 0 if logits.ndim == 1 else 1
     if target.dtype.kind == "f":
         return _with_probabilities(logits, target, axis, reduction, label_smoothing)
@@ -129,12 +138,12 @@ def _row_losses(scores: A, labels: Array, ignore_index: int, label_smoothing: fl
     if not labels.size:
         tape.record(losses, (scores, lambda g: scores.empty_like()), name="cross_entropy")
         return losses
-    rows = viewed(scores, (labels.size, classes))
+    rows = view_or_copy(scores, (labels.size, classes))
     wanted = tape.is_recording() and (scores.requires_grad or scores.node is not None)
     gradient = rows.empty_like() if wanted else None
     scores.backend.softmax_cross_entropy(
         rows.view(),
-        viewed(labels, (labels.size,)).view(),
+        view_or_copy(labels, (labels.size,)).view(),
         losses.restride((labels.size,), (1,), 0).view(),
         None if gradient is None else gradient.view(),
         float(label_smoothing),
@@ -144,8 +153,8 @@ def _row_losses(scores: A, labels: Array, ignore_index: int, label_smoothing: fl
         slopes = gradient
 
         def vjp(g: Any) -> Any:
-            column = viewed(g, (labels.size, 1))
-            return viewed(mapped(_product, slopes, column, dtype=scores.dtype), scores.shape)
+            column = view_or_copy(g, (labels.size, 1))
+            return view_or_copy(map_arrays(_product, slopes, column, dtype=scores.dtype), scores.shape)
 
         tape.record(losses, (scores, vjp), name="cross_entropy")
     return losses
@@ -171,12 +180,12 @@ def _ratio_or_zero(g: Any, count: Any) -> Any:
 def _mean_over_labels(losses: A, labels: Array, ignore_index: int) -> A:
     axes = tuple(range(losses.ndim))
     compute = losses.dtype.compute
-    total = reduced("sum", identity, losses, axes=axes, dtype=compute)
-    count = reduced("sum", _counted, labels, ignore_index, axes=axes, dtype=compute)
-    out: A = mapped(_ratio, total, count, dtype=losses.dtype)
+    total = reduce_arrays("sum", identity, losses, axes=axes, dtype=compute)
+    count = reduce_arrays("sum", _counted, labels, ignore_index, axes=axes, dtype=compute)
+    out = map_arrays(_ratio, total, count, dtype=losses.dtype)
 
     def vjp(g: Any) -> Any:
-        return spread(losses, mapped(_ratio_or_zero, g, count, dtype=losses.dtype), axes)
+        return broadcast_grad(losses, map_arrays(_ratio_or_zero, g, count, dtype=losses.dtype), axes)
 
     tape.record(out, (losses, vjp), name="mean")
     return out
@@ -195,14 +204,14 @@ def _with_probabilities(logits: A, target: A, axis: int, reduction: str, label_s
     q = target
     if label_smoothing:
         kept = 1.0 - label_smoothing
-        q = mapped(_smoothed, target, kept, label_smoothing / classes)
-        tape.record(q, (target, lambda g: pull(target, _product, g, kept)), name="label_smoothing")
+        q = map_arrays(_smoothed, target, kept, label_smoothing / classes)
+        tape.record(q, (target, lambda g: sum_to_shape(target, _product, g, kept)), name="label_smoothing")
     log_p = log_softmax(logits, axis=axis)
-    weighted: A = mapped(_weighted, q, log_p)
+    weighted = map_arrays(_weighted, q, log_p)
     tape.record(
         weighted,
-        (q, lambda g: pull(q, _product, g, log_p)),
-        (log_p, lambda g: pull(log_p, _product, g, q)),
+        (q, lambda g: sum_to_shape(q, _product, g, log_p)),
+        (log_p, lambda g: sum_to_shape(log_p, _product, g, q)),
         name="multiply",
     )
     losses: A = negative(sum(weighted, axis=axis))
@@ -255,7 +264,7 @@ def nll_loss(log_probabilities: A, target: A, /, *, reduction: str = "mean", ign
         raise ShapeError(
             f"nll_loss takes shapes (rows, classes) and (rows,), got {log_probabilities.shape} and {target.shape}"
         )
-    ignored = mapped(ex.equal, labels, ignore_index)
+    ignored = map_arrays(ex.equal, labels, ignore_index)
     inside = where(ignored, 0, labels)
     taken = reshape(take_along_axis(log_probabilities, reshape(inside, (-1, 1)), axis=1), labels.shape)
     losses: A = where(ignored, 0.0, negative(taken))
@@ -302,21 +311,21 @@ def mse_loss(input: A, target: A, /, *, reduction: str = "mean") -> A:
     if input.shape != target.shape:
         raise ShapeError(f"mse_loss takes two arrays of one shape, got {input.shape} and {target.shape}; reshape one")
     common_backend((input, target))
-    input, target = raised(input), raised(target)
+    input, target = autocast_up(input), autocast_up(target)
     axes = tuple(range(input.ndim))
     dtype = promote(input.dtype, target.dtype)
     n = input.size
     out: A
     if reduction == "none":
-        out = mapped(_squared, input, target)
+        out = map_arrays(_squared, input, target)
     elif reduction == "sum":
-        out = reduced("sum", _squared, input, target, axes=axes, dtype=dtype)
+        out = reduce_arrays("sum", _squared, input, target, axes=axes, dtype=dtype)
     else:
         out = averaged(_squared, input, target, axes=axes, n=n, dtype=dtype, keepdims=False)
     factor = 2.0 / n if reduction == "mean" and n else 2.0
 
     def along(x: A, sign: float) -> Callable[[Any], Any]:
-        return lambda g: mapped(_squared_left, g, input, target, sign * factor, dtype=x.dtype)
+        return lambda g: map_arrays(_squared_left, g, input, target, sign * factor, dtype=x.dtype)
 
     tape.record(out, (input, along(input, 1.0)), (target, along(target, -1.0)), name="mse_loss")
     return out

@@ -10,9 +10,9 @@ from netcl import expression as ex
 from netcl import tape
 from netcl.errors import HyperParameterError, ShapeError
 from netcl.functional.activation import check_floating
-from netcl.functional.autocast import raised
+from netcl.functional.autocast import autocast_up
 from netcl.functional.deviation import first_along
-from netcl.functional.dispatch import A, check_arrays, common_backend, identity, mapped, reduced
+from netcl.functional.dispatch import A, check_arrays, common_backend, identity, map_arrays, reduce_arrays
 from netcl.functional.reduction import averaged
 from netcl.validation import extents, real
 
@@ -109,43 +109,43 @@ def layer_norm(
             raise ShapeError(f"the {name} of layer_norm must have shape {shape}, got {parameter.shape}")
     eps = real("eps", eps, above=0.0, error=HyperParameterError)
     common_backend([array for array in (x, weight, bias) if array is not None])
-    x = raised(x)
+    x = autocast_up(x)
     axes = tuple(range(x.ndim - len(shape), x.ndim))
     lead = tuple(range(x.ndim - len(shape)))
     n = math.prod(shape)
     compute = x.dtype.compute
     first = first_along(x, axes)
-    center = reduced("sum", _part_of_offset, x, first, 1.0 / max(n, 1), axes=axes, dtype=compute, keepdims=True)
+    center = reduce_arrays("sum", _part_of_offset, x, first, 1.0 / max(n, 1), axes=axes, dtype=compute, keepdims=True)
     var = averaged(_squared_deviation, x, first, center, axes=axes, n=n, dtype=compute, keepdims=True)
     row = (x, first, center, var, eps)
     out: A
     if weight is not None and bias is not None:
-        out = mapped(_normalised_affine, *row, weight, bias, dtype=x.dtype)
+        out = map_arrays(_normalised_affine, *row, weight, bias, dtype=x.dtype)
     elif weight is not None:
-        out = mapped(_normalised_scaled, *row, weight, dtype=x.dtype)
+        out = map_arrays(_normalised_scaled, *row, weight, dtype=x.dtype)
     elif bias is not None:
-        out = mapped(_normalised_shifted, *row, bias, dtype=x.dtype)
+        out = map_arrays(_normalised_shifted, *row, bias, dtype=x.dtype)
     else:
-        out = mapped(_normalised, *row, dtype=x.dtype)
+        out = map_arrays(_normalised, *row, dtype=x.dtype)
 
     def to_input(g: Any) -> Any:
-        scaled = g if weight is None else mapped(_product, g, weight, dtype=compute)
+        scaled = g if weight is None else map_arrays(_product, g, weight, dtype=compute)
         g_mean = averaged(identity, scaled, axes=axes, n=n, dtype=compute, keepdims=True)
         g_x_mean = averaged(_with_normalised, scaled, *row, axes=axes, n=n, dtype=compute, keepdims=True)
-        return mapped(_input_gradient, scaled, *row, g_mean, g_x_mean, dtype=x.dtype)
+        return map_arrays(_input_gradient, scaled, *row, g_mean, g_x_mean, dtype=x.dtype)
 
     entries: list[tuple[A, tape.VJP]] = [(x, to_input)]
     if weight is not None:
         w = weight
 
         def to_weight(g: Any, into: Any) -> Any:
-            return reduced("sum", _with_normalised, g, *row, axes=lead, dtype=w.dtype, out=into)
+            return reduce_arrays("sum", _with_normalised, g, *row, axes=lead, dtype=w.dtype, out=into)
 
         entries.append((w, tape.VJPWithOut(to_weight)))
     if bias is not None:
         b = bias
         entries.append(
-            (b, tape.VJPWithOut(lambda g, into: reduced("sum", identity, g, axes=lead, dtype=b.dtype, out=into)))
+            (b, tape.VJPWithOut(lambda g, into: reduce_arrays("sum", identity, g, axes=lead, dtype=b.dtype, out=into)))
         )
     tape.record(out, *entries, name="layer_norm")
     return out

@@ -12,10 +12,10 @@ from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import DEFAULT_INT, DType, as_dtype, bool_, float32, int64, uint64
 from netcl.errors import DTypeError, ShapeError
-from netcl.functional.autocast import raised
+from netcl.functional.autocast import autocast_up
 from netcl.functional.casting import check_supported
-from netcl.functional.dispatch import A, check_arrays, identity, mapped, reduced
-from netcl.functional.shape import normalize_axes, normalize_axis, reshape, viewed
+from netcl.functional.dispatch import A, Function, check_arrays, identity, map_arrays, reduce_arrays
+from netcl.functional.shape import normalize_axes, normalize_axis, reshape, view_or_copy
 from netcl.validation import flag
 
 __all__ = ["all", "any", "argmax", "argmin", "count_nonzero", "logsumexp", "max", "mean", "min", "prod", "sum"]
@@ -23,7 +23,7 @@ __all__ = ["all", "any", "argmax", "argmin", "count_nonzero", "logsumexp", "max"
 Axes: TypeAlias = int | Sequence[int] | None
 
 
-def restored(g: A, shape: tuple[int, ...], axes: tuple[int, ...]) -> A:
+def restore_axes(g: A, shape: tuple[int, ...], axes: tuple[int, ...]) -> A:
     """The gradient of a reduction with its axes put back, each of extent 1. Not recorded."""
     if g.ndim == len(shape):
         return g
@@ -32,12 +32,12 @@ def restored(g: A, shape: tuple[int, ...], axes: tuple[int, ...]) -> A:
     return g.restride(kept, tuple([0 if axis in axes else next(strides) for axis in range(len(shape))]), g.offset)
 
 
-def spread(x: Array, g: A, axes: tuple[int, ...]) -> A:
+def broadcast_grad(x: Array, g: A, axes: tuple[int, ...]) -> A:
     """The gradient of a sum: ``g`` repeated to the shape of ``x``, as a view."""
-    g = restored(g, x.shape, axes)
+    g = restore_axes(g, x.shape, axes)
     strides = tuple([0 if axis in axes else stride for axis, stride in enumerate(g.strides)])
     out = g.restride(x.shape, strides, g.offset)
-    return out if g.dtype is x.dtype else mapped(identity, out, dtype=x.dtype)
+    return out if g.dtype is x.dtype else map_arrays(identity, out, dtype=x.dtype)
 
 
 def _summed_dtype(x: Array, dtype: DType | str | None) -> DType:
@@ -94,12 +94,12 @@ def sum(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdim
     ([4, 6], 10)
     """
     axes = checked_axes("sum", x, axis, keepdims)
-    x = raised(x)
+    x = autocast_up(x)
     target = _summed_dtype(x, dtype)
     check_supported(x.backend, target)
     out: A = _total(x, axes, target, keepdims)
     if target.kind in "fc":
-        tape.record(out, (x, lambda g: spread(x, g, axes)), name="sum")
+        tape.record(out, (x, lambda g: broadcast_grad(x, g, axes)), name="sum")
     return out
 
 
@@ -109,7 +109,7 @@ def _widened(dtype: DType) -> Any:
 
 
 def _total(x: A, axes: tuple[int, ...], target: DType, keepdims: bool) -> Any:
-    return reduced("sum", _widened(target), x, axes=axes, dtype=target, keepdims=keepdims)
+    return reduce_arrays("sum", _widened(target), x, axes=axes, dtype=target, keepdims=keepdims)
 
 
 def prod(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdims: bool = False) -> A:
@@ -130,10 +130,10 @@ def prod(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdi
     24
     """
     axes = checked_axes("prod", x, axis, keepdims)
-    x = raised(x)
+    x = autocast_up(x)
     target = _summed_dtype(x, dtype)
     check_supported(x.backend, target)
-    out: A = reduced("prod", _widened(target), x, axes=axes, dtype=target, keepdims=keepdims)
+    out = reduce_arrays("prod", _widened(target), x, axes=axes, dtype=target, keepdims=keepdims)
     if target.kind in "fc":
         tape.record(out, (x, lambda g: _prod_vjp(x, g, axes)), name="prod")
     return out
@@ -141,12 +141,10 @@ def prod(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdi
 
 def _prod_vjp(x: A, g: A, axes: tuple[int, ...]) -> A:
     # The product of the others: of all ordinary elements / x, with the zeros and infinities counted apart.
-    ordinary = reduced("prod", _ordinary, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
-    zeros = reduced("sum", _is_zero, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
-    infinities = reduced("sum", _is_infinite, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
-    return mapped(  # type: ignore[no-any-return]
-        _prod_others, restored(g, x.shape, axes), x, ordinary, zeros, infinities, dtype=x.dtype
-    )
+    ordinary = reduce_arrays("prod", _ordinary, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
+    zeros = reduce_arrays("sum", _is_zero, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
+    infinities = reduce_arrays("sum", _is_infinite, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
+    return map_arrays(_prod_others, restore_axes(g, x.shape, axes), x, ordinary, zeros, infinities, dtype=x.dtype)
 
 
 def _ordinary(x: Any) -> Any:
@@ -191,16 +189,18 @@ def _scaled(x: Any, factor: Any) -> Any:
     return x * factor
 
 
-def averaged(function: Any, *operands: Any, axes: tuple[int, ...], n: float, dtype: DType, keepdims: bool) -> Any:
+def averaged(
+    function: Function, first: A, /, *others: A, axes: tuple[int, ...], n: float, dtype: DType, keepdims: bool
+) -> A:
     """Σ function / n. One launch where 1/n is exact in binary, else two. Not recorded."""
     power_of_two = n > 0 and math.frexp(n)[0] == 0.5
     if power_of_two:
         if function is identity:
-            return reduced("sum", _scaled, *operands, 1.0 / n, axes=axes, dtype=dtype, keepdims=keepdims)
-        total = reduced("sum", function, *operands, axes=axes, dtype=dtype.compute, keepdims=keepdims)
-        return mapped(_scaled, total, 1.0 / n, dtype=dtype)
-    total = reduced("sum", function, *operands, axes=axes, dtype=dtype.compute, keepdims=keepdims)
-    return mapped(_divided, total, n, dtype=dtype)
+            return reduce_arrays("sum", _scaled, first, *others, 1.0 / n, axes=axes, dtype=dtype, keepdims=keepdims)
+        total = reduce_arrays("sum", function, first, *others, axes=axes, dtype=dtype.compute, keepdims=keepdims)
+        return map_arrays(_scaled, total, 1.0 / n, dtype=dtype)
+    total = reduce_arrays("sum", function, first, *others, axes=axes, dtype=dtype.compute, keepdims=keepdims)
+    return map_arrays(_divided, total, n, dtype=dtype)
 
 
 def mean(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
@@ -222,18 +222,18 @@ def mean(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     3.0
     """
     axes = checked_axes("mean", x, axis, keepdims)
-    x = raised(x)
+    x = autocast_up(x)
     n = count_over(x, axes)
     dtype = mean_dtype(x, "mean")
-    operand = x if x.dtype.kind == "f" else mapped(identity, x, dtype=dtype)
-    out: A = averaged(identity, operand, axes=axes, n=n, dtype=dtype, keepdims=keepdims)
+    operand = x if x.dtype.kind == "f" else map_arrays(identity, x, dtype=dtype)
+    out = averaged(identity, operand, axes=axes, n=n, dtype=dtype, keepdims=keepdims)
     tape.record(out, (x, lambda g: _mean_vjp(x, g, axes, n)), name="mean")
     return out
 
 
 def _mean_vjp(x: A, g: A, axes: tuple[int, ...], n: int) -> A:
-    scaled: A = mapped(_scaled, g, 1.0 / max_of(n, 1), dtype=x.dtype)
-    return spread(x, scaled, axes)
+    scaled = map_arrays(_scaled, g, 1.0 / max_of(n, 1), dtype=x.dtype)
+    return broadcast_grad(x, scaled, axes)
 
 
 def max_of(a: int | float, b: int | float) -> Any:
@@ -246,12 +246,12 @@ def _extremum(op: str, x: A, axis: Axes, keepdims: bool) -> A:
     _check(x, op, "uif")
     if x.size == 0 and count_over(x, axes) == 0:
         raise ShapeError(f"{op} over no elements has no value: shape {x.shape}, axes {axes}; check the size first")
-    out: A = reduced(op, identity, x, axes=axes, keepdims=keepdims)
+    out = reduce_arrays(op, identity, x, axes=axes, keepdims=keepdims)
 
     def vjp(g: Any) -> Any:
-        best = restored(out, x.shape, axes)
-        ties = reduced("sum", _is_best, x, best, axes=axes, keepdims=True)
-        return mapped(_share_of_best, restored(g, x.shape, axes), x, best, ties, dtype=x.dtype)
+        best = restore_axes(out, x.shape, axes)
+        ties = reduce_arrays("sum", _is_best, x, best, axes=axes, keepdims=True)
+        return map_arrays(_share_of_best, restore_axes(g, x.shape, axes), x, best, ties, dtype=x.dtype)
 
     if x.dtype.kind == "f":
         tape.record(out, (x, vjp), name=op)
@@ -327,7 +327,7 @@ def all(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     False
     """
     axes = checked_axes("all", x, axis, keepdims)
-    return reduced("all", _truth, x, axes=axes, dtype=bool_, keepdims=keepdims)  # type: ignore[no-any-return]
+    return reduce_arrays("all", _truth, x, axes=axes, dtype=bool_, keepdims=keepdims)
 
 
 def any(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
@@ -340,7 +340,7 @@ def any(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     True
     """
     axes = checked_axes("any", x, axis, keepdims)
-    return reduced("any", _truth, x, axes=axes, dtype=bool_, keepdims=keepdims)  # type: ignore[no-any-return]
+    return reduce_arrays("any", _truth, x, axes=axes, dtype=bool_, keepdims=keepdims)
 
 
 def count_nonzero(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
@@ -353,7 +353,7 @@ def count_nonzero(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     2
     """
     axes = checked_axes("count_nonzero", x, axis, keepdims)
-    return reduced("sum", _one_if_true, x, axes=axes, dtype=int64, keepdims=keepdims)  # type: ignore[no-any-return]
+    return reduce_arrays("sum", _one_if_true, x, axes=axes, dtype=int64, keepdims=keepdims)
 
 
 def _one_if_true(x: Any) -> Any:
@@ -449,17 +449,17 @@ def logsumexp(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     """
     axes = checked_axes("logsumexp", x, axis, keepdims)
     _check(x, "logsumexp", "f")
-    x = raised(x)
+    x = autocast_up(x)
     if count_over(x, axes) == 0:
         raise ShapeError(f"logsumexp over no elements has no value: shape {x.shape}, axes {axes}; check the size first")
-    peak = reduced("max", identity, x, axes=axes, keepdims=True)
-    total = reduced("sum", _shifted_exp, x, peak, axes=axes, dtype=x.dtype.compute, keepdims=True)
-    out: A = mapped(_log_plus, total, peak, dtype=x.dtype)
+    peak = reduce_arrays("max", identity, x, axes=axes, keepdims=True)
+    total = reduce_arrays("sum", _shifted_exp, x, peak, axes=axes, dtype=x.dtype.compute, keepdims=True)
+    out = map_arrays(_log_plus, total, peak, dtype=x.dtype)
     if not keepdims:
-        out = viewed(out, tuple([extent for axis, extent in enumerate(x.shape) if axis not in axes]))
+        out = view_or_copy(out, tuple([extent for axis, extent in enumerate(x.shape) if axis not in axes]))
 
     def vjp(g: Any) -> Any:
-        return mapped(_weighted, restored(g, x.shape, axes), x, peak, total, dtype=x.dtype)
+        return map_arrays(_weighted, restore_axes(g, x.shape, axes), x, peak, total, dtype=x.dtype)
 
     tape.record(out, (x, vjp), name="logsumexp")
     return out

@@ -14,8 +14,8 @@ from netcl.functional.dispatch import (
     check_arrays,
     contiguous,
     identity,
-    mapped,
-    pull,
+    map_arrays,
+    sum_to_shape,
 )
 from netcl.strides import broadcast_shapes, contiguous_strides, reshaped_strides
 
@@ -57,14 +57,14 @@ def _resolved(shape: int | Sequence[int], size: int) -> tuple[int, ...]:
     return wanted
 
 
-def viewed(x: A, shape: tuple[int, ...]) -> A:
+def view_or_copy(x: A, shape: tuple[int, ...]) -> A:
     """``x`` with another shape, as a view where its strides allow it, else as a copy. Not recorded."""
     if x.shape == shape:
         return x
     strides = reshaped_strides(x.shape, x.strides, shape)
     if strides is not None:
         return x.restride(shape, strides, x.offset)
-    copy: A = mapped(identity, x)
+    copy = map_arrays(identity, x)
     return copy.restride(shape, contiguous_strides(shape), 0)
 
 
@@ -103,7 +103,7 @@ def reshape(x: A, /, shape: int | Sequence[int], *, copy: bool | None = None) ->
     if copy is None and target == x.shape:
         out = x.restride(x.shape, x.strides, x.offset)
     elif copy:
-        duplicate: A = mapped(identity, x)
+        duplicate = map_arrays(identity, x)
         out = duplicate.restride(target, contiguous_strides(target), 0)
     elif copy is False and reshaped_strides(x.shape, x.strides, target) is None:
         raise ArgumentError(
@@ -111,8 +111,8 @@ def reshape(x: A, /, shape: int | Sequence[int], *, copy: bool | None = None) ->
             "pass copy=None"
         )
     else:
-        out = viewed(x, target)
-    tape.record(out, (x, lambda g: viewed(g, x.shape)), name="reshape")
+        out = view_or_copy(x, target)
+    tape.record(out, (x, lambda g: view_or_copy(g, x.shape)), name="reshape")
     return out
 
 
@@ -280,7 +280,7 @@ def broadcast_to(x: A, /, shape: Sequence[int]) -> A:
         raise ShapeError(f"shape {x.shape} does not broadcast to {target}; extents must be 1 or equal from the right")
     view = broadcast_view(x, target)
     out = x.restride(target, view.strides, x.offset)
-    tape.record(out, (x, lambda g: pull(x, identity, g)), name="broadcast_to")
+    tape.record(out, (x, lambda g: sum_to_shape(x, identity, g)), name="broadcast_to")
     return out
 
 

@@ -18,9 +18,9 @@ from netcl.functional.dispatch import (
     check_in_place,
     common_backend,
     identity,
-    mapped,
-    mapped_in_place,
-    mapped_into,
+    map_arrays,
+    map_in_place,
+    map_into,
     stored_value,
     zeros_for,
 )
@@ -226,16 +226,16 @@ def _fitting(target: Array, value: Operand) -> Operand:
     )
     if not fits:
         raise ShapeError(f"a value of shape {value.shape} does not broadcast to the selection of shape {target.shape}")
-    return apart(target, value)
+    return copy_if_overlapping(target, value)
 
 
-def apart(target: Array, value: Array) -> Array:
+def copy_if_overlapping(target: Array, value: Array) -> Array:
     """``value`` itself, or a copy if it shares memory with the target in another order."""
     if value.storage is not target.storage:
         return value
     if (value.shape, value.strides, value.offset) == (target.shape, target.strides, target.offset):
         return value
-    return mapped(identity, value)  # type: ignore[no-any-return]
+    return map_arrays(identity, value)
 
 
 def _where_set(old: Any, mask: Any, value: Any) -> Any:
@@ -257,10 +257,10 @@ def _set_masked(x: Array, key: tuple[Any, ...], value: Operand) -> None:
     wide = mask.restride((*mask.shape, *(1,) * more), (*mask.strides, *(0,) * more), mask.offset)
     if isinstance(value, Array):
         check_castable(value.dtype, x.dtype)
-        value = apart(x, value.restride((), (), value.offset))
+        value = copy_if_overlapping(x, value.restride((), (), value.offset))
     else:
         value = stored_value(value, x.dtype)
-    mapped_into(x, _where_set, x, wide, value)
+    map_into(x, _where_set, x, wide, value)
     x.storage.version += 1
 
 
@@ -284,7 +284,7 @@ def write_matmul(x: Array, other: Array) -> None:
     with tape.no_grad():
         result = matmul(x, other)
     check_in_place(x, result.shape, result.dtype)
-    mapped_into(x, identity, result)
+    map_into(x, identity, result)
     x.storage.version += 1
 
 
@@ -293,6 +293,6 @@ def write_result(operation: Any, x: Array, other: Operand) -> None:
     check_writable(x)
     check_operands(operation, x, other)
     if isinstance(other, Array):
-        other = apart(x, other)
-    mapped_in_place(x, operation.function, other)
+        other = copy_if_overlapping(x, other)
+    map_in_place(x, operation.function, other)
     x.storage.version += 1

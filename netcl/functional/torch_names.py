@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from netcl import tape, validation
 from netcl.errors import ShapeError
-from netcl.functional.dispatch import A, check_arrays, identity, mapped
+from netcl.functional.dispatch import A, check_arrays, identity, map_arrays
 from netcl.functional.joining import strided
 from netcl.functional.shape import normalize_axis, reshape
 
@@ -24,7 +24,7 @@ def clone(x: A, /) -> A:
     [1, 2]
     """
     check_arrays("clone", x)
-    out: A = mapped(identity, x)
+    out = map_arrays(identity, x)
     tape.record(out, (x, lambda g: g), name="clone")
     return out
 
