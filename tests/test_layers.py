@@ -23,7 +23,7 @@ OPERATIONS = [Path(path).stem for path in FILES if path.startswith(f"{OPENCL}/op
 
 # Third-party packages, and the files that may import them. A package that is not listed may be imported by none.
 THIRD_PARTY = {
-    "numpy": r"(?!.*/(base|errors|dtypes|strides|expression|array|arena)\.py$).*",
+    "numpy": r"(?!.*/(base|protocol_types|errors|dtypes|strides|expression|array|arena)\.py$).*",
     "array_api_compat": r"netcl/(backends/reference/.*|host_arrays\.py)",
     "pyopencl": r"netcl/backends/opencl/device/.*",
     "platformdirs": r"netcl/backends/opencl/device/icd\.py",

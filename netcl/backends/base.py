@@ -1,4 +1,4 @@
-"""The backend protocol: what a backend must offer, what provides one, and the plain types between them.
+"""The backend protocol: what a backend must offer, and what provides one, with the plain types that they exchange.
 
 The optimizers see :class:`UpdateOperations`; Tensor and autograd see :class:`ArrayOperations`; memory that host and
 device both work on goes through :class:`HostOperations`. Everything a call touches is owned by the caller, nothing is
@@ -10,220 +10,36 @@ This file imports neither NumPy nor pyopencl.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
+from netcl.backends.protocol_types import (
+    ADAM_COLUMNS,
+    CHUNK,
+    COUNT_BASE,
+    COUNTERS,
+    HEADER,
+    ROW,
+    SHIFT,
+    Buffer,
+    Device,
+    HostArray,
+    Scalar,
+    Span,
+    StepBlock,
+    View,
+    counter_row,
+    header_entry,
+)
 from netcl.dtypes import DType
 from netcl.expression import Expression
 
-HostArray: TypeAlias = Any
-"""A ``numpy.ndarray`` of a buffer's storage dtype (bfloat16 travels as the uint16 of its bits)."""
-
-Scalar: TypeAlias = "bool | int | float | complex"
-
-CHUNK = 1024
-"""Elements that share one entry of a row map. Tensors in an arena are padded to whole chunks."""
-
-HEADER = ("multiplier", "skip", "norm", "norm_scale", "norm_root", "nonfinite", "shift", "reserved")
-"""What the header of a step block holds, one value each: the factor on every gradient; nonzero to change nothing; the
-total norm before clipping, infinite where the dtype does not hold it, and its two factors, which it does hold; nonzero
-if a gradient is NaN or infinite; and a power of two to divide every gradient by before it meets the multiplier, 0 or
-:data:`SHIFT`, so that the multiplier is a normal number for any norm."""
-
-SHIFT = {4: 120, 8: 960}
-"""The shift of a tiny multiplier, by the bytes of the header's dtype."""
-
-COUNTERS = ("step", "bias_correction1", "bias_correction2", "count_low", "count_middle", "count_high")
-"""What a counter row says of the *coming* step: its number (from 1), rounded to the row's dtype; ``-expm1(step *
-log_beta)`` for both betas; and the number itself, in three digits to the base :data:`COUNT_BASE`, each of which float32
-holds exactly: ``count_low + COUNT_BASE * (count_middle + COUNT_BASE * count_high)``, below 2**64."""
-
-COUNT_BASE = 1 << 22
-"""The base of the digits of a step's number."""
-
-ROW = ("active", "sign")
-"""The first columns of every hyper-parameter row: 0 leaves the row's chunks untouched; -1 maximizes, 1 minimizes."""
-
-ADAM_COLUMNS = (
-    *ROW, "lr", "beta1", "one_minus_beta1", "beta2", "one_minus_beta2", "eps", "l2", "decay", "log_beta1", "log_beta2",
-    "amsgrad",
-)  # fmt: skip
-"""The hyper-parameter row that ``fused_adam`` reads: ``l2`` is added to the gradient, ``decay`` to the update; nonzero
-``amsgrad`` has the largest second moment kept and divided by, where there is one."""
-
-
-@runtime_checkable
-class Buffer(Protocol):
-    """A flat one-dimensional piece of device memory. Freed when nothing refers to it any more."""
-
-    @property
-    def dtype(self) -> DType: ...
-
-    @property
-    def size(self) -> int:
-        """Elements, not bytes."""
-        ...
-
-
-# Named tuples, for every call makes some of them and a frozen dataclass takes twice as long to make.
-class Span(NamedTuple):
-    """``size`` adjacent elements of a buffer, from element ``offset`` on."""
-
-    buffer: Buffer
-    offset: int
-    size: int
-
-    @property
-    def dtype(self) -> DType:
-        return self.buffer.dtype
-
-    def view(self) -> View:
-        """The same elements as a one-dimensional array."""
-        return View(self.buffer, self.offset, (self.size,), (1,))
-
-    def part(self, start: int, size: int) -> Span:
-        """``size`` of these elements, from element ``start`` on."""
-        return Span(self.buffer, self.offset + start, size)
-
-    def element(self, index: int) -> Span:
-        """One of these elements."""
-        return Span(self.buffer, self.offset + index, 1)
-
-
-class View(NamedTuple):
-    """A strided array in a buffer; offset and strides count elements. Stride 0 broadcasts, strides may be negative."""
-
-    buffer: Buffer
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def dtype(self) -> DType:
-        return self.buffer.dtype
-
-
-@dataclass(slots=True)
-class StepBlock:
-    """The small device memory that tells a step what to do, so that a step reads no host. All of the compute dtype.
-
-    Attributes
-    ----------
-    header : Span
-        :data:`HEADER`.
-    columns : tuple of str
-        Names of the hyper-parameter columns: :data:`ROW`, then the rule's own. A rule whose columns include
-        ``log_beta1`` (``log_beta2``) has its bias corrections kept.
-    hyper : Span
-        ``rows * len(columns)`` values, written by the host when a hyper-parameter changes.
-    counters : tuple of two Spans
-        ``rows * len(COUNTERS)`` values each. ``counters[slot]`` describes the coming step; the step writes the one
-        after it to the other slot, and the caller flips ``slot`` when the step has been enqueued.
-    rows : int
-        How many rows there are: one for each group and step count.
-    bound : dict
-        For the backend: launches whose arguments are set already. Lives and dies with the block.
-    """
-
-    header: Span
-    columns: tuple[str, ...] = ROW
-    hyper: Span | None = None
-    counters: tuple[Span, Span] | None = None
-    rows: int = 0
-    slot: int = 0
-    bound: dict[Any, Any] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def allocate(
-        cls,
-        put: Callable[[list[float]], Span],
-        columns: tuple[str, ...] = ROW,
-        rows: Sequence[Mapping[str, float]] = (),
-        *,
-        steps: Sequence[int] = (),
-        header: Mapping[str, float] | None = None,
-    ) -> StepBlock:
-        """A block for the step that comes next.
-
-        Parameters
-        ----------
-        put : callable
-            ``put(numbers)`` brings a list of numbers to the device, in the block's dtype. Called for the header and, if
-            there are rows, for the hyper-parameters, the counters of the coming step and the other slot, in this order.
-        columns : tuple of str
-        rows : sequence of mapping
-            Hyper-parameters by column; what a row does not say is 0.
-        steps : sequence of int
-            The number of the coming step of each row; by default 1. Bias corrections are those of the row's
-            ``log_beta1`` and ``log_beta2``, and 0 where it has none.
-        header : mapping, optional
-            What differs from a neutral header: multiplier 1, all else 0.
-        """
-        made = cls(put([{"multiplier": 1.0, **(header or {})}.get(name, 0.0) for name in HEADER]), columns)
-        if rows:
-            made.hyper = put([float(row.get(name, 0.0)) for row in rows for name in columns])
-            counters = [counter_row(step, row) for step, row in zip(steps or [1] * len(rows), rows, strict=True)]
-            now = put([value for counter in counters for value in counter])
-            made.counters, made.rows = (now, put([0.0] * now.size)), len(rows)
-        return made
-
-
-def header_entry(header: Span, name: str) -> Span:
-    """One value of :data:`HEADER`, of the header of a block."""
-    return header.element(HEADER.index(name))
-
-
-def counter_row(step: int, hyper: Mapping[str, float]) -> list[float]:
-    """The :data:`COUNTERS` of a row whose coming step is number ``step``."""
-    logs = [hyper.get(f"log_beta{i}") for i in (1, 2)]
-    corrections = [0.0 if log is None else -math.expm1(step * log) for log in logs]
-    return [step, *corrections, step % COUNT_BASE, step // COUNT_BASE % COUNT_BASE, step // COUNT_BASE**2]
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """What a backend runs on.
-
-    Attributes
-    ----------
-    backend : str
-        ``"numpy"``, ``"opencl"`` or a plug-in's name.
-    index : int
-        Position among the backend's devices; ``str(device)`` is ``"opencl:1"``, or the bare name for NumPy.
-    name, platform, driver : str
-        As the runtime reports them.
-    kind : {"cpu", "gpu", "accelerator"}
-    memory : int
-        Bytes; 0 if unknown.
-    float16, float64 : bool
-        Whether the device has native arithmetic of that width. float16 storage works on every device.
-    shares_host_memory : bool
-        Whether the host can map a buffer without a copy.
-    part : str
-        For a part of a device, which one: ``"0of2"``, as in ``"opencl:1/0of2"``.
-    aliases : str
-        More text of which a part selects the device, like a part of its name or platform.
-    """
-
-    backend: str
-    index: int = 0
-    name: str = ""
-    platform: str = ""
-    driver: str = ""
-    kind: str = "cpu"
-    memory: int = 0
-    float16: bool = False
-    float64: bool = True
-    shares_host_memory: bool = False
-    part: str = ""
-    aliases: str = field(default="", compare=False, repr=False)
-
-    def __str__(self) -> str:
-        if self.backend == "numpy":
-            return self.backend
-        return f"{self.backend}:{self.index}" + (f"/{self.part}" if self.part else "")
+__all__ = [
+    "ADAM_COLUMNS", "ArrayOperations", "Backend", "BackendProvider", "Buffer", "CHUNK", "COUNTERS", "COUNT_BASE",
+    "CPU_DEVICE", "Device", "EXTENSION_DEVICE", "HEADER", "HostArray", "HostMapping", "HostOperations", "NAMED_ONLY",
+    "OPENCL_DEVICE", "PREFER_ACCELERATOR", "PREFER_CPU", "PREFER_GPU", "PREFER_REFERENCE", "ROW", "SHIFT", "Scalar",
+    "Span", "StepBlock", "UpdateOperations", "UpdateSource", "View", "counter_row", "header_entry",
+]  # fmt: skip
 
 
 class UpdateOperations(Protocol):
@@ -441,7 +257,7 @@ class HostMapping(Protocol):
 
 
 class HostOperations(Protocol):
-    """How host and device work on the same memory: all-reduce through the host, and plain arrays as parameters."""
+    """How host and device work on the same memory: all-reduce through the host, and host arrays as parameters."""
 
     def wrap_host_memory(self, host: HostArray, dtype: DType) -> Buffer:
         """A buffer of ``dtype`` that is the memory of a contiguous host array and keeps it alive, without a copy.
