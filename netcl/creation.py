@@ -17,8 +17,8 @@ from netcl.errors import ArgumentError, BackendError, DeviceMemoryError, DTypeEr
 from netcl.functional import host
 from netcl.functional.casting import astype, check_supported
 from netcl.functional.dispatch import INTEGER_RANGE, check_arrays, out_of_range, stored_value
-from netcl.functional.elementwise import where
 from netcl.functional.shape import broadcast_to, reshape
+from netcl.functional.ternary import where
 from netcl.functional.torch_names import clone
 from netcl.tensor import Tensor
 from netcl.validation import extent, extents, flag, integer, number, one_of, real, shown

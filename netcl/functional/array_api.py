@@ -10,6 +10,7 @@ from netcl.functional.joining import *
 from netcl.functional.linalg import *
 from netcl.functional.reduction import *
 from netcl.functional.shape import *
+from netcl.functional.ternary import *
 
 if not TYPE_CHECKING:  # a type checker follows the star imports, and cannot read a list that is computed
     __all__ = sorted(name for name, value in globals().items() if callable(value))

@@ -12,10 +12,8 @@ from functools import partial
 from typing import Any, Protocol, overload
 
 from netcl import expression as ex
-from netcl import tape
 from netcl.array import Array
 from netcl.backends.base import Scalar
-from netcl.dtypes import promote, promote_scalar
 from netcl.errors import DTypeError
 from netcl.functional.dispatch import (
     A,
@@ -26,7 +24,6 @@ from netcl.functional.dispatch import (
     identity,
     map_arrays,
     record_elementwise,
-    sum_to_shape,
 )
 from netcl.functional.singular import (
     acosh_derivative,
@@ -52,12 +49,12 @@ from netcl.validation import shown
 
 __all__ = [
     "abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_invert",
-    "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "clip", "copysign", "cos",
+    "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "copysign", "cos",
     "cosh", "divide", "equal", "erf", "exp", "expm1", "floor", "floor_divide", "greater", "greater_equal", "hypot",
     "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp", "logical_and",
     "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "multiply", "negative", "nextafter",
     "not_equal", "positive", "pow", "reciprocal", "remainder", "round", "rsqrt", "sign", "signbit", "sin", "sinh",
-    "sqrt", "square", "subtract", "tan", "tanh", "trunc", "where",
+    "sqrt", "square", "subtract", "tan", "tanh", "trunc",
 ]  # fmt: skip
 
 
@@ -131,7 +128,8 @@ def _document(
     ).replace("\n    \n", "\n\n")  # fmt: skip
 
 
-def _check_kind(name: str, x: object, domain: str) -> None:
+def check_kind(name: str, x: object, domain: str) -> None:
+    """Refuse an operand of the function ``name`` that is not of the domain."""
     if isinstance(x, Array):
         if x.storage.dtype.kind not in _KINDS[domain]:
             raise DTypeError(
@@ -143,7 +141,7 @@ def _check_kind(name: str, x: object, domain: str) -> None:
         raise DTypeError(f"{name} takes {domain} operands, got {x!r}; take its real part")
 
 
-def _as_stored(x: Any, other: Any) -> Any:
+def as_stored(x: Any, other: Any) -> Any:
     """A number that may become an element beside 16-bit floats, rounded once."""
     if isinstance(x, float) and isinstance(other, Array) and other.storage.dtype.itemsize == 2:
         return nearest(x, other.storage.dtype)
@@ -153,7 +151,7 @@ def _as_stored(x: Any, other: Any) -> Any:
 def check_operands(operation: Any, *operands: object) -> None:
     """Refuse operands of a kind that an operation of this file does not take."""
     for x in operands:
-        _check_kind(operation.__name__, x, operation.domain)
+        check_kind(operation.__name__, x, operation.domain)
 
 
 def _unary(
@@ -168,7 +166,7 @@ def _unary(
     def operation(x: A, /) -> A:
         if not isinstance(x, Array) or x.storage.dtype.kind not in kinds:
             check_arrays(name, x)
-            _check_kind(name, x, domain)
+            check_kind(name, x, domain)
         out = map_arrays(function if x.storage.dtype.kind in "fc" else on_integers, x)
         if derivatives is not None:
             record_elementwise(out, (x,), derivatives, name)
@@ -192,9 +190,9 @@ def _binary(
     def operation(x1: Any, x2: Any, /) -> Any:
         for x in (x1, x2):
             if not isinstance(x, Array) or x.storage.dtype.kind not in kinds:
-                _check_kind(name, x, domain)
+                check_kind(name, x, domain)
         if chooses:
-            x1, x2 = _as_stored(x1, x2), _as_stored(x2, x1)
+            x1, x2 = as_stored(x1, x2), as_stored(x2, x1)
         out = map_arrays(function, x1, x2)
         if differentiable:
             record_elementwise(out, (x1, x2), derivatives, name)
@@ -456,87 +454,3 @@ bitwise_left_shift = _binary("bitwise_left_shift", "The bits moved up by x2.", "
                              f"bitwise_left_shift({_I}, 1)", "[10, 12]", domain="integer")  # fmt: skip
 bitwise_right_shift = _binary("bitwise_right_shift", "The bits moved down by x2.", "y = ⌊x1 / 2^x2⌋",
                               f"bitwise_right_shift({_I}, 1)", "[2, 3]", domain="integer")  # fmt: skip
-
-
-_WHERE = (None, Derivative(lambda g, x1: ex.where(x1, g, 0.0)), Derivative(lambda g, x1: ex.where(x1, 0.0, g)))
-
-
-def where(condition: A, x1: Operand, x2: Operand, /) -> A:
-    """Take elements of ``x1`` where ``condition`` holds, else of ``x2``.
-
-    Parameters
-    ----------
-    condition : Tensor of bool
-    x1, x2 : Tensor or Python number
-        The three broadcast. Gradients of what is not taken are 0.
-
-    Raises
-    ------
-    DTypeError
-        If the condition is not boolean.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> x = netcl.asarray([-1.0, 2.0])
-    >>> netcl.where(x > 0, x, 0.0).tolist()
-    [0.0, 2.0]
-    """
-    if not isinstance(condition, Array) or condition.dtype.kind != "b":
-        got = condition.dtype if isinstance(condition, Array) else shown(condition)
-        raise DTypeError(f"where takes a condition of bool, got {got}; compare it with 0 first")
-    x1, x2 = _as_stored(x1, x2), _as_stored(x2, x1)
-    out = map_arrays(ex.where, condition, x1, x2)
-    record_elementwise(out, (condition, x1, x2), _WHERE, "where")
-    return out
-
-
-def _clip_both(x: Any, low: Any, high: Any) -> Any:
-    return ex.minimum(ex.maximum(x, low), high)
-
-
-_CLIP: dict[tuple[bool, bool], tuple[Function, Function]] = {
-    (True, True): (_clip_both, lambda g, x, low, high: ex.where((x < low) | (x > high), 0.0, g)),
-    (True, False): (ex.maximum, lambda g, x, low: ex.where(x < low, 0.0, g)),
-    (False, True): (ex.minimum, lambda g, x, high: ex.where(x > high, 0.0, g)),
-}
-
-
-def clip(x: A, /, min: Operand | None = None, max: Operand | None = None) -> A:
-    """Limit each element to an interval.
-
-    y = minimum(maximum(x, min), max), of the dtype of x
-
-    Parameters
-    ----------
-    x : Tensor
-    min, max : Tensor, Python number or None
-        The ends, which broadcast with ``x``; ``None`` leaves that side open. Gradients reach ``x`` alone.
-
-    Raises
-    ------
-    DTypeError
-        If an end would widen ``x``.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.clip(netcl.asarray([-3.0, 0.5, 3.0]), -1.0, 1.0).tolist()
-    [-1.0, 0.5, 1.0]
-    """
-    check_arrays("clip", x)
-    for operand in (x, min, max):
-        if operand is not None:
-            _check_kind("clip", operand, "real")
-    ends = [end for end in (min, max) if end is not None]
-    if not ends:
-        return positive(x)
-    for end in ends:
-        needed = promote(x.dtype, end.dtype) if isinstance(end, Array) else promote_scalar(x.dtype, end)
-        if needed is not x.dtype:
-            raise DTypeError(f"clip keeps the dtype of x, {x.dtype}, but an end needs {needed}; cast x with astype()")
-    ends = [_as_stored(end, x) for end in ends]
-    forward, derivative = _CLIP[min is not None, max is not None]
-    out = map_arrays(forward, x, *ends, dtype=x.dtype)
-    tape.record(out, (x, lambda g: sum_to_shape(x, derivative, g, x, *ends)), name="clip")
-    return out

@@ -22,10 +22,11 @@ from netcl.functional.dispatch import (
     reduce_arrays,
     sum_to_shape,
 )
-from netcl.functional.elementwise import negative, where
+from netcl.functional.elementwise import negative
 from netcl.functional.indexing import as_indices, take_along_axis
 from netcl.functional.reduction import averaged, broadcast_grad, mean, sum
 from netcl.functional.shape import moveaxis, reshape, view_or_copy
+from netcl.functional.ternary import where
 from netcl.validation import integer, one_of, real
 
 __all__ = ["cross_entropy", "mse_loss", "nll_loss"]
