@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from netcl import amp as amp
 from netcl import autograd as autograd
 from netcl import backends as backends
-from netcl import creation, dtypes, inspection
+from netcl import creation, dtypes, inspection, ranges
 from netcl import data as data
 from netcl import distributed as distributed
 from netcl import errors as errors
@@ -42,6 +42,7 @@ from netcl.dtypes import *
 from netcl.functional.array_api import *
 from netcl.inspection import *
 from netcl.random import manual_seed as manual_seed
+from netcl.ranges import *
 from netcl.tensor import Tensor as Tensor
 from netcl.version import __version__ as __version__
 
@@ -55,5 +56,6 @@ if not TYPE_CHECKING:  # as in netcl/functional/array_api.py
         "devices", "distributed", "e", "errors", "functional", "get_backend", "inf", "linalg", "manual_seed", "nan",
         "newaxis", "nn", "optim", "pi", "random", "set_backend", "use_backend",
         *creation.__all__, *dtypes.__all__, *functional.array_api.__all__, *inspection.__all__,
+        *ranges.__all__,
     ])  # fmt: skip
 del TYPE_CHECKING

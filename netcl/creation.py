@@ -1,37 +1,36 @@
-"""New Tensors: from numbers, nested lists, other libraries' arrays, and formulas. None of them blocks."""
+"""New Tensors: from numbers, nested lists and other libraries' arrays, and of one pattern. Only a move blocks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from netcl.array import Storage
 from netcl.backends import get_backend
 from netcl.backends.base import Backend
-from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, int64, uint64
-from netcl.errors import ArgumentError, BackendError, DeviceMemoryError, DTypeError, ShapeError
+from netcl.dtypes import DEFAULT_FLOAT, DType, as_dtype, bfloat16, bool_
+from netcl.errors import ArgumentError, BackendError, DTypeError, ShapeError
 from netcl.functional import host
 from netcl.functional.casting import astype, check_supported
-from netcl.functional.dispatch import INTEGER_RANGE, check_arrays, out_of_range, stored_value
+from netcl.functional.dispatch import check_arrays, stored_value
 from netcl.functional.shape import broadcast_to, reshape
 from netcl.functional.ternary import where
 from netcl.functional.torch_names import clone
 from netcl.tensor import Tensor
-from netcl.validation import extent, extents, flag, integer, number, one_of, real, shown
+from netcl.validation import extent, extents, flag, integer, number, one_of, shown
 
 __all__ = [
-    "arange", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace", "meshgrid",
+    "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "meshgrid",
     "ones", "ones_like", "tril", "triu", "zeros", "zeros_like",
 ]  # fmt: skip
 
 Shape = int | Sequence[int]
 
 
-def _backend_for(device: object, backend: object) -> Backend:
+def backend_for(device: object, backend: object) -> Backend:
     """The backend that ``device=`` and ``backend=`` name; the default one for neither."""
     if device is None:
         return get_backend(backend)  # type: ignore[arg-type]
@@ -41,15 +40,6 @@ def _backend_for(device: object, backend: object) -> Backend:
             f"backend={shown(backend)} and device={str(device)!r} name different backends; give one of them"
         )
     return found
-
-
-def _made_on_host(function: Callable[..., Any], *arguments: Any, **named: Any) -> NDArray[Any]:
-    """What NumPy makes; refused as on a device if it does not fit into memory."""
-    try:
-        values: NDArray[Any] = function(*arguments, **named)
-    except (MemoryError, ValueError, OverflowError) as error:
-        raise DeviceMemoryError(f"an array of these extents does not fit into the host's memory: {error}") from error
-    return values
 
 
 def _finished(x: Tensor, requires_grad: bool) -> Tensor:
@@ -119,13 +109,13 @@ def asarray(
     requires_grad = flag("requires_grad", requires_grad)
     copy = None if copy is None else flag("copy", copy)
     if isinstance(obj, Tensor):
-        place = obj.backend if device is None and backend is None else _backend_for(device, backend)
+        place = obj.backend if device is None and backend is None else backend_for(device, backend)
         return _from_tensor(obj, target or obj.dtype, place, copy, requires_grad)
     if copy is False:
         raise ArgumentError(
             f"a {type(obj).__name__} cannot become a Tensor without a copy; pass copy=None or copy=True"
         )
-    place = _backend_for(device, backend)
+    place = backend_for(device, backend)
     if type(obj).__module__.partition(".")[0] == "torch" and hasattr(obj, "detach"):
         obj = obj.detach().cpu()
         if str(obj.dtype) == "torch.bfloat16":
@@ -201,7 +191,7 @@ def empty(
     (2, 3)
     """
     kind = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
-    return _new(shape, kind, _backend_for(device, backend), requires_grad)
+    return _new(shape, kind, backend_for(device, backend), requires_grad)
 
 
 def _filled(x: Tensor, value: Any) -> Tensor:
@@ -286,7 +276,7 @@ def empty_like(x: Tensor, /, *, dtype: DType | str | None = None, device: object
 
 def _like(name: str, x: Tensor, dtype: DType | str | None, device: object) -> Tensor:
     check_arrays(name, x)
-    backend = x.backend if device is None else _backend_for(device, None)
+    backend = x.backend if device is None else backend_for(device, None)
     return _new(x.shape, x.dtype if dtype is None else as_dtype(dtype), backend, False)
 
 
@@ -335,123 +325,6 @@ def full_like(
     return _filled(_like("full_like", x, dtype, device), value)
 
 
-def arange(
-    start: float,
-    /,
-    stop: float | None = None,
-    step: float = 1,
-    *,
-    dtype: DType | str | None = None,
-    device: object = None,
-    backend: str | None = None,
-) -> Tensor:
-    """Evenly spaced numbers from ``start`` up to but without ``stop``.
-
-    Parameters
-    ----------
-    start : int or float
-        The first number, or the end if ``stop`` is left out (then they start at 0).
-    stop : int or float, optional
-    step : int or float, default 1
-    dtype : DType or str, optional
-        By default int64 if all three are ints, else float32.
-    device, backend
-        As in :func:`asarray`.
-
-    Raises
-    ------
-    ArgumentError
-        If ``step`` is 0, or a number is not finite.
-    RangeError
-        If the dtype cannot hold an element.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.arange(1, 7, 2).tolist()
-    [1, 3, 5]
-    """
-    first, last = (0, start) if stop is None else (start, stop)
-    first, last, step = _bound("start", first), _bound("stop", last), _bound("step", step)
-    if step == 0:
-        raise ArgumentError("the step of arange must not be 0")
-    whole = isinstance(first, int) and isinstance(last, int) and isinstance(step, int)
-    kind = as_dtype(dtype) if dtype is not None else DEFAULT_INT if whole else DEFAULT_FLOAT
-    place = _backend_for(device, backend)
-    if whole:
-        count = max(-((first - last) // step), 0)
-    else:
-        ratio = (float(last) - float(first)) / float(step)
-        if not math.isfinite(ratio):
-            raise ArgumentError(f"arange from {first} to {last} in steps of {step} has no number of elements")
-        count = max(math.ceil(ratio), 0)
-    (count,) = extents("the size of arange", (count,))
-    places = _made_on_host(np.arange, count)
-    if not whole:
-        values: NDArray[Any] = np.float64(first) + places * np.float64(step)
-    else:
-        values = _whole_numbers(int(first), int(step), places)
-    return host.from_host(Tensor, values, place, kind)
-
-
-def _bound(name: str, value: Any) -> int | float:
-    found = number(name, value)
-    real(name, found)
-    return found  # type: ignore[return-value]
-
-
-def _whole_numbers(first: int, step: int, places: NDArray[np.int64]) -> NDArray[Any]:
-    """first + step · places as int64 or uint64, whichever holds all of them."""
-    ends = (first, first + step * max(len(places) - 1, 0))
-    for dtype in (int64, uint64):
-        low, high = INTEGER_RANGE[dtype.name]
-        if low <= min(ends) and max(ends) <= high:
-            unsigned = np.uint64(first % 2**64) + places.astype(np.uint64) * np.uint64(step % 2**64)
-            return unsigned.view(dtype.name)  # modulo 2**64, where what cannot be held meanwhile does no harm
-    # int64 is what was meant, unless only uint64 reaches that far.
-    low, high = INTEGER_RANGE["int64"]
-    if min(ends) < low or max(ends) < 2**64:
-        raise out_of_range(min(ends) if min(ends) < low else max(ends), int64)
-    raise out_of_range(max(ends), uint64)
-
-
-def linspace(
-    start: float,
-    stop: float,
-    /,
-    num: int,
-    *,
-    dtype: DType | str | None = None,
-    device: object = None,
-    backend: str | None = None,
-    endpoint: bool = True,
-) -> Tensor:
-    """``num`` evenly spaced numbers from ``start`` to ``stop``.
-
-    Parameters
-    ----------
-    start, stop : float
-    num : int
-    dtype : DType or str, default float32
-    device, backend
-        As in :func:`asarray`.
-    endpoint : bool, default True
-        Whether ``stop`` is among them.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.linspace(0.0, 1.0, 5).tolist()
-    [0.0, 0.25, 0.5, 0.75, 1.0]
-    """
-    kind = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
-    place = _backend_for(device, backend)
-    first, last = float(_bound("start", start)), float(_bound("stop", stop))
-    count = extent("num", num)
-    values = _made_on_host(np.linspace, first, last, count, endpoint=flag("endpoint", endpoint))
-    return host.from_host(Tensor, values, place, kind)
-
-
 def eye(
     n_rows: int,
     n_cols: int | None = None,
@@ -482,12 +355,12 @@ def eye(
     [[1.0, 0.0], [0.0, 1.0]]
     """
     kind = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
-    place = _backend_for(device, backend)
+    place = backend_for(device, backend)
     rows = extent("n_rows", n_rows)
     columns = rows if n_cols is None else extent("n_cols", n_cols)
     extents("the shape of eye", (rows, columns))
     diagonal = max(-rows, min(integer("k", k), columns))
-    return host.from_host(Tensor, _made_on_host(np.eye, rows, columns, k=diagonal), place, kind)
+    return host.from_host(Tensor, host.made_on_host(np.eye, rows, columns, k=diagonal), place, kind)
 
 
 def _triangle(x: Tensor, k: int, lower: bool) -> Tensor:
@@ -496,7 +369,7 @@ def _triangle(x: Tensor, k: int, lower: bool) -> Tensor:
         raise ShapeError(f"a triangle needs at least two axes, got shape {x.shape}")
     rows, columns = x.shape[-2:]
     diagonal = max(-rows - 1, min(integer("k", k), columns + 1))
-    kept = _made_on_host(np.tri, rows, columns, k=diagonal if lower else diagonal - 1, dtype=bool)
+    kept = host.made_on_host(np.tri, rows, columns, k=diagonal if lower else diagonal - 1, dtype=bool)
     mask = host.from_host(Tensor, kept if lower else ~kept, x.backend, bool_)
     return where(mask, x, False if x.dtype is bool_ else 0)
 

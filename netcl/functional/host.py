@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from netcl import tape
 from netcl.array import Array, Storage
 from netcl.backends.base import Backend
 from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, complex64, uint64
-from netcl.errors import DTypeError, NetclError, RangeError, ShapeError
+from netcl.errors import DeviceMemoryError, DTypeError, NetclError, RangeError, ShapeError
 from netcl.functional.casting import check_supported
 from netcl.functional.dispatch import INTEGER_RANGE, contiguous, out_of_range
 from netcl.host_dtypes import STORAGE, values_of
@@ -90,6 +91,15 @@ def _check_range(host: NDArray[Any], dtype: DType) -> None:
         least, most = int(host.min()), int(host.max())
         if least < low or most > high:
             raise out_of_range(least if least < low else most, dtype)
+
+
+def made_on_host(function: Callable[..., Any], *arguments: Any, **named: Any) -> NDArray[Any]:
+    """What a function of NumPy makes; refused as on a device if it does not fit into memory."""
+    try:
+        values: NDArray[Any] = function(*arguments, **named)
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise DeviceMemoryError(f"an array of these extents does not fit into the host's memory: {error}") from error
+    return values
 
 
 def moved(x: A, backend: Backend) -> A:
