@@ -157,7 +157,7 @@ class UpdateOperations(Protocol):
 
 @runtime_checkable
 class UpdateSource(Protocol):
-    """What a backend may offer besides: the program that runs an update, for somebody who wants to read it."""
+    """What a backend may offer besides: the text of the program that runs an update."""
 
     def update_source(self, rule: Expression | None, fields: Sequence[Span], block: StepBlock) -> str:
         """The text of the kernel for ``rule``, or of ``fused_adam`` for None, as it is built.

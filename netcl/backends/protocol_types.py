@@ -61,7 +61,7 @@ class Buffer(Protocol):
         ...
 
 
-# Named tuples, for every call makes some of them and a frozen dataclass takes twice as long to make.
+# Named tuples: every call makes some of them, and a frozen dataclass takes twice as long to make.
 class Span(NamedTuple):
     """``size`` adjacent elements of a buffer, from element ``offset`` on."""
 

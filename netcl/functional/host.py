@@ -168,7 +168,7 @@ def read_values(obj: Any) -> tuple[NDArray[Any], DType]:
 
 def _read_array(obj: Any) -> tuple[NDArray[Any], DType]:
     if isinstance(obj, np.ma.MaskedArray):
-        raise DTypeError("a masked array would lose its mask; pass x.filled(value), and the mask apart")
+        raise DTypeError("a masked array would lose its mask; pass x.filled(value), and the mask separately")
     values = np.asarray(obj)
     if values.dtype.name == "bfloat16":
         return values.astype(np.float32), bfloat16

@@ -120,7 +120,7 @@ def matmul(x1: A, x2: A, /) -> A:
     Parameters
     ----------
     x1, x2 : Tensor
-        With two axes or more, of which the leading ones broadcast; a vector counts as a row on the left and as a column
+        With two axes or more; the leading ones broadcast. A vector counts as a row on the left and as a column
         on the right, and that axis is not in the result.
 
     Returns

@@ -140,7 +140,7 @@ def prod(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdi
 
 
 def _prod_vjp(x: A, g: A, axes: tuple[int, ...]) -> A:
-    # The product of the others: of all ordinary elements / x, with the zeros and infinities counted apart.
+    # The product of the others: that of all ordinary elements / x, while zeros and infinities are counted.
     ordinary = reduce_arrays("prod", _ordinary, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
     zeros = reduce_arrays("sum", _is_zero, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
     infinities = reduce_arrays("sum", _is_infinite, x, axes=axes, dtype=x.dtype.compute, keepdims=True)

@@ -143,7 +143,7 @@ def _advanced(x: A, key: tuple[Any, ...]) -> A:
         if len(arrays) > 1:
             raise IndexError("a bool Tensor must be the only Tensor in a subscript; combine masks with & first")
         return _masked(x, full, arrays[0])
-    # Beside Tensors an integer stands for an array of its value, as in NumPy; apart from them NumPy reorders the axes.
+    # Beside Tensors an integer stands for an array of its value, as in NumPy; without them NumPy reorders the axes.
     integers = [place for place, part in enumerate(full) if part is not None and not isinstance(part, slice | Array)]
     chosen = sorted(arrays + integers)
     if chosen[-1] - chosen[0] + 1 != len(chosen):
@@ -289,7 +289,7 @@ def write_matmul(x: Array, other: Array) -> None:
 
 
 def write_result(operation: Any, x: Array, other: Operand) -> None:
-    """``x`` ← operation(x, other) in place, for the operators ``+=`` and their kin."""
+    """``x`` ← operation(x, other) in place, for ``+=`` and the other operators of its kind."""
     check_writable(x)
     check_operands(operation, x, other)
     if isinstance(other, Array):
