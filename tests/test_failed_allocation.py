@@ -273,11 +273,11 @@ class Failing:
     def __init__(self, backends, left, error):
         # Operations of OpenCL take scratch from the queue's pool, as its alloc does.
         self.places = [backend.queue.pool if hasattr(backend, "queue") else backend for backend in backends]
+        self.real = [place.alloc for place in self.places]
         self.left, self.error = left, error
 
     def __enter__(self):
-        for place in self.places:
-            real = place.alloc
+        for place, real in zip(self.places, self.real, strict=True):
 
             def alloc(n, dtype, real=real):
                 self.left -= 1
@@ -289,8 +289,8 @@ class Failing:
         return self
 
     def __exit__(self, *_):
-        for place in self.places:
-            del place.alloc
+        for place, real in zip(self.places, self.real, strict=True):
+            place.alloc = real
 
 
 def equal(one, other):

@@ -12,8 +12,9 @@ from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends.base import ADAM_COLUMNS, COUNTERS, Span, StepBlock, View
 from netcl.backends.reference import ReferenceBackend
+from netcl.backends.reference.in_place import BLOCK, InPlaceProgram
 from netcl.backends.reference.namespace import Namespace, TorchNamespace
-from netcl.backends.reference.program import BLOCK, Program
+from netcl.backends.reference.numpy_namespace import NumpyNamespace
 from netcl.backends.reference.special import erf, philox4x32
 from netcl.dtypes import float32
 from netcl.expression import Node
@@ -103,9 +104,16 @@ def test_a_library_that_is_known_by_the_standard_alone():
     np.testing.assert_allclose(found[[1, 3, 5, 7]], [2 * math.erf(v) for v in (4, 1, 5, 2)], rtol=1e-6)
 
 
+def test_both_namespaces_have_the_same_methods():
+    """So that nobody else asks which one it is."""
+    standard, numpy = ({name for name in vars(one) if name[0] != "_"} for one in (Namespace, NumpyNamespace))
+    assert standard == numpy
+    assert {name for name in vars(TorchNamespace) if name[0] != "_"} <= standard
+
+
 def temporaries(function, inputs):
     """How many temporaries of its operands' size an expression needs."""
-    return len(Program(ex.trace(function, (float32,) * inputs), ReferenceBackend().namespace).scratch)
+    return len(InPlaceProgram(ex.trace(function, (float32,) * inputs), ReferenceBackend().namespace).scratch)
 
 
 def test_temporaries_are_few():

@@ -8,23 +8,18 @@ import os
 from dataclasses import replace
 from functools import cache
 
+import array_api_compat.numpy
+
 from netcl.backends.base import EXTENSION_DEVICE, NAMED_ONLY
 from netcl.backends.reference import ReferenceBackend
 from netcl.backends.reference.namespace import Namespace
 
 
-class ToyBackend(ReferenceBackend):
-    """NumPy, used through the standard alone."""
-
-    def __init__(self, index):
-        super().__init__(name="toy", index=index)
-        self.namespace = Namespace(self.namespace.xp)
-        self._device = replace(self._device, name="toy card", platform="toys", shares_host_memory=False)
-
-
 @cache
 def opened(index):
-    return ToyBackend(index)
+    backend = ReferenceBackend(Namespace(array_api_compat.numpy), "toy", index=index)
+    backend.device = replace(backend.device, name="toy card", platform="toys")
+    return backend
 
 
 class ToyProvider:

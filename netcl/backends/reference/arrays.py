@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 from netcl.backends.base import Scalar, View
-from netcl.backends.reference.buffers import Core
-from netcl.backends.reference.namespace import NumpyNamespace
+from netcl.backends.reference.evaluation import Evaluation
+from netcl.backends.reference.memory import Memory
 from netcl.backends.reference.special import random_words
 from netcl.dtypes import bool_, float32, float64, uint32
 from netcl.expression import Expression
 
 
-class ArrayCalls(Core):
-    """:class:`~netcl.backends.base.ArrayOperations` over a namespace."""
+@final
+class ArrayCalls:
+    """:class:`~netcl.backends.base.ArrayOperations` over a namespace, but for ``map``."""
 
-    def map(
-        self, expression: Expression, inputs: Sequence[View], outputs: Sequence[View], scalars: Sequence[Scalar] = ()
-    ) -> None:
-        self.evaluate(expression, inputs, outputs, scalars)
+    def __init__(self, memory: Memory, evaluation: Evaluation) -> None:
+        self._namespace = memory.namespace
+        self._view, self._load, self._store = memory.view, memory.load, memory.store
+        self._value = evaluation.value
 
     def reduce(
         self,
@@ -33,14 +34,14 @@ class ArrayCalls(Core):
         out: View,
         scalars: Sequence[Scalar] = (),
     ) -> None:
-        function = self.namespace.reduction(op)
+        function = self._namespace.reduction(op)
         with np.errstate(all="ignore"):
-            value = self.value_of(expression, inputs, scalars)
+            value = self._value(expression, inputs, scalars)
             if op in ("any", "all", "max", "min"):
                 value = function(value, axis=axes) if axes else value
             else:
                 value = function(value, axis=axes, dtype=self._accumulator(op, expression, axes, inputs, out))
-            self.store(out, value)
+            self._store(out, value)
 
     def _accumulator(
         self, op: str, expression: Expression, axes: tuple[int, ...], inputs: Sequence[View], out: View
@@ -50,81 +51,65 @@ class ArrayCalls(Core):
             dtype = out.dtype.compute
         # NumPy adds pairwise along the innermost axis alone; anywhere else float32 would lose digits with every row.
         pairwise = axes == tuple(range(len(inputs[0].shape) - len(axes), len(inputs[0].shape)))
-        if op == "sum" and dtype is float32 and not pairwise and self.namespace.supports(float64):
+        if op == "sum" and dtype is float32 and not pairwise and self._namespace.supports(float64):
             dtype = float64
-        return self.namespace.native(dtype)
+        return self._namespace.native(dtype)
 
     def arg_reduce(self, op: str, x: View, axis: int, out: View) -> None:
-        value, xp = self.load(x), self.namespace.xp
-        if isinstance(self.namespace, NumpyNamespace):
-            self.store(out, getattr(np, op)(value, axis=axis))
-            return
-        # The standard leaves NaN and ties open, so the first match is looked for.
-        best = getattr(xp, op.removeprefix("arg"))(value, axis=axis, keepdims=True)
-        match = value == best
-        if x.dtype.is_floating:
-            match = match | xp.isnan(value)
-        extent = x.shape[axis]
-        shape = tuple(extent if i == axis else 1 for i in range(len(x.shape)))
-        index = xp.reshape(xp.arange(extent, dtype=xp.int64, device=self.namespace.place), shape)
-        self.store(out, xp.min(xp.where(match, index, index * 0 + extent), axis=axis))
+        self._store(out, self._namespace.arg_reduce(op, self._load(x), axis))
 
     def batched_matmul(self, a: View, b: View, out: View) -> None:
         if math.prod(out.shape) == 0:
             return
         with np.errstate(all="ignore"):
-            left, right = self.load(a), self.load(b)
-            if self.namespace.in_place and out.dtype is a.dtype is b.dtype is a.dtype.compute:
-                np.matmul(left, right, out=self.view(out))
-            else:
-                self.store(out, self.namespace.xp.matmul(left, right))
+            self._namespace.matmul(self._load(a), self._load(b), out)
 
     def gather(self, x: View, indices: View, out: View) -> None:
-        xp = self.namespace.xp
+        xp = self._namespace.xp
         if math.prod(out.shape) == 0:
             return
-        values = self.view(x)
+        values = self._view(x)
         if _one_per_row(indices):
             index = self._checked(self._row_indices(indices), x.shape[1])
             taken = xp.take(values, index, axis=1)
         else:
-            index = self._checked(self.view(indices), x.shape[1])
-            taken = self.namespace.take_along_axis(values, index)
-        self.store(out, self.namespace.widen(taken, x.dtype))
+            index = self._checked(self._view(indices), x.shape[1])
+            taken = xp.take_along_axis(values, index, axis=1)
+        self._store(out, self._namespace.widen(taken, x.dtype))
 
     def scatter_add(self, updates: View, indices: View, out: View) -> None:
         if math.prod(updates.shape) == 0:
             return
-        index = self._checked(self.view(indices), out.shape[1])
+        index = self._checked(self._view(indices), out.shape[1])
         with np.errstate(all="ignore"):
-            self.store(out, self.namespace.scatter_add(self.load(out), index, self.load(updates)))
+            self._store(out, self._namespace.scatter_add(self._load(out), index, self._load(updates)))
 
     def _row_indices(self, indices: View) -> Any:
-        return self.view(View(indices.buffer, indices.offset, indices.shape[1:2], indices.strides[1:2]))
+        return self._view(View(indices.buffer, indices.offset, indices.shape[1:2], indices.strides[1:2]))
 
     def _checked(self, index: Any, extent: int) -> Any:
         """Indices counted from the front, as int64."""
-        xp = self.namespace.xp
+        xp = self._namespace.xp
         low, high = int(xp.min(index)), int(xp.max(index))
         if low < -extent or high >= extent:
             worst = high if high >= extent else low
             raise IndexError(
                 f"index {worst} is out of range: indices must lie in [{-extent}, {extent}) along this axis"
             )
-        index = xp.astype(index, self.namespace.xp.int64)
+        index = xp.astype(index, self._namespace.xp.int64)
         return index if low >= 0 else xp.where(index < 0, index + extent, index)
 
     def softmax(self, x: View, out: View, *, log: bool) -> None:
         if math.prod(x.shape) == 0:
             return
-        xp = self.namespace.xp
+        xp = self._namespace.xp
         with np.errstate(all="ignore"):
             shifted, exponentials, total = self._exponentials(x)
-            self.store(out, shifted - xp.log(total) if log else exponentials / total)
+            self._store(out, shifted - xp.log(total) if log else exponentials / total)
 
     def _exponentials(self, x: View) -> tuple[Any, Any, Any]:
         """x - max(x), its exponential, and the sum of that, along the last axis."""
-        xp, value = self.namespace.xp, self.load(x)
+        xp, value = self._namespace.xp, self._load(x)
         shifted = value - xp.max(value, axis=1, keepdims=True)
         exponentials = xp.exp(shifted)
         return shifted, exponentials, xp.sum(exponentials, axis=1, keepdims=True)
@@ -135,8 +120,8 @@ class ArrayCalls(Core):
         rows, classes = logits.shape
         if rows == 0:
             return
-        xp, eps = self.namespace.xp, label_smoothing
-        label = xp.astype(self.view(labels), xp.int64)
+        xp, eps = self._namespace.xp, label_smoothing
+        label = xp.astype(self._view(labels), xp.int64)
         used = label != ignore_index
         every = bool(xp.all(used))
         picked = label if every else xp.where(used, label, label * 0)
@@ -146,24 +131,24 @@ class ArrayCalls(Core):
                 f"label {high if high >= classes else low} is out of range: labels must lie in [0, {classes}) or equal "
                 f"ignore_index={ignore_index}"
             )
-        hit = xp.arange(classes, dtype=xp.int64, device=self.namespace.place)[None, :] == picked[:, None]
+        hit = xp.arange(classes, dtype=xp.int64, device=self._namespace.place)[None, :] == picked[:, None]
         with np.errstate(all="ignore"):
             shifted, exponentials, total = self._exponentials(logits)
             log_total = xp.log(total)[:, 0]
             value = (1.0 - eps) * (log_total - xp.sum(xp.where(hit, shifted, xp.zeros_like(shifted)), axis=1))
             if eps:
                 value = value + eps * (log_total - xp.mean(shifted, axis=1))
-            self.store(loss, value if every else xp.where(used, value, xp.zeros_like(value)))
+            self._store(loss, value if every else xp.where(used, value, xp.zeros_like(value)))
             if gradient is not None:
                 slope = exponentials / total
                 if eps:
                     slope = slope - eps / classes
                 slope = xp.where(hit, slope - (1.0 - eps), slope)
-                self.store(gradient, slope if every else xp.where(used[:, None], slope, xp.zeros_like(slope)))
+                self._store(gradient, slope if every else xp.where(used[:, None], slope, xp.zeros_like(slope)))
 
     def random_bits(self, out: View, seed: int, offset: int) -> None:
         words = random_words(math.prod(out.shape), seed, offset)
-        self.store(out, self.namespace.xp.reshape(self.namespace.from_host(words, uint32), out.shape))
+        self._store(out, self._namespace.xp.reshape(self._namespace.from_host(words, uint32), out.shape))
 
 
 def _one_per_row(indices: View) -> bool:

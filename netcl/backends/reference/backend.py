@@ -9,23 +9,28 @@ import os
 import platform
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from netcl.backends.base import Device
 from netcl.backends.reference.arrays import ArrayCalls
+from netcl.backends.reference.evaluation import Evaluation
+from netcl.backends.reference.memory import Memory
 from netcl.backends.reference.namespace import find_namespace
 from netcl.backends.reference.update import UpdateCalls
-from netcl.dtypes import DType, float64
+from netcl.dtypes import float64
 
 
-class ReferenceBackend(UpdateCalls, ArrayCalls):
+@final
+class ReferenceBackend:
     """The backend protocol over an array library.
+
+    The protocol's calls are methods of memory and operations, bound here, so that a call costs no frame more.
 
     Parameters
     ----------
-    namespace : module, optional
-        An array library that ``array_api_compat`` knows or that follows the standard, such as ``torch``. NumPy by
-        default.
+    namespace : module or Namespace, optional
+        An array library that ``array_api_compat`` knows or that follows the standard, such as ``torch``, or what netcl
+        knows of one (:class:`~netcl.backends.reference.namespace.Namespace`). NumPy by default.
     name : str, default "numpy"
         What ``backend.device.backend`` says.
     index : int, default 0
@@ -47,28 +52,48 @@ class ReferenceBackend(UpdateCalls, ArrayCalls):
     """
 
     def __init__(self, namespace: Any = None, name: str = "numpy", *, index: int = 0, place: Any = None) -> None:
-        super().__init__(find_namespace(namespace, place))
-        library = namespace if namespace is not None else self.namespace.xp
-        kind, model, memory = _described(library, place)
-        self._device = Device(
+        self.namespace = found = find_namespace(namespace, place)
+        library = found.xp if namespace is None or namespace is found else namespace
+        kind, model, memory_size = _described(library, found.place)
+        self.device = Device(
             backend=name,
             index=index,
             name=model,
             platform=library.__name__.rpartition(".")[2],
             driver=str(getattr(library, "__version__", "")),
             kind=kind,
-            memory=memory,
-            aliases=str(place or ""),
-            float64=self.supports(float64),
-            shares_host_memory=self.namespace.in_place,
+            memory=memory_size,
+            aliases=str(found.place or ""),
+            float64=found.supports(float64),
+            shares_host_memory=found.shares_host_memory,
         )
-
-    @property
-    def device(self) -> Device:
-        return self._device
-
-    def supports(self, dtype: DType) -> bool:
-        return self.namespace.supports(dtype)
+        memory = Memory(found)
+        evaluation = Evaluation(memory)
+        update, arrays = UpdateCalls(memory, evaluation), ArrayCalls(memory, evaluation)
+        self.supports = found.supports
+        self.alloc = memory.alloc
+        self.upload = memory.upload
+        self.download = memory.download
+        self.synchronize = memory.synchronize
+        self.wrap_host_memory = memory.wrap_host_memory
+        self.map_host = memory.map_host
+        self.fill = update.fill
+        self.scale = update.scale
+        self.axpy = update.axpy
+        self.norm_partials = update.norm_partials
+        self.norm_reduce = update.norm_reduce
+        self.prepare_step = update.prepare_step
+        self.fused_adam = update.fused_adam
+        self.fused_update = update.fused_update
+        self.map = evaluation.map
+        self.reduce = arrays.reduce
+        self.arg_reduce = arrays.arg_reduce
+        self.batched_matmul = arrays.batched_matmul
+        self.gather = arrays.gather
+        self.scatter_add = arrays.scatter_add
+        self.softmax = arrays.softmax
+        self.softmax_cross_entropy = arrays.softmax_cross_entropy
+        self.random_bits = arrays.random_bits
 
 
 def _described(library: Any, place: Any) -> tuple[str, str, int]:

@@ -1,21 +1,63 @@
-"""An expression as a list of array calls, compiled once, with as few temporaries as it needs."""
+"""An expression as a list of array calls, compiled once, and run where every call makes a new array."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol, TypeAlias, final
 
-from netcl.backends.base import View
-from netcl.backends.reference.namespace import ROUNDING, Namespace, NumpyNamespace
+from netcl.backends.base import Span, View
 from netcl.dtypes import DType
 from netcl.expression import LEAVES, Expression, Node
-from netcl.strides import merge_axes
 
-BLOCK = 16384
-"""Elements that are worked on at a time, so that operands and temporaries of a large expression stay in the cache."""
+# On integers these change nothing.
+ROUNDING = ("floor", "ceil", "trunc", "round")
+
+UPDATE_BLOCK = 32768
+"""Elements updated at a time: parameters, gradient, state and scratch of so many stay in the cache."""
+
+Function: TypeAlias = "Callable[..., Any]"
+
+
+class Program(Protocol):
+    """A compiled :class:`~netcl.expression.Expression`. ``uniform`` are the scalars and then the hyper-parameters."""
+
+    @property
+    def hyper(self) -> dict[str, DType]:
+        """The hyper-parameters to give at the run, with their dtypes."""
+        ...
+
+    def evaluate(self, inputs: Sequence[View], outputs: Sequence[View], uniform: list[Any]) -> None:
+        """outputs ← expression(inputs)."""
+        ...
+
+    def value(self, inputs: Sequence[View], uniform: list[Any]) -> Any:
+        """The one output as an array in its compute dtype."""
+        ...
+
+    def update(self, spans: Sequence[Span], uniform: list[Any]) -> None:
+        """The outputs of a rule over (p, g, *state), written to (p, *state)."""
+        ...
+
+
+class Operators(Protocol):
+    """What a program needs of the namespace that it runs in."""
+
+    @property
+    def xp(self) -> Any: ...
+
+    def empty(self, n: int, dtype: DType) -> Any: ...
+
+    def scalar(self, value: Any, dtype: DType) -> Any: ...
+
+    def load(self, dtype: DType) -> Function | None: ...
+
+    def operator(self, op: str, dtype: DType, operand: DType) -> Function: ...
+
+    def read(self, x: View) -> Any: ...
+
+    def write(self, x: View, value: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +73,8 @@ class Operation:
         That of the result.
     uniform : bool
         Whether the result is one number for all elements.
-    elementwise : bool
-        Whether the result may be written over an argument.
+    op : str
+        The operator, or nothing for a load.
     """
 
     result: Hashable
@@ -40,129 +82,91 @@ class Operation:
     args: tuple[Hashable, ...]
     dtype: DType
     uniform: bool = False
-    elementwise: bool = False
+    op: str = ""
 
 
-class Program:
-    """The calls of an :class:`~netcl.expression.Expression` in one namespace.
+class Listing:
+    """The calls of an expression in order, the values that they need, and the names of the outputs' values."""
 
-    Values live in a list of registers: None, then inputs, scalars, hyper-parameters, outputs and scratch as given at
-    the run, then constants and what the calls make.
-
-    Parameters
-    ----------
-    aliases : sequence of int, optional
-        Which input each output shares its memory with. By default any output may share it with any input.
-
-    Attributes
-    ----------
-    hyper : dict
-        The hyper-parameters to give at the run, with their dtypes.
-    scratch : list of DType
-        The temporaries that may be given at the run.
-    """
-
-    def __init__(self, expression: Expression, namespace: Namespace, aliases: Sequence[int] | None = None) -> None:
+    def __init__(self, expression: Expression, operators: Operators) -> None:
         order = [node for node in expression.nodes() if node.op not in LEAVES]
         nodes = [*order, *expression.outputs]
         leaves = {id(leaf): leaf for node in nodes for leaf in (node, *node.args) if leaf.op in LEAVES}
         self.hyper = {str(leaf.value): leaf.dtype for leaf in leaves.values() if leaf.op == "hyper"}
-        self.scratch: list[DType] = []
-        operations, results = _operations(expression, namespace, order, leaves)
-        in_place = isinstance(namespace, NumpyNamespace)
-        direct = _direct(expression, operations, results, aliases) if in_place else {}
-        memory = self._allocate(operations, results, direct) if in_place else {}
-        constants = {id(leaf): leaf for leaf in leaves.values() if leaf.op == "constant"}
+        self.operations, self.results = _operations(expression, operators, order, leaves)
+        constants = {name: leaf for name, leaf in leaves.items() if leaf.op == "constant"}
+        self._made: list[Hashable] = [*constants, *(op.result for op in self.operations)]
+        self._given: list[Hashable] = [("input", i) for i in range(len(expression.inputs))]
+        self._given += [("scalar", i) for i in range(len(expression.scalars))]
+        self._given += [("hyper", name) for name in self.hyper]
+        self.tail = [operators.scalar(leaf.value, leaf.dtype) for leaf in constants.values()]
+        self.tail += [None] * len(self.operations)
+        """What stands behind the given values when a run begins: constants, and room for what the calls make."""
 
-        given: list[Hashable] = [None]
-        given += [("input", i) for i in range(len(expression.inputs))]
-        given += [("scalar", i) for i in range(len(expression.scalars))]
-        given += [("hyper", name) for name in self.hyper]
-        given += [("output", i) for i in range(len(expression.outputs))]
-        given += [("scratch", i) for i in range(len(self.scratch))]
-        places = {name: place for place, name in enumerate([*given, *constants, *(op.result for op in operations)])}
-        self.steps = [
+    def places(self, room: Sequence[Hashable] = ()) -> dict[Hashable, int]:
+        """Where each value stands: None, inputs, scalars, hyper-parameters, ``room``, constants, results."""
+        return {name: place for place, name in enumerate([None, *self._given, *room, *self._made])}
+
+    def steps(self, places: dict[Hashable, int], memory: dict[Hashable, Hashable]) -> list[Step]:
+        """The calls with the places of their operands, of which the last is the memory for the result, or None."""
+        return [
             (
                 op.function,
                 itemgetter(*(places[arg] for arg in op.args), places[memory.get(op.result)]),
                 places[op.result],
             )
-            for op in operations
+            for op in self.operations
         ]
-        self.results = [places[result] for result in results]
-        self.stores: list[tuple[Callable[..., Any], int, int]] = []
-        if isinstance(namespace, NumpyNamespace):
-            for i, (result, dtype) in enumerate(zip(results, expression.stored, strict=True)):
-                if direct.get(result) != i:
-                    self.stores.append((namespace.store(dtype), places["output", i], places[result]))
-        self._tail = [namespace.scalar(leaf.value, leaf.dtype) for leaf in constants.values()] + [None] * len(
-            operations
-        )
-        self._no_scratch = (None,) * len(self.scratch)
-        self._no_outputs = (None,) * len(results)
 
-    def run(self, given: list[Any], outputs: Sequence[Any], scratch: Sequence[Any] | None = None) -> None:
-        """Set ``outputs``, writable NumPy arrays, from ``given``: inputs, scalars and hyper-parameters."""
-        registers = [None, *given, *outputs, *(scratch or self._no_scratch), *self._tail]
-        for function, operands, result in self.steps:
-            registers[result] = function(*operands(registers))
-        for store, output, value in self.stores:
-            store(registers[output], registers[value])
 
-    def values(self, given: list[Any]) -> list[Any]:
+Step: TypeAlias = "tuple[Function, Callable[[list[Any]], tuple[Any, ...]], int]"
+"""A call, what takes its operands from the list of values, and where its result belongs."""
+
+
+@final
+class ValueProgram:
+    """The calls of an expression in a namespace whose functions make new arrays. See :class:`Program`."""
+
+    def __init__(self, expression: Expression, operators: Operators) -> None:
+        listing = Listing(expression, operators)
+        places = listing.places()
+        self.hyper = listing.hyper
+        self._operators = operators
+        self._steps = listing.steps(places, {})
+        self._results = [places[result] for result in listing.results]
+        self._tail = listing.tail
+
+    def evaluate(self, inputs: Sequence[View], outputs: Sequence[View], uniform: list[Any]) -> None:
+        if 0 not in outputs[0].shape:
+            for x, value in zip(outputs, self._values(inputs, uniform), strict=True):
+                self._operators.write(x, value)
+
+    def value(self, inputs: Sequence[View], uniform: list[Any]) -> Any:
+        return self._operators.xp.broadcast_to(self._values(inputs, uniform)[0], inputs[0].shape)
+
+    def update(self, spans: Sequence[Span], uniform: list[Any]) -> None:
+        size = spans[0].size
+        for start in range(0, size, UPDATE_BLOCK):
+            views = [span.part(start, min(UPDATE_BLOCK, size - start)).view() for span in spans]
+            self.evaluate(views, [views[0], *views[2:]], uniform)
+
+    def _values(self, inputs: Sequence[View], uniform: list[Any]) -> list[Any]:
         """The outputs as new arrays (or uniform values), not yet rounded to their storage dtypes."""
-        registers = [None, *given, *self._no_outputs, *self._no_scratch, *self._tail]
-        for function, operands, result in self.steps:
+        registers = [None, *map(self._operators.read, inputs), *uniform, *self._tail]
+        for function, operands, result in self._steps:
             registers[result] = function(*operands(registers))
-        return [registers[place] for place in self.results]
-
-    def _allocate(
-        self, operations: list[Operation], results: list[Hashable], direct: dict[Hashable, int]
-    ) -> dict[Hashable, Hashable]:
-        """Where each result is written: an output, the memory of an argument that dies here, or scratch."""
-        last_use = _last_uses(operations)
-        kept = set(results)
-        memory: dict[Hashable, Hashable] = {}
-        slot_of: dict[Hashable, int] = {}
-        free: list[int] = []
-        for position, op in enumerate(operations):
-            dying = [
-                arg
-                for arg in dict.fromkeys(op.args)
-                if arg in slot_of and last_use[arg] == position and arg not in kept
-            ]
-            if op.result in direct:
-                memory[op.result] = ("output", direct[op.result])
-            elif not op.uniform:
-                reusable = [arg for arg in dying if op.elementwise and self.scratch[slot_of[arg]] is op.dtype]
-                if reusable:
-                    memory[op.result] = reusable[0]
-                    dying.remove(reusable[0])
-                    slot_of[op.result] = slot_of[reusable[0]]
-                else:
-                    slot_of[op.result] = slot = self._slot(free, op.dtype)
-                    memory[op.result] = ("scratch", slot)
-            free += [slot_of[arg] for arg in dying]
-        return memory
-
-    def _slot(self, free: list[int], dtype: DType) -> int:
-        for slot in free:
-            if self.scratch[slot] is dtype:
-                free.remove(slot)
-                return slot
-        self.scratch.append(dtype)
-        return len(self.scratch) - 1
+        return [registers[place] for place in self._results]
 
 
 def _operations(
-    expression: Expression, namespace: Namespace, order: list[Node], leaves: dict[int, Node]
+    expression: Expression, operators: Operators, order: list[Node], leaves: dict[int, Node]
 ) -> tuple[list[Operation], list[Hashable]]:
     """The calls in order, and the names of the outputs' values."""
     used = {leaf.value for leaf in leaves.values() if leaf.op == "input"}
     operations = []
     renamed: dict[Hashable, Hashable] = {}
     for i, dtype in enumerate(expression.inputs):
-        load = namespace.load(dtype)
+        load = operators.load(dtype)
         if load is not None and i in used:
             renamed["input", i] = ("loaded", i)
             operations.append(Operation(("loaded", i), load, (("input", i),), dtype.compute))
@@ -178,60 +182,13 @@ def _operations(
         if node.op in ROUNDING and node.dtype.kind in "biu":
             renamed[id(node)] = args[0]
             continue
-        function = namespace.operator(node.op, node.dtype, node.args[-1].dtype)
-        elementwise = namespace.is_elementwise(node.op)
-        operations.append(Operation(id(node), function, args, node.dtype, uniform[id(node)], elementwise))
+        function = operators.operator(node.op, node.dtype, node.args[-1].dtype)
+        operations.append(Operation(id(node), function, args, node.dtype, uniform[id(node)], node.op))
     results = [name(node) for node in expression.outputs]
     for i, (result, dtype) in enumerate(zip(results, expression.stored, strict=True)):
         if len(results) > 1 and isinstance(result, tuple) and result[0] == "input":
             # Another output may overwrite this input before it is stored.
-            copy = namespace.operator("cast", dtype.compute, dtype.compute)
+            copy = operators.operator("cast", dtype.compute, dtype.compute)
             results[i] = ("copied", i)
             operations.append(Operation(("copied", i), copy, (result,), dtype.compute))
     return operations, results
-
-
-def _last_uses(operations: list[Operation]) -> dict[Hashable, int]:
-    return {arg: position for position, op in enumerate(operations) for arg in op.args}
-
-
-def _direct(
-    expression: Expression, operations: list[Operation], results: list[Hashable], aliases: Sequence[int] | None
-) -> dict[Hashable, int]:
-    """The values written to their output at once: of the stored dtype, when nothing they overwrite is read later."""
-    last_use = _last_uses(operations)
-    made = {op.result: position for position, op in enumerate(operations)}
-    direct: dict[Hashable, int] = {}
-    for i, result in enumerate(results):
-        if result not in made or result in direct:
-            continue
-        op = operations[made[result]]
-        overwritten = range(len(expression.inputs)) if aliases is None else (aliases[i],)
-        safe = all(last_use.get(("input", index), -1) <= made[result] for index in overwritten)
-        if safe and op.elementwise and not op.uniform and op.dtype is expression.stored[i]:
-            direct[result] = i
-    return direct
-
-
-def blocks(views: Sequence[View], size: int) -> Iterator[tuple[tuple[int, ...], list[tuple[int, tuple[int, ...]]]]]:
-    """Cut views of one shape into pieces of about ``size`` elements: the shape, and each view's offset and strides."""
-    shape, axes = merge_axes(views[0].shape, list(zip(*(view.strides for view in views), strict=True)))
-    if not shape:
-        shape, axes = (1,), ((0,) * len(views),)
-    strides = list(zip(*axes, strict=True))
-    axis = 0
-    while axis < len(shape) - 1 and math.prod(shape[axis + 1 :]) > size:
-        axis += 1
-    rows = max(1, size // math.prod(shape[axis + 1 :]))
-    for start in range(0, math.prod(shape[:axis]) * -(-shape[axis] // rows)):
-        outer, piece = divmod(start, -(-shape[axis] // rows))
-        index = [piece * rows]
-        for extent in reversed(shape[:axis]):
-            outer, position = divmod(outer, extent)
-            index.insert(0, position)
-        block = (min(rows, shape[axis] - piece * rows), *shape[axis + 1 :])
-        places = []
-        for view, steps in zip(views, strides, strict=True):
-            offset = view.offset + sum(i * step for i, step in zip(index, steps[: axis + 1], strict=True))
-            places.append((offset, steps[axis:]))
-        yield block, places

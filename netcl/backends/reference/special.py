@@ -1,4 +1,4 @@
-"""Two functions that no Array-API namespace is sure to have: the error function and Philox random bits."""
+"""Three functions that no Array-API namespace is sure to have: the error function, a scatter and Philox random bits."""
 
 from __future__ import annotations
 
@@ -34,6 +34,15 @@ def erf(xp: Any, x: Any) -> Any:
     z = xp.minimum(y, xp.zeros_like(y) + 6.0)
     large = 1.0 - xp.exp(-z * z) * (_horner(z, _ERFC_P) / _horner(z, _ERFC_Q))
     return xp.where(y <= 0.46875, small, xp.where(x < 0, -large, large))
+
+
+def add_at(out: Any, indices: Any, updates: Any) -> Any:
+    """``out`` with updates[o, c, i] added at [o, indices[o, c, i], i], in the order of c; NumPy arrays."""
+    outer, middle, inner = out.shape
+    places = (np.arange(outer)[:, None, None] * middle + indices) * inner + np.arange(inner)
+    flat = np.ascontiguousarray(out).reshape(-1)
+    np.add.at(flat, places.reshape(-1), updates.reshape(-1))  # ten times as fast as on three axes
+    return flat.reshape(out.shape)
 
 
 _MASK = np.uint64(0xFFFFFFFF)

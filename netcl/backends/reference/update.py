@@ -6,21 +6,19 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 from netcl import update_rules
-from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNT_BASE, COUNTERS, HEADER, SHIFT, Scalar, Span, StepBlock, View
-from netcl.backends.reference.buffers import Core
+from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNT_BASE, COUNTERS, HEADER, SHIFT, Scalar, Span, StepBlock
+from netcl.backends.reference.evaluation import Evaluation
+from netcl.backends.reference.memory import Memory
 from netcl.backends.reference.program import Program
 from netcl.dtypes import DType, bool_
 from netcl.errors import ShapeError
 from netcl.expression import Expression, Node, build, trace
 from netcl.rounding import nearest
-
-UPDATE_BLOCK = 32768
-"""Elements updated at a time: parameters, gradient, state and scratch of so many stay in the cache."""
 
 NORM_BLOCK = 65536
 """Elements per record of a norm."""
@@ -61,23 +59,31 @@ def _adam(p: DType, g: DType, state: tuple[DType, ...], l2: bool, decay: bool, k
     return build(outputs, inputs, (), (p, *state), name="adam")
 
 
-class UpdateCalls(Core):
-    """:class:`~netcl.backends.base.UpdateOperations` over a namespace."""
+@final
+class UpdateCalls:
+    """:class:`~netcl.backends.base.UpdateOperations` over a namespace, but for those of its memory."""
+
+    def __init__(self, memory: Memory, evaluation: Evaluation) -> None:
+        self._memory = memory
+        self._namespace = memory.namespace
+        self._upload, self._download, self._number = memory.upload, memory.download, memory.number
+        self._map = evaluation.map
+        self._rules: dict[str, Program] = {}
 
     def fill(self, x: Span, a: Scalar) -> None:
         with np.errstate(all="ignore"):
             number = nearest(float(a), x.dtype) if x.dtype.kind == "f" else a  # type: ignore[arg-type]
-            self.store(_flat(x), self.namespace.scalar(number, x.dtype.compute))
+            self._memory.store(x.view(), self._namespace.scalar(number, x.dtype.compute))
 
     def scale(self, a: Scalar | Span, x: Span) -> None:
-        factor = self.number(a) if isinstance(a, Span) else a
-        self.evaluate(_scale(x.dtype), [_flat(x)], [_flat(x)], [factor])
+        factor = self._number(a) if isinstance(a, Span) else a
+        self._map(_scale(x.dtype), [x.view()], [x.view()], [factor])
 
     def axpy(self, a: Scalar | Span, x: Span, y: Span) -> None:
         if x.size != y.size:
             raise ShapeError(f"axpy adds spans of one size, got x of {x.size} and y of {y.size} elements")
-        factor = self.number(a) if isinstance(a, Span) else a
-        self.evaluate(_axpy(x.dtype, y.dtype), [_flat(x), _flat(y)], [_flat(y)], [factor])
+        factor = self._number(a) if isinstance(a, Span) else a
+        self._map(_axpy(x.dtype, y.dtype), [x.view(), y.view()], [y.view()], [factor])
 
     def norm_partials(self, n: int) -> int:
         return max(1, -(-n // NORM_BLOCK))
@@ -92,16 +98,15 @@ class UpdateCalls(Core):
         rows: Span | None = None,
         block: StepBlock | None = None,
     ) -> None:
-        namespace = self.namespace
-        factor = None if multiplier is None else self.number(multiplier)
+        factor = None if multiplier is None else self._number(multiplier)
         active = None
         if rows is not None and block is not None and block.hyper is not None:
-            hyper = self.download(block.hyper).reshape(block.rows, -1)
-            active = hyper[:, 0][self.download(rows).astype(np.int64)] != 0
+            hyper = self._download(block.hyper).reshape(block.rows, -1)
+            active = hyper[:, 0][self._download(rows).astype(np.int64)] != 0
         records = np.zeros((self.norm_partials(x.size), 2), np.dtype(partials.dtype.name))
         for record, start in zip(records, range(0, x.size, NORM_BLOCK), strict=False):
             size = min(NORM_BLOCK, x.size - start)
-            values = namespace.widen(self.read(Span(x.buffer, x.offset + start, size)), x.dtype)
+            values = self._memory.widened(x.part(start, size))
             if active is not None:
                 chunks = active[start // CHUNK : -(-(start + size) // CHUNK)]
                 if not chunks.any():
@@ -109,11 +114,11 @@ class UpdateCalls(Core):
                 if not chunks.all():
                     values = self._masked(values, np.repeat(chunks, CHUNK)[:size])
             record[:] = self._power_sum(values, factor, ord)
-        self.upload(records.reshape(-1), Span(partials.buffer, partials.offset, records.size))
+        self._upload(records.reshape(-1), Span(partials.buffer, partials.offset, records.size))
 
     def _power_sum(self, values: Any, factor: Any, ord: float) -> tuple[float, float]:
         """The largest absolute value and the sum of the p-th powers of the others relative to it."""
-        xp = self.namespace.xp
+        xp = self._namespace.xp
         with np.errstate(all="ignore"):
             values = xp.abs(values if factor is None else values * factor)
             scale = xp.max(values)
@@ -130,8 +135,8 @@ class UpdateCalls(Core):
             return float(scale), float(xp.sum(values))
 
     def _masked(self, values: Any, keep: Any) -> Any:
-        xp = self.namespace.xp
-        return xp.where(self.namespace.from_host(keep, bool_), values, xp.zeros_like(values))
+        xp = self._namespace.xp
+        return xp.where(self._namespace.from_host(keep, bool_), values, xp.zeros_like(values))
 
     def prepare_step(
         self,
@@ -142,14 +147,14 @@ class UpdateCalls(Core):
         max_norm: float = float("inf"),
         loss_scale: Span | None = None,
     ) -> None:
-        header = self.download(block.header)
+        header = self._download(block.header)
         skip = False
         if partials is None:
             header[HEADER.index("multiplier")] = 1.0
             header[HEADER.index("shift")] = 0.0
         else:
-            carried, found = (1.0, 0.0) if loss_scale is None else map(float, self.download(loss_scale))
-            records = self.download(partials).astype(np.float64).reshape(-1, 2)
+            carried, found = (1.0, 0.0) if loss_scale is None else map(float, self._download(loss_scale))
+            records = self._download(partials).astype(np.float64).reshape(-1, 2)
             with np.errstate(all="ignore"):
                 scale, root, norm, nonfinite = _combined(records, ord)
                 scale, norm, nonfinite = scale / carried, norm / carried, nonfinite or found != 0.0
@@ -159,7 +164,7 @@ class UpdateCalls(Core):
                 for name, value in (decided | {"multiplier": factor, "shift": shift}).items():
                     header[HEADER.index(name)] = value
         header[HEADER.index("skip")] = float(skip)
-        self.upload(header, block.header)
+        self._upload(header, block.header)
         if block.rows:
             self._renew(block)
             self._advance(block, skip=skip)
@@ -169,7 +174,7 @@ class UpdateCalls(Core):
         counters, hyper = self._tables(block)
         _correct(counters, hyper, block.columns)
         assert block.counters is not None
-        self.upload(counters.reshape(-1), block.counters[block.slot])
+        self._upload(counters.reshape(-1), block.counters[block.slot])
 
     def _advance(self, block: StepBlock, *, skip: bool) -> None:
         """Write the counters of the step after the coming one to the other slot."""
@@ -181,13 +186,13 @@ class UpdateCalls(Core):
             _correct(advanced, hyper, block.columns)
             counters[moving] = advanced[moving]
         assert block.counters is not None
-        self.upload(counters.reshape(-1), block.counters[1 - block.slot])
+        self._upload(counters.reshape(-1), block.counters[1 - block.slot])
 
     def _tables(self, block: StepBlock) -> tuple[Any, Any]:
         assert block.hyper is not None
         assert block.counters is not None
-        counters = self.download(block.counters[block.slot]).reshape(block.rows, len(COUNTERS))
-        return counters, self.download(block.hyper).reshape(block.rows, len(block.columns))
+        counters = self._download(block.counters[block.slot]).reshape(block.rows, len(COUNTERS))
+        return counters, self._download(block.hyper).reshape(block.rows, len(block.columns))
 
     def fused_adam(
         self,
@@ -217,11 +222,11 @@ class UpdateCalls(Core):
     def _update(
         self, rule_of: Any, p: Span, g: Span, state: list[Span], block: StepBlock, rows: Span, advance: bool
     ) -> None:
-        header = self.download(block.header)
+        header = self._download(block.header)
         skip = bool(header[HEADER.index("skip")] != 0)
         if not skip and p.size:
             counters, hyper = self._tables(block)
-            for row, start, stop in _runs(self.download(rows), p.size):
+            for row, start, stop in _runs(self._download(rows), p.size):
                 if hyper[row, 0] == 0:
                     continue
                 values = dict(zip(block.columns, hyper[row], strict=True)) | dict(
@@ -235,36 +240,20 @@ class UpdateCalls(Core):
 
     def _update_run(self, rule: Expression, values: dict[str, float], spans: list[Span], start: int, stop: int) -> None:
         """Apply a rule to elements ``start`` to ``stop``, all of one row."""
-        namespace = self.namespace
         shifted = values["prescale"] != 1.0
         scaled = shifted or values["gradient_factor"] != 1.0
-        program = self._rule_program(_with_factor(rule, shifted=shifted) if scaled else rule)
-        hyper = [namespace.scalar(values[name], dtype) for name, dtype in program.hyper.items()]
-        scratch = [namespace.empty(min(UPDATE_BLOCK, stop - start), dtype) for dtype in program.scratch]
-        whole = [self.read(Span(span.buffer, span.offset + start, stop - start)) for span in spans]
+        program = self._program(_with_factor(rule, shifted=shifted) if scaled else rule)
+        hyper = [self._namespace.scalar(values[name], dtype) for name, dtype in program.hyper.items()]
         with np.errstate(all="ignore"):
-            for begin in range(0, stop - start, UPDATE_BLOCK):
-                # Not beyond the end, where the standard leaves open what a slice is.
-                size = min(UPDATE_BLOCK, stop - start - begin)
-                given = [array[begin : begin + size] for array in whole]
-                if namespace.in_place:
-                    program.run([*given, *hyper], [given[0], *given[2:]], [memory[:size] for memory in scratch])
-                else:
-                    results = program.values([*given, *hyper])
-                    for span, value in zip([spans[0], *spans[2:]], results, strict=True):
-                        self.store(_flat(Span(span.buffer, span.offset + start + begin, size)), value)
+            program.update([span.part(start, stop - start) for span in spans], hyper)
 
-    def _rule_program(self, rule: Expression) -> Program:
+    def _program(self, rule: Expression) -> Program:
         """The compiled form of a rule, whose output (p, *state) replaces the input of the same name."""
         program = self._rules.get(rule.key)
         if program is None:
             aliases = [0, *range(2, len(rule.inputs))]
-            program = self._rules[rule.key] = Program(rule, self.namespace, aliases)
+            program = self._rules[rule.key] = self._namespace.compile(rule, aliases)
         return program
-
-
-def _flat(x: Span) -> View:
-    return View(x.buffer, x.offset, (x.size,), (1,))
 
 
 def _combined(records: Any, ord: float) -> tuple[float, float, float, bool]:
