@@ -13,17 +13,25 @@ from typing import Any
 from netcl.expression import Node, maximum, sqrt, where
 
 
-def adam(p: Node, g: Node, s: Any, h: Any, *, l2: bool = True, decay: bool = True) -> tuple[Node, ...]:
+def adam(p: Node, g: Node, s: Any, h: Any, *, l2: bool | None = True, decay: bool | None = True) -> tuple[Node, ...]:
     """Adam; ``h.l2`` is the decay in the gradient, ``h.decay`` the decoupled one.
 
-    A term that is left out is not there at all, where one of factor 0 makes NaN of infinity.
+    A term that is left out is not there at all, where one of factor 0 makes NaN of infinity. None leaves it out where
+    its factor is zero.
     """
     m, v = _moments(p, g, s, h, l2)
     return _descended(p, m, v, h, decay), m, v
 
 
 def amsgrad(
-    p: Node, g: Node, s: Any, h: Any, *, l2: bool = True, decay: bool = True, keeps: bool | None = None
+    p: Node,
+    g: Node,
+    s: Any,
+    h: Any,
+    *,
+    l2: bool | None = True,
+    decay: bool | None = True,
+    keeps: bool | None = None,
 ) -> tuple[Node, ...]:
     """Adam that divides by the largest second moment so far, in the groups that ask for it.
 
@@ -40,15 +48,20 @@ def amsgrad(
     return _descended(p, m, where(asked, largest, v), h, decay), m, v, largest
 
 
-def _moments(p: Node, g: Node, s: Any, h: Any, l2: bool) -> tuple[Node, Node]:
-    g = g + h.l2 * p if l2 else g
+def _with_term(x: Node, factor: Node, p: Node, there: bool | None) -> Node:
+    """x + factor·p if the term is there; None asks the factor."""
+    if there is False:
+        return x
+    return x + factor * p if there else where(factor != 0.0, x + factor * p, x)
+
+
+def _moments(p: Node, g: Node, s: Any, h: Any, l2: bool | None) -> tuple[Node, Node]:
+    g = _with_term(g, h.l2, p, l2)
     return h.beta1 * s.exp_avg + h.one_minus_beta1 * g, h.beta2 * s.exp_avg_sq + h.one_minus_beta2 * (g * g)
 
 
-def _descended(p: Node, m: Node, v: Node, h: Any, decay: bool) -> Node:
-    update = (m / h.bias_correction1) / (sqrt(v / h.bias_correction2) + h.eps)
-    if decay:
-        update = update + h.decay * p
+def _descended(p: Node, m: Node, v: Node, h: Any, decay: bool | None) -> Node:
+    update = _with_term((m / h.bias_correction1) / (sqrt(v / h.bias_correction2) + h.eps), h.decay, p, decay)
     descended: Node = p - h.lr * update
     return descended
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
-from types import SimpleNamespace
 from typing import Any, final
 
 import numpy as np
 
-from netcl import update_rules
-from netcl.backends.base import ADAM_COLUMNS, CHUNK, COUNT_BASE, COUNTERS, HEADER, SHIFT, Scalar, Span, StepBlock
+from netcl.backends.base import CHUNK, COUNT_BASE, COUNTERS, HEADER, SHIFT, Scalar, Span, StepBlock
+from netcl.backends.composed.step import adam_rule
 from netcl.backends.reference.evaluation import Evaluation
 from netcl.backends.reference.memory import Memory
 from netcl.backends.reference.program import Program
 from netcl.dtypes import DType, bool_
 from netcl.errors import ShapeError
-from netcl.expression import Expression, Node, build, trace
+from netcl.expression import Expression, Node, trace
 from netcl.rounding import nearest
 
 NORM_BLOCK = 65536
@@ -42,21 +41,6 @@ def _with_factor(rule: Expression, *, shifted: bool) -> Expression:
     for name in ("prescale", "gradient_factor")[not shifted :]:
         scaled = Node("multiply", (scaled, Node("hyper", (), dtype, name)), dtype)
     return rule.rewrite(lambda node: scaled if node.op == "input" and node.value == 1 else node)
-
-
-@cache
-def _adam(p: DType, g: DType, state: tuple[DType, ...], l2: bool, decay: bool, keeps_largest: bool) -> Expression:
-    """The rule that ``fused_adam`` runs; without L2 penalty or decay the terms are left out: 0·inf would be NaN."""
-    names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-    inputs = (p, g, *state)
-    parameter, gradient, *fields = (Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs))
-    s = SimpleNamespace(**dict(zip(names, fields, strict=False)))
-    h = SimpleNamespace(**{name: Node("hyper", (), p.compute, name) for name in (*ADAM_COLUMNS, *COUNTERS)})
-    if len(state) == 2:
-        outputs = update_rules.adam(parameter, gradient, s, h, l2=l2, decay=decay)
-    else:
-        outputs = update_rules.amsgrad(parameter, gradient, s, h, l2=l2, decay=decay, keeps=keeps_largest)
-    return build(outputs, inputs, (), (p, *state), name="adam")
 
 
 @final
@@ -210,7 +194,9 @@ class UpdateCalls:
         dtypes = tuple(span.dtype for span in state)
 
         def rule(values: dict[str, float]) -> Expression:
-            return _adam(p.dtype, g.dtype, dtypes, values["l2"] != 0, values["decay"] != 0, values["amsgrad"] != 0)
+            # Python's bools, for they are what the rule is kept under.
+            asked = {name: bool(values[name] != 0) for name in ("l2", "decay")}
+            return adam_rule(p.dtype, g.dtype, dtypes, **asked, keeps=bool(values["amsgrad"] != 0))
 
         self._update(rule, p, g, state, block, rows, advance)
 
