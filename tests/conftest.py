@@ -21,6 +21,17 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("backend", list(names.values()), ids=list(names), indirect=True, scope="session")
 
 
+LONGEST = (
+    "test_surroundings.py", "test_command_line.py", "test_warm_caches.py", "test_oclgrind.py", "test_functional.py",
+    "test_singular_gradients.py", "test_map.py", "test_tuning_table.py", "test_binary_cache.py", "test_norms.py",
+)  # fmt: skip
+"""Files that take minutes. A worker has a file to itself, so these come first and none is left over for the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_report_header(config):
     names = selection.every_backend(config)
     return f"netcl backends: {', '.join(f'{name} ({where})' for name, where in names.items())}"
