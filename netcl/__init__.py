@@ -32,6 +32,7 @@ from netcl import linalg as linalg
 from netcl import nn as nn
 from netcl import optim as optim
 from netcl import random as random
+from netcl import special as special
 from netcl.backends import available as available
 from netcl.backends import devices as devices
 from netcl.backends import get_backend as get_backend
@@ -54,7 +55,7 @@ if not TYPE_CHECKING:  # as in netcl/functional/array_api.py
     __all__ = sorted([
         "Tensor", "__array_api_version__", "__version__", "amp", "autograd", "available", "backends", "bool", "data",
         "devices", "distributed", "e", "errors", "functional", "get_backend", "inf", "linalg", "manual_seed", "nan",
-        "newaxis", "nn", "optim", "pi", "random", "set_backend", "use_backend",
+        "newaxis", "nn", "optim", "pi", "random", "set_backend", "special", "use_backend",
         *creation.__all__, *dtypes.__all__, *functional.array_api.__all__, *inspection.__all__,
         *ranges.__all__,
     ])  # fmt: skip

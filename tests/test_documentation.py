@@ -24,6 +24,7 @@ import netcl.functional
 import netcl.linalg
 import netcl.nn
 import netcl.optim
+import netcl.special
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
@@ -33,8 +34,8 @@ RUN_ELSEWHERE = {"docs/optim.md"}
 PUBLIC = {
     f"{namespace.__name__}.{name}": getattr(namespace, name)
     for namespace in (
-        netcl, netcl.amp, netcl.autograd, netcl.functional, netcl.linalg, netcl.nn, netcl.data, netcl.optim,
-        netcl.distributed,
+        netcl, netcl.amp, netcl.autograd, netcl.functional, netcl.linalg, netcl.special, netcl.nn, netcl.data,
+        netcl.optim, netcl.distributed,
     )
     for name in namespace.__all__
 }  # fmt: skip
@@ -151,6 +152,9 @@ def test_the_reference_has_every_public_name_where_it_belongs():
     aliases = {f"netcl.autograd.{name}" for name in netcl.functional.__all__} | {"netcl.optim.AMPGradScaler"}
     aliases |= {f"netcl.functional.{name}" for name in array_api}
     aliases |= {f"netcl.linalg.{name}" for name in netcl.__all__}
+    special = set(import_module("netcl.functional.special_functions").__all__)
+    aliases |= {f"netcl.functional.{name}" for name in special}
+    aliases |= {f"netcl.special.{name}" for name in {*netcl.special.__all__} - special}
     assert [name for name in DOCUMENTED if name not in named | aliases] == []
     assert [name for name in DOCUMENTED if name in named & aliases] == []
 

@@ -20,8 +20,8 @@ from netcl import data, distributed, nn, optim
 from netcl.random import Generator
 
 MODULES = (
-    "netcl.functional", "netcl", "netcl.linalg", "netcl.autograd", "netcl.nn", "netcl.nn.init", "netcl.data",
-    "netcl.random", "netcl.backends", "netcl.optim", "netcl.amp", "netcl.distributed",
+    "netcl.functional", "netcl", "netcl.linalg", "netcl.special", "netcl.autograd", "netcl.nn", "netcl.nn.init",
+    "netcl.data", "netcl.random", "netcl.backends", "netcl.optim", "netcl.amp", "netcl.distributed",
 )  # fmt: skip
 
 NOT_CALLED_BY_USERS = {
@@ -132,12 +132,13 @@ _UNARY_FLOAT = (
     "negative", "positive", "abs", "sign", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "log", "log1p",
     "log2", "log10", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh",
     "erf", "floor", "ceil", "trunc", "round", "isnan", "isinf", "isfinite", "signbit", "relu", "sigmoid", "silu",
-    "clone",
+    "clone", "erfc", "erfinv", "gammaln", "digamma", "expit", "logit", "ndtr", "log_ndtr", "ndtri", "entr", "i0", "i0e",
+    "i1", "i1e",
 )  # fmt: skip
 _BINARY_FLOAT = (
     "add", "subtract", "multiply", "divide", "floor_divide", "remainder", "pow", "atan2", "hypot", "logaddexp",
     "copysign", "nextafter", "maximum", "minimum", "equal", "not_equal", "less", "less_equal", "greater",
-    "greater_equal",
+    "greater_equal", "betaln", "xlogy", "xlog1py", "rel_entr",
 )  # fmt: skip
 _REDUCTIONS = ("mean", "max", "min", "all", "any", "count_nonzero", "logsumexp")
 _add("netcl.functional", **{name: lambda: (f32(2, 3),) for name in _UNARY_FLOAT})
