@@ -13,8 +13,11 @@ import netcl.autograd as ag
 import netcl.functional as F
 from netcl import nn
 from tests.singular_arrays import ARRAYS, MAKERS, MODULES, MOVES, NO_DERIVATIVE
-from tests.singular_points import ELEMENTWISE, INF, NAN
+from tests.singular_points import ELEMENTWISE as ORDINARY
+from tests.singular_points import INF, NAN
+from tests.singular_special import SPECIAL
 
+ELEMENTWISE = {**ORDINARY, **SPECIAL}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
 with_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the parity extra is not installed")
 

@@ -111,7 +111,8 @@ def _logit(x: Any) -> Any:
     least = ex.minimum(x, 1.0 - x)
     exponent = of_width(x, 64, 128)
     tiny = abs(least) < 2.0 ** of_width(x, -100, -900)
-    odds = ex.log1p((1.0 - 2.0 * least) / ex.where(tiny, least * 2.0**exponent, least))
+    divisor = ex.where(ex.equal(least, 0.0), 0.0, ex.where(tiny, least * 2.0**exponent, least))
+    odds = ex.log1p((1.0 - 2.0 * least) / divisor)
     odds = ex.where(tiny, odds + exponent * math.log(2.0), odds)
     return ex.where(x < 0.5, -odds, odds)
 
@@ -197,7 +198,8 @@ def _rel_entr(x1: Any, x2: Any) -> Any:
 
 def _rel_entr_left(g: Any, x1: Any, x2: Any) -> Any:
     x1, x2 = floating(x1, x2)
-    edge = ex.where(ex.equal(x1, 0.0) & (x2 > 0.0), -math.inf, math.nan)
+    pole = ex.where((x1 > 0.0) & ex.equal(x2, 0.0), math.inf, math.nan)
+    edge = ex.where(ex.equal(x1, 0.0) & (x2 > 0.0), -math.inf, pole)
     slope = ex.where((x1 <= 0.0) | (x2 <= 0.0), g * edge, g * (_log_ratio(x1, x2) + 1.0))
     return unless_cut(g, (x1 <= 0.0) | (x2 <= 0.0), slope)
 
