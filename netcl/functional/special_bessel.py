@@ -44,32 +44,37 @@ def _signed(size: Any, x: Any) -> Any:
     return ex.apply("copysign", size, x)
 
 
-def i0(x: Any) -> Any:  # noqa: D103
+def i0(x: Any) -> Any:
+    """I0(x)."""
     (x,) = floating(x)
     size = abs(x)
     return ex.where(_is_near(size), _near(x)[0], _grown(size, I0_TAIL))
 
 
-def i1(x: Any) -> Any:  # noqa: D103
+def i1(x: Any) -> Any:
+    """I1(x)."""
     (x,) = floating(x)
     size = abs(x)
     return ex.where(_is_near(size), (0.5 * x) * _near(x)[1], _signed(_grown(size, I1_TAIL), x))
 
 
-def i0e(x: Any) -> Any:  # noqa: D103
+def i0e(x: Any) -> Any:
+    """exp(-|x|) I0(x)."""
     (x,) = floating(x)
     size = abs(x)
     return ex.where(_is_near(size), exp(-_bounded(size), EXP) * _near(x)[0], I0_TAIL(1.0 / size) / ex.sqrt(size))
 
 
-def i1e(x: Any) -> Any:  # noqa: D103
+def i1e(x: Any) -> Any:
+    """exp(-|x|) I1(x)."""
     (x,) = floating(x)
     size = abs(x)
     tail = I1_TAIL(1.0 / size) / ex.sqrt(size)
     return ex.where(_is_near(size), exp(-_bounded(size), EXP) * ((0.5 * x) * _near(x)[1]), _signed(tail, x))
 
 
-def i0_derivative(g: Any, x: Any) -> Any:  # noqa: D103
+def i0_derivative(g: Any, x: Any) -> Any:
+    """I1(x)."""
     return g * i1(x)
 
 
@@ -90,7 +95,8 @@ def i0e_derivative(g: Any, x: Any) -> Any:
     return g * ex.where(_is_near(size), slope, -_signed(I0E_SLOPE(1.0 / size) / (size * ex.sqrt(size)), x))
 
 
-def i1e_derivative(g: Any, x: Any) -> Any:  # noqa: D103
+def i1e_derivative(g: Any, x: Any) -> Any:
+    """exp(-|x|) (I0(x) - I1(x) / x) less the value with the sign of x."""
     (x,) = floating(x)
     size = abs(x)
     of_0, of_1 = _near(x)

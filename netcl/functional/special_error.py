@@ -42,7 +42,8 @@ def _tail(size: Any) -> Any:
     return 0.5 * exp(-0.5 * exponent, EXP) * _scaled(near * _HALF_ROOT, 0.5 * rounded_off)
 
 
-def erfc(x: Any) -> Any:  # noqa: D103
+def erfc(x: Any) -> Any:
+    """1 - erf(x), which near 0 is what it says and elsewhere the tail itself."""
     (x,) = floating(x)
     size = abs(x)
     near = ex.minimum(size, of_width(x, 10.5, 28.0))
@@ -51,24 +52,28 @@ def erfc(x: Any) -> Any:  # noqa: D103
     return ex.where(size < 0.5, 1.0 - x * ERF(exponent), ex.where(x < 0.0, 2.0 - tail, tail))
 
 
-def erfc_derivative(g: Any, x: Any) -> Any:  # noqa: D103
+def erfc_derivative(g: Any, x: Any) -> Any:
+    """Minus the density that erf integrates."""
     (x,) = floating(x)
     return g * (-2.0 / math.sqrt(math.pi)) * ex.exp(-(x * x))
 
 
-def ndtr(x: Any) -> Any:  # noqa: D103
+def ndtr(x: Any) -> Any:
+    """The tail where x is negative, and 1 minus the other tail where it is positive."""
     (x,) = floating(x)
     size = abs(x)
     tail = _tail(size)
     return ex.where(size < _NEAR, 0.5 + _half_erf(x), ex.where(x < 0.0, tail, 1.0 - tail))
 
 
-def ndtr_derivative(g: Any, x: Any) -> Any:  # noqa: D103
+def ndtr_derivative(g: Any, x: Any) -> Any:
+    """The density of the normal distribution."""
     (x,) = floating(x)
     return g * (0.5 * _ROOT_2_OVER_PI) * ex.exp(-0.5 * x * x)
 
 
-def log_ndtr(x: Any) -> Any:  # noqa: D103
+def log_ndtr(x: Any) -> Any:
+    """The logarithm of the scaled tail less x²/2 below 0, and of 1 minus the upper tail above."""
     (x,) = floating(x)
     size = abs(x)
     near, half_erf = size < _NEAR_IN_LOG, _half_erf(x)
@@ -100,25 +105,29 @@ def _quantile(half: Any, p: Any, scale: float) -> tuple[Any, Any]:
     return centre, ex.where(ex.equal(p, 0.0), math.inf, tail)
 
 
-def erfinv(x: Any) -> Any:  # noqa: D103
+def erfinv(x: Any) -> Any:
+    """A quantile of the normal distribution with variance 1/2."""
     (x,) = floating(x)
     size = abs(x)
     centre, tail = _quantile(0.5 * size, 0.5 * (1.0 - size), _HALF_ROOT)
     return ex.where(size <= 0.85, x * (0.5 * centre), ex.apply("copysign", tail, x))
 
 
-def erfinv_derivative(g: Any, x: Any, y: Any) -> Any:  # noqa: D103
+def erfinv_derivative(g: Any, x: Any, y: Any) -> Any:
+    """One over the density at the result."""
     x, y = floating(x, y)
     return unless_cut(g, abs(x) >= 1.0, g * (0.5 * math.sqrt(math.pi)) * ex.exp(y * y))
 
 
-def ndtri(p: Any) -> Any:  # noqa: D103
+def ndtri(p: Any) -> Any:
+    """A quantile of the normal distribution."""
     (p,) = floating(p)
     q = p - 0.5
     centre, tail = _quantile(q, ex.minimum(p, 1.0 - p), 1.0)
     return ex.where(abs(q) <= 0.425, q * centre, ex.apply("copysign", tail, q))
 
 
-def ndtri_derivative(g: Any, x: Any, y: Any) -> Any:  # noqa: D103
+def ndtri_derivative(g: Any, x: Any, y: Any) -> Any:
+    """One over the density at the result."""
     x, y = floating(x, y)
     return unless_cut(g, (x <= 0.0) | (x >= 1.0), g * math.sqrt(2.0 * math.pi) * ex.exp(0.5 * y * y))

@@ -53,10 +53,10 @@ _RAISES = """ShapeError
     """
 
 
-def _document(operation: Any, name: str, arity: int, texts: tuple[str, ...]) -> None:
+def _document(operation: Any, name: str, function: Function, arity: int, texts: tuple[str, ...]) -> None:
     summary, formula, notes, call, value = texts
     operation.__name__ = operation.__qualname__ = name
-    operation.domain = "real"
+    operation.function, operation.domain = function, "real"
     operation.__doc__ = _TEMPLATE.format(
         summary=summary, formula=formula, notes=f"\n    {notes}\n" if notes else "",
         parameters="x : Tensor" if arity == 1 else _TWO, raises="" if arity == 1 else _RAISES, call=call, value=value,
@@ -73,7 +73,7 @@ def _unary(name: str, function: Function, derivative: Function, *texts: str) -> 
         record_elementwise(out, (x,), derivatives, name)
         return out
 
-    _document(operation, name, 1, texts)
+    _document(operation, name, function, 1, texts)
     return operation
 
 
@@ -86,7 +86,7 @@ def _binary(name: str, function: Function, left: Function, right: Function, *tex
         record_elementwise(out, (x1, x2), derivatives, name)
         return out
 
-    _document(operation, name, 2, texts)
+    _document(operation, name, function, 2, texts)
     return operation
 
 

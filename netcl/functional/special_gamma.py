@@ -50,7 +50,8 @@ def _fraction(x: Any) -> Any:
     return x - ex.apply("round", x)
 
 
-def gammaln(x: Any) -> Any:  # noqa: D103
+def gammaln(x: Any) -> Any:
+    """log|Γ(x)|, which at -inf is -inf as in SciPy."""
     (x,) = floating(x)
     size = abs(x)
     near, reflects = size < 0.75, x <= -0.25
@@ -75,7 +76,8 @@ def _shifted(x: Any) -> tuple[Any, Any, Any, Any, Any]:
     return size, near, reflects, ex.where(reflects, 1.0 + size, size), u
 
 
-def digamma(x: Any) -> Any:  # noqa: D103
+def digamma(x: Any) -> Any:
+    """Γ'(x) / Γ(x), as the distance to its root times a quotient near that."""
     (x,) = floating(x)
     _, near, reflects, w, u = _shifted(x)
     tail = log(w) - (0.5 + DIGAMMA_TAIL(1.0 / (w * w)) / w) / w
@@ -100,11 +102,13 @@ def trigamma(x: Any) -> Any:
     return ex.where(reflects, reflected, ex.where(near, value + inverse * inverse, value))
 
 
-def gammaln_derivative(g: Any, x: Any) -> Any:  # noqa: D103
+def gammaln_derivative(g: Any, x: Any) -> Any:
+    """digamma(x)."""
     return unless_cut(g, x <= 0.0, g * digamma(x))
 
 
-def digamma_derivative(g: Any, x: Any) -> Any:  # noqa: D103
+def digamma_derivative(g: Any, x: Any) -> Any:
+    """trigamma(x)."""
     return unless_cut(g, x <= 0.0, g * trigamma(x))
 
 
@@ -138,9 +142,11 @@ def _betaln_derivative(g: Any, mine: Any, other: Any) -> Any:
     return unless_cut(g, (mine <= 0.0) | (total <= 0.0), g * slope)
 
 
-def betaln_left(g: Any, x1: Any, x2: Any) -> Any:  # noqa: D103
+def betaln_left(g: Any, x1: Any, x2: Any) -> Any:
+    """Along x1."""
     return _betaln_derivative(g, x1, x2)
 
 
-def betaln_right(g: Any, x1: Any, x2: Any) -> Any:  # noqa: D103
+def betaln_right(g: Any, x1: Any, x2: Any) -> Any:
+    """Along x2."""
     return _betaln_derivative(g, x2, x1)
