@@ -252,14 +252,14 @@ ndtri = _unary(
 gammaln = _unary(
     "gammaln", special_gamma.gammaln, special_gamma.gammaln_derivative,
     "The logarithm of the magnitude of the gamma function of each element.", "y = log(|Γ(x)|)",
-    "Infinite at 0, -1, -2, … Near its roots below -2 the error is relative to log(π / |x sin(πx)|), of which it is a\n"
-    "    difference.", "gammaln(netcl.asarray([2.0, 0.0]))", "[0.0, inf]",
+    "Infinite at 0, -1, -2, … Near its roots below -2 the error is relative to ``log(π / |x sin(πx)|)``, of which\n"
+    "    it is a difference.", "gammaln(netcl.asarray([2.0, 0.0]))", "[0.0, inf]",
 )  # fmt: skip
 digamma = _unary(
     "digamma", special_gamma.digamma, special_gamma.digamma_derivative,
     "The logarithmic derivative of the gamma function, also called psi.", "y = Γ'(x) / Γ(x)",
-    "NaN at -1, -2, …; -inf at 0 and inf at -0. Near its negative roots the error is relative to π cot(πx), of which\n"
-    "    it is a difference.", "digamma(netcl.asarray([0.0]))", "[-inf]",
+    "NaN at -1, -2, …; -inf at 0 and inf at -0. Near its negative roots the error is relative to ``π cot(πx)``, of\n"
+    "    which it is a difference.", "digamma(netcl.asarray([0.0]))", "[-inf]",
 )  # fmt: skip
 betaln = _binary(
     "betaln", special_gamma.betaln, special_gamma.betaln_left, special_gamma.betaln_right,
