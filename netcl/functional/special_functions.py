@@ -11,7 +11,7 @@ from typing import Any
 
 from netcl import expression as ex
 from netcl.functional import special_bessel, special_error, special_gamma
-from netcl.functional.dispatch import A, Derivative, Function, check_arrays, mapped, record_elementwise
+from netcl.functional.dispatch import A, Derivative, Function, check_arrays, map_arrays, record_elementwise
 from netcl.functional.elementwise import check_operands
 from netcl.functional.singular import unless_cut
 from netcl.functional.special_arithmetic import floating, log, of_width
@@ -69,7 +69,7 @@ def _unary(name: str, function: Function, derivative: Function, *texts: str) -> 
     def operation(x: A, /) -> A:
         check_arrays(name, x)
         check_operands(operation, x)
-        out: A = mapped(function, x)
+        out: A = map_arrays(function, x)
         record_elementwise(out, (x,), derivatives, name)
         return out
 
@@ -82,7 +82,7 @@ def _binary(name: str, function: Function, left: Function, right: Function, *tex
 
     def operation(x1: Any, x2: Any, /) -> Any:
         check_operands(operation, x1, x2)
-        out = mapped(function, x1, x2)
+        out = map_arrays(function, x1, x2)
         record_elementwise(out, (x1, x2), derivatives, name)
         return out
 
