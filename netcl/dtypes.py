@@ -63,6 +63,13 @@ class DType:
         return float32 if self.kind == "f" and self.itemsize == 2 else self
 
     @property
+    def part(self) -> DType:
+        """The dtype of the real and of the imaginary part of a complex one; of any other, itself."""
+        if self.kind != "c":
+            return self
+        return float32 if self.itemsize == 8 else float64
+
+    @property
     def is_floating(self) -> bool:
         """Whether this is a real floating-point dtype."""
         return self.kind == "f"

@@ -20,13 +20,14 @@ from functools import cache
 from types import MappingProxyType
 from typing import TypeAlias
 
-from netcl.dtypes import DType, bfloat16, bool_, complex64, float32, float64, int64, promote, promote_scalar
+from netcl.dtypes import DType, bfloat16, bool_, complex64, complex128, float32, float64, int64, promote, promote_scalar
 from netcl.errors import TraceError
 
 Number: TypeAlias = bool | int | float | complex
 
 # How the result dtype of an operator follows from its operands: "same" as the promoted operands, "real" (the real
-# counterpart of a complex operand), "float" (only floating operands are legal), "integer", "bool" (a comparison).
+# counterpart of a complex operand), "complex" (its complex counterpart), "float" (only floating operands are legal),
+# "integer", "bool" (a comparison).
 OPERATORS: MappingProxyType[str, tuple[int, str]] = MappingProxyType(
     {
         "add": (2, "same"), "subtract": (2, "same"), "multiply": (2, "same"), "divide": (2, "float"),
@@ -48,6 +49,7 @@ OPERATORS: MappingProxyType[str, tuple[int, str]] = MappingProxyType(
         "bitwise_invert": (1, "same"), "bitwise_left_shift": (2, "same"), "bitwise_right_shift": (2, "same"),
         "where": (3, "where"), "cast": (1, "cast"), "narrow": (1, "cast"),
         "round_float16": (1, "float"), "round_bfloat16": (1, "float"),
+        "real": (1, "real"), "imag": (1, "real"), "conj": (1, "same"), "complex": (2, "complex"),
     }
 )  # fmt: skip
 """Every operator a backend implements, with its arity and how its result dtype follows."""
@@ -265,6 +267,8 @@ def constant(value: Number, dtype: DType) -> Node:
     """A number that is part of the expression itself."""
     if dtype.kind == "f":
         value = float(value)  # type: ignore[arg-type]
+    elif dtype.kind == "c":
+        value = complex(value)
     return Node("constant", (), dtype, value)
 
 
@@ -290,7 +294,8 @@ def _as_nodes(op: str, operands: Sequence[Operand]) -> list[Node]:
         elif op == "where" and position == 0:
             result.append(constant(bool(operand), bool_))
         else:
-            result.append(constant(operand, promote_scalar(dtype, operand)))
+            own = promote_scalar(dtype, operand)
+            result.append(constant(operand, own if isinstance(operand, complex) else own.part))
     return result
 
 
@@ -299,7 +304,7 @@ def cast(x: Node, dtype: DType) -> Node:
     dtype = dtype.compute
     if x.dtype is dtype:
         return x
-    if x.op == "constant" and not isinstance(x.value, complex) and dtype.kind == "f":
+    if x.op == "constant" and not isinstance(x.value, complex) and dtype.kind in "fc":
         return constant(x.value, dtype)  # type: ignore[arg-type]
     return Node("cast", (x,), dtype)
 
@@ -335,14 +340,35 @@ def apply(op: str, *operands: Operand) -> Node:
         common = bool_
     if op.startswith("bitwise_") and common.kind not in "iub":
         raise TraceError(f"{op} takes integers or booleans, got {common} {caller()}; use the logical functions")
-    if rule == "float" and common.kind not in "fc":
+    if rule in ("float", "complex") and common.kind not in "fc":
         common = float32
+    if rule == "complex" and common.kind == "c":
+        raise TraceError(f"complex takes two real parts, got {nodes[0].dtype} and {nodes[1].dtype} {caller()}")
+    if common.kind == "c" and op in ("add", "subtract", "multiply", "divide"):
+        parts = _with_a_real(op, *nodes)
+        if parts is not None:
+            return apply("complex", *parts)
     args = tuple(cast(node, common) for node in nodes)
     if rule == "bool":
         return Node(op, args, bool_)
-    if rule == "real" and common.kind == "c":
-        return Node(op, args, float32 if common is complex64 else float64)
+    if rule == "real":
+        return Node(op, args, common.part)
+    if rule == "complex":
+        return Node(op, args, complex64 if common is float32 else complex128)
     return Node(op, args, common)
+
+
+def _with_a_real(op: str, x1: Node, x2: Node) -> tuple[Node, Node] | None:
+    """The parts of an operation between a complex and a real number; None for two complex ones, or a complex divisor.
+
+    A real number is not given an imaginary part first: that 0 would make NaN of infinities.
+    """
+    if x1.dtype.kind == x2.dtype.kind or (op == "divide" and x2.dtype.kind == "c"):
+        return None
+    first, second = apply(op, real(x1), real(x2)), imag(x1 if x1.dtype.kind == "c" else x2)
+    if op in ("multiply", "divide"):
+        return first, apply(op, second, x2) if x1.dtype.kind == "c" else apply(op, x1, second)
+    return first, -second if op == "subtract" and x2.dtype.kind == "c" else second
 
 
 def _compares_doubles(condition: Node) -> bool:
@@ -380,6 +406,21 @@ isnan, isfinite, logical_not = map(_unary, ("isnan", "isfinite", "logical_not"))
 maximum, minimum, equal, not_equal, logical_and, logical_or = map(
     _binary, ("maximum", "minimum", "equal", "not_equal", "logical_and", "logical_or")
 )
+
+
+def real(x: Node) -> Node:
+    """The real part of ``x``, which is ``x`` where that is real."""
+    return apply("real", x) if x.dtype.kind == "c" else x
+
+
+def imag(x: Node) -> Node:
+    """The imaginary part of ``x``: 0 where that is real."""
+    return apply("imag", x) if x.dtype.kind == "c" else constant(0, x.dtype)
+
+
+def conj(x: Node) -> Node:
+    """The complex conjugate of ``x``, which is ``x`` where that is real."""
+    return apply("conj", x) if x.dtype.kind == "c" else x
 
 
 def rounded(x: Node, dtype: DType) -> Node:

@@ -55,7 +55,8 @@ class OpenCLBackend:
         self.synchronize = queue.synchronize
         self.wrap_host_memory = queue.wrap_host_memory
         self.map_host = queue.map_host
-        fill, norm, map = Fill(queue), NormReduce(queue), Map(queue)
+        norm, map = NormReduce(queue), Map(queue)
+        fill = Fill(queue, map)
         self._fused_adam, self._fused_update = FusedAdam(queue), FusedUpdate(queue)
         self.fill = fill.fill
         self.scale = Scale(queue).scale

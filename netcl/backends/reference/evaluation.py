@@ -10,6 +10,7 @@ import numpy as np
 from netcl.backends.base import Scalar, View
 from netcl.backends.reference.memory import Memory
 from netcl.backends.reference.program import Program
+from netcl.complex_pairs import expanded
 from netcl.expression import Expression
 
 
@@ -43,7 +44,9 @@ class Evaluation:
         return program.value(inputs, self._uniform(expression, scalars))
 
     def _compiled(self, expression: Expression) -> Program:
-        program = self._programs[expression.key] = self._memory.namespace.compile(expression)
+        namespace = self._memory.namespace
+        program = namespace.compile(expanded(expression, namespace.unlike_the_standard))
+        self._programs[expression.key] = program
         return program
 
     def _uniform(self, expression: Expression, scalars: Sequence[Scalar]) -> list[Any]:

@@ -16,8 +16,10 @@ import numpy as np
 from netcl.backends.base import HostArray, Span, View
 from netcl.backends.reference.buffers import python_number
 from netcl.backends.reference.numpy_namespace import NumpyNamespace
+from netcl.backends.reference.numpy_operators import join_parts
 from netcl.backends.reference.program import Program, ValueProgram
 from netcl.backends.reference.special import add_at, erf
+from netcl.complex_functions import FUNCTIONS
 from netcl.dtypes import BY_NAME, DType, bfloat16, bool_, float32, float64, int16, uint16, uint32, uint64
 from netcl.errors import DTypeError
 from netcl.expression import Expression
@@ -26,6 +28,12 @@ from netcl.strides import contiguous_strides
 
 Shape = tuple[int, ...]
 Function = Callable[..., Any]
+
+# On complex numbers these are the same in every library, as they are exact or plain sums and products of the parts.
+EXACT = frozenset({
+    "add", "subtract", "negative", "positive", "equal", "not_equal", "isnan", "isinf", "isfinite", "where", "real",
+    "imag", "conj", "complex",
+})  # fmt: skip
 
 # The standard has no arithmetic on bools; these are NumPy's meanings.
 _ON_BOOLS = {"multiply": "logical_and", "add": "logical_or", "maximum": "logical_or", "minimum": "logical_and"}
@@ -42,9 +50,12 @@ class Namespace:
         The namespace's device for arrays; None for its default.
     shares_host_memory : bool
         Whether its arrays are the host's own.
+    unlike_the_standard : frozenset of str
+        Operators whose results for complex numbers may be other than the standard's, or inexact.
     """
 
     shares_host_memory = False
+    unlike_the_standard = frozenset(FUNCTIONS) - EXACT
 
     def __init__(self, xp: Any, place: Any = None) -> None:
         self.xp = xp
@@ -209,6 +220,8 @@ def _operator(namespace: Namespace, op: str, dtype: DType, operand: DType) -> Fu
     xp = namespace.xp
     if op == "cast":
         target = namespace.native(dtype)
+        if operand.kind == "c" and dtype is bool_:
+            return lambda x: x != 0
         if operand.kind == "c" and dtype.kind != "c":
             return lambda x: xp.astype(xp.real(x), target)
         return lambda x: xp.astype(x, target)
@@ -221,6 +234,11 @@ def _operator(namespace: Namespace, op: str, dtype: DType, operand: DType) -> Fu
         return lambda x: 1.0 / xp.sqrt(x)
     if op == "reciprocal":
         return lambda x: 1.0 / x
+    if op == "complex":
+        if hasattr(xp, "complex"):
+            return lambda x, y: xp.complex(*xp.broadcast_arrays(x, y))
+        # The standard has no way to put parts together that keeps infinities, so the host does it.
+        return lambda x, y: namespace.from_host(join_parts(namespace.to_host(x), namespace.to_host(y), None), dtype)
     if op == "erf" and not hasattr(xp, "erf"):
         wide, narrow = namespace.native(float64), namespace.native(dtype)
         return lambda x: xp.astype(erf(xp, xp.astype(x, wide)), narrow)

@@ -28,6 +28,8 @@ class NumpyNamespace:
     """
 
     shares_host_memory = True
+    # It rounds 1 + z and e to the power of z, squares divisors, and leaves 0 to a negative power.
+    unlike_the_standard = frozenset({"log1p", "expm1", "divide", "reciprocal", "rsqrt", "sign", "pow"})
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp

@@ -37,17 +37,17 @@ def operator(xp: Any, op: str, dtype: DType, operand: DType) -> Function:
     ``xp`` is NumPy with the standard's names, for versions of NumPy that have others.
     """
     if op == "cast":
-        if operand.kind == "c" and dtype.kind != "c":
+        if operand.kind == "c" and dtype.kind not in "bc":
             return lambda x, out: x.real.astype(STORAGE[dtype])
         return _cast_to(STORAGE[dtype])
     if op in ("maximum", "minimum"):  # these two deprecate a positional output
         extremum = getattr(np, op)
         return lambda x, y, out: extremum(x, y, out=out)
-    if op == "sign" and dtype.kind == "c":  # NumPy 1 has another idea of it
-        return lambda x, out: xp.sign(x)
     special: dict[str, Function] = {
         "where": _where, "rsqrt": _rsqrt, "round": np.rint, "erf": _erf,
         "narrow": _narrow, "round_float16": _round_float16, "round_bfloat16": _round_bfloat16,
+        "real": lambda x, out: np.positive(x.real, out), "imag": lambda x, out: np.positive(x.imag, out),
+        "complex": join_parts,
     }  # fmt: skip
     function: Function = special.get(op) or getattr(np, op, None) or getattr(xp, op)
     return function
@@ -137,6 +137,14 @@ def _where(condition: Any, x1: Any, x2: Any, out: Any) -> Any:
     else:
         mask &= first ^ second
         np.bitwise_xor(mask, second, out=out.view(words))
+    return out
+
+
+def join_parts(x: Any, y: Any, out: Any) -> Any:
+    """The complex numbers of these real and imaginary parts."""
+    if out is None:
+        out = np.empty(np.broadcast_shapes(np.shape(x), np.shape(y)), np.result_type(x, np.complex64))
+    out.real, out.imag = x, y
     return out
 
 

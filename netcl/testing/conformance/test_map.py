@@ -112,7 +112,7 @@ def test_the_groups_hold_every_operator():
     grouped = {op for _, ops in FLOAT_GROUPS.values() for op in ops} | {
         op for ops in INTEGER_GROUPS.values() for op in ops
     }
-    alone = {"cast", "narrow", "nextafter", "round_float16", "round_bfloat16"}
+    alone = {"cast", "narrow", "nextafter", "round_float16", "round_bfloat16", "real", "imag", "conj", "complex"}
     assert grouped | {*BOOLEAN, *alone} == set(OPERATORS)
 
 
@@ -216,15 +216,6 @@ def test_booleans(backend):
     outs = apply_all(backend, lambda x, y: [node(op)(x, y) for op in BOOLEAN], x, y)
     for op, out in zip(BOOLEAN, outs, strict=True):
         np.testing.assert_array_equal(out.stored, expected_of(op, x.given, y.given), op)
-
-
-@pytest.mark.parametrize("op", ["add", "subtract", "multiply", "divide", "square", "exp", "sqrt", "abs", "equal"])
-def test_complex_numbers(backend, op):
-    need(backend, dtypes.complex64)
-    rng = np.random.default_rng(0)
-    x, y = (rng.standard_normal(20) + 1j * rng.standard_normal(20) for _ in range(2))
-    x, y = Operand(backend, x, dtypes.complex64), Operand(backend, y, dtypes.complex64)
-    np.testing.assert_allclose(apply(backend, node(op), x, y).stored, expected_of(op, x.given, y.given), rtol=1e-5)
 
 
 @pytest.mark.parametrize("source", ALL, ids=str)

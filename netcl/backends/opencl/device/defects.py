@@ -28,7 +28,11 @@ CLASSES = MappingProxyType(
 
 
 def dtype_class(dtype: DType) -> str:
-    """The key of :data:`CLASSES` that a dtype belongs to; bool counts among the small integers."""
+    """The key of :data:`CLASSES` that a dtype belongs to; bool counts among the small integers.
+
+    Kernels have complex numbers as pairs of reals.
+    """
+    dtype = dtype.part
     if dtype.kind == "f":
         return "16-bit floats" if dtype.itemsize == 2 else dtype.name
     return "64-bit integers" if dtype.itemsize == 8 else "small integers"

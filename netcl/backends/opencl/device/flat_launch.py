@@ -59,7 +59,7 @@ def factor(queue: Queue, a: Scalar | Span, dtype: DType) -> tuple[tuple[Any, ...
         return (scalar_argument(a, dtype),), None
     if a.size != 1:
         raise ShapeError(f"a factor on the device is a span of one element, got {a.size}")
-    queue.require(a.dtype)
+    queue.require_real("a factor on the device", a.dtype)
     if a.dtype.kind == "f" and dtype.kind != "f":
         raise DTypeError(f"a {a.dtype} factor on the device does not fit {dtype} elements; cast them with astype()")
     return (cl_buffer(a), a.offset), a.dtype

@@ -49,19 +49,23 @@ class CLBuffer:
 
     __slots__ = ("__weakref__", "_free_list", "dtype", "mem", "size")
 
-    def __init__(self, dtype: DType, size: int, mem: cl.Buffer, free_list: list[cl.Buffer]) -> None:
+    def __init__(self, dtype: DType, size: int, mem: cl.Buffer, free_list: list[Any]) -> None:
         self.dtype = dtype
         self.size = size
         self.mem = mem
         self._free_list = free_list
+
+    def parts(self) -> CLBuffer:
+        """The same memory as the real and imaginary parts of its complex elements, in turn."""
+        return CLBuffer(self.dtype.part, 2 * self.size, self.mem, [self])  # which keeps this alive, and is no pool
 
     def __del__(self) -> None:
         # Work already enqueued on this memory comes before any work of its next owner: there is one in-order queue.
         self._free_list.append(self.mem)
 
 
-def cl_buffer(operand: Span | View) -> cl.Buffer:
-    """The OpenCL buffer behind an operand.
+def own_buffer(operand: Span | View) -> CLBuffer:
+    """The buffer behind an operand.
 
     Raises
     ------
@@ -73,7 +77,13 @@ def cl_buffer(operand: Span | View) -> cl.Buffer:
         raise DeviceMismatchError(
             f"an operand is held in a {type(buffer).__name__} of another backend; move it with to()"
         )
-    return buffer.mem
+    return buffer
+
+
+def cl_buffer(operand: Span | View) -> cl.Buffer:
+    """The OpenCL buffer behind an operand. Refuses like :func:`own_buffer`."""
+    buffer = operand.buffer
+    return buffer.mem if isinstance(buffer, CLBuffer) else own_buffer(operand).mem
 
 
 class Pool:

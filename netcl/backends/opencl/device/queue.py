@@ -152,8 +152,8 @@ class Queue:
         self._knobs[self.kind][kernel] = knobs
 
     def supports(self, dtype: DType) -> bool:
-        """Whether this device computes with ``dtype``: complex never, float64 where the device has it."""
-        return dtype.kind != "c" and (dtype is not float64 or self.device.float64)
+        """Whether this device computes with ``dtype``: with 64-bit floats where it has them."""
+        return dtype.part is not float64 or self.device.float64
 
     def require(self, *dtypes: DType) -> None:
         """Refuse dtypes that the device cannot compute with.
@@ -164,10 +164,23 @@ class Queue:
         """
         for dtype in dtypes:
             if not self.supports(dtype):
+                remedy = "complex64" if dtype.kind == "c" else "float32"
                 raise DTypeError(
-                    f"{self.device} ({self.device.name}) cannot compute with {dtype}; cast to float32 with astype(), "
+                    f"{self.device} ({self.device.name}) cannot compute with {dtype}; cast to {remedy} with astype(), "
                     'or use backend="numpy"'
                 )
+
+    def require_real(self, call: str, *dtypes: DType) -> None:
+        """Refuse what :meth:`require` does, and complex numbers, which ``call`` does not take.
+
+        Raises
+        ------
+        DTypeError
+        """
+        for dtype in dtypes:
+            if dtype.kind == "c":
+                raise DTypeError(f"{call} does not take {dtype}; take real(x), imag(x) or abs(x) first")
+        self.require(*dtypes)
 
     def needs_plain(self, family: str, *dtypes: DType) -> bool:
         """Whether a kernel for operands of ``dtypes`` works on this device only in its plain form.

@@ -73,7 +73,7 @@ class ArgReduce:
             raise ShapeError(f"{op} over axis {axis} of shape {x.shape} has shape {left}, the output has {out.shape}")
         if out.dtype is not int64:
             raise DTypeError(f"{op} writes int64, the output is {out.dtype}; pass an int64 array")
-        self._queue.require(x.dtype)
+        self._queue.require_real(op, x.dtype)
         self._queue.needs_plain("arg_reduce", x.dtype)
         if 0 in left:
             return ()

@@ -37,7 +37,7 @@ class Axpy:
             raise ShapeError(f"axpy needs spans of one size, got x of {x.size} and y of {y.size} elements")
         x_dtype, y_dtype = x.buffer.dtype, y.buffer.dtype
         common = x_dtype if x_dtype is y_dtype else promote(x_dtype, y_dtype)
-        self._queue.require(common)
+        self._queue.require_real("axpy", common)
         given, factor_dtype = factor(self._queue, a, common)
         knobs = self._queue.knobs("axpy")
         plan = self._plans.get((knobs, x_dtype, y_dtype, factor_dtype))

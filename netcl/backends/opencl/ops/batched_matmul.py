@@ -6,6 +6,7 @@ CPU runtimes run ``batched_matmul.cl``, other devices ``batched_matmul_tiled.cl`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -13,14 +14,15 @@ import numpy as np
 
 from netcl.backends.base import View
 from netcl.backends.opencl.codegen.storage import TAG, VECTOR_BYTES
+from netcl.backends.opencl.device.complex_views import interleaved, part_views
 from netcl.backends.opencl.device.kernels import Kernel
 from netcl.backends.opencl.device.memory import cl_buffer
 from netcl.backends.opencl.device.plans import remember
 from netcl.backends.opencl.device.queue import Queue, whole_groups
 from netcl.backends.opencl.ops.map import Map
-from netcl.dtypes import DType, float32, int32, promote, uint32
+from netcl.dtypes import DType, complex64, float32, int32, promote, uint32
 from netcl.errors import ShapeError
-from netcl.expression import conversion
+from netcl.expression import Node, apply, build, cast, conj, constant, conversion, imag, real, trace
 
 TILE_M = 6
 """Rows of a register tile in ``batched_matmul.cl``; its columns are two vectors of 32 bytes."""
@@ -158,6 +160,8 @@ class BatchedMatmul:
             remember(self._plans, key, plan)
         left, right, result = cl_buffer(a), cl_buffer(b), cl_buffer(out)
         if plan is None:
+            if out.buffer.dtype.kind == "c":
+                self._multiply_parts(a, b, out)
             return
         operands = (right, b.offset, left, a.offset) if plan.swap else (left, a.offset, right, b.offset)
         second = plan.narrowing
@@ -188,6 +192,41 @@ class BatchedMatmul:
         self._map.map(conversion(dtype, dtype.compute), (source,), (View(wide, 0, shape, tuple(strides)),))
         return View(wide, 0, x.shape, tuple(strides))
 
+    def _multiply_parts(self, a: View, b: View, out: View) -> None:
+        """The product of complex matrices, as one real product for each part of the result.
+
+        Row m of a, its parts in turn, times column n of b, with the imaginary parts negated or the parts exchanged, is
+        a sum over twice as many terms.
+        """
+        if 0 in out.shape:
+            return
+        if a.shape[2] == 0:
+            self._map.map(build((constant(0, out.dtype),), (), (), (out.dtype,)), (), (out,))
+            return
+        rows = self._rows(_same, a)
+        columns = View(b.buffer, b.offset, (b.shape[0], b.shape[2], b.shape[1]), _swapped(b.strides))
+        for turn, part in zip((conj, _exchanged), part_views(out), strict=True):
+            turned = self._rows(turn, columns)
+            batch, n, k = turned.shape
+            turned = View(turned.buffer, turned.offset, (batch, k, n), _swapped(turned.strides))
+            self.batched_matmul(rows, turned, part)
+
+    def _rows(self, function: Callable[[Node], Node], x: View) -> View:
+        """``function`` of a view as complex numbers, with the parts of each row in turn."""
+        if function is not _same or x.dtype.kind != "c" or x.strides[2] != 1:
+            dtype = promote(x.dtype, complex64)
+            extents = [extent if stride else 1 for extent, stride in zip(x.shape[:2], x.strides, strict=False)]
+            full = (*extents, x.shape[2])
+            buffer = self._queue.alloc(math.prod(full), dtype)
+            made = trace(lambda z: function(cast(z, dtype)), (x.dtype,), stored=(dtype,))
+            lines = (full[1] * full[2], full[2], 1)
+            self._map.map(made, (View(x.buffer, x.offset, full, x.strides),), (View(buffer, 0, full, lines),))
+            kept = [line if stride else 0 for line, stride in zip(lines[:2], x.strides, strict=False)]
+            x = View(buffer, 0, x.shape, (*kept, 1))
+        parts = interleaved(x)
+        batch, row, _, _ = parts.strides
+        return View(parts.buffer, parts.offset, (*x.shape[:2], 2 * x.shape[2]), (batch, row, 1))
+
     def _plan(self, a: View, b: View, out: View) -> Plan | None:
         shapes = (a.shape, b.shape, out.shape)
         if not (len(a.shape) == len(b.shape) == 3 and a.shape[2] == b.shape[1]) or (
@@ -197,6 +236,9 @@ class BatchedMatmul:
                 f"batched_matmul takes shapes (b, m, k), (b, k, n) and (b, m, n), got {', '.join(map(str, shapes))}"
             )
         self._queue.require(a.dtype, b.dtype, out.dtype)
+        if out.dtype.kind == "c":
+            return None
+        self._queue.require_real("batched_matmul into a real array", a.dtype, b.dtype)
         layout = MatmulLayout(*out.shape, a.shape[2], a.strides, b.strides, (out.strides[0], 0, *out.strides[1:]))
         if layout.batch * layout.m * layout.n == 0:
             return None
@@ -270,3 +312,17 @@ class BatchedMatmul:
 
 def _arguments(strides: int, extents: int) -> tuple[Any, ...]:
     return (*(None, np.uint64) * 3, *(np.int64,) * strides, *(np.uint64,) * extents)
+
+
+def _swapped(strides: tuple[int, ...]) -> tuple[int, ...]:
+    batch, row, column = strides
+    return batch, column, row
+
+
+def _same(z: Node) -> Node:
+    return z
+
+
+def _exchanged(z: Node) -> Node:
+    """The parts in the other order."""
+    return apply("complex", imag(z), real(z))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -15,10 +16,13 @@ from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.strided_loops import OUTER_AXES, Axes
 from netcl.backends.opencl.codegen.writer import statements, value_dtypes
 from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes, check_shapes
+from netcl.backends.opencl.device.complex_views import interleaved, split_views
 from netcl.backends.opencl.device.kernels import Kernel
 from netcl.backends.opencl.device.plans import remember
 from netcl.backends.opencl.device.queue import Queue
-from netcl.expression import Expression
+from netcl.complex_pairs import lowered, split_numbers
+from netcl.dtypes import DType
+from netcl.expression import Expression, conversion
 
 RUN = 512
 """Neighbours that one work-item of a CPU goes through."""
@@ -63,6 +67,7 @@ class Map:
             plan = self._plan(expression, inputs, outputs, scalars, key)
         check_dtypes(expression.name, views, expression.inputs + expression.stored)
         if plan is None:
+            self._map_parts(expression, inputs, outputs, scalars)
             return
         kernel, global_size, local_size, last, pieces = plan
         first = arguments(expression, views, scalars)
@@ -84,11 +89,24 @@ class Map:
         check_shapes(expression.name, (*inputs, *outputs))
         self._queue.require(*expression.inputs, *expression.scalars, *expression.stored)
         plan = None
-        if 0 not in shape:
+        if 0 not in shape and lowered(expression) is None:
             axes = Axes.of(shape, [view.strides for view in (*inputs, *outputs)]).ordered(len(inputs))
             plan = self._lay_out(expression, axes.merged().widened())
         remember(self._plans, key, plan)
         return plan
+
+    def _map_parts(
+        self, expression: Expression, inputs: Sequence[View], outputs: Sequence[View], scalars: Sequence[Scalar]
+    ) -> None:
+        """The map over the parts of complex numbers; nothing where there is nothing to map."""
+        parts = lowered(expression)
+        if parts is None or 0 in outputs[0].shape:
+            return
+        copied = _copied_dtypes(expression)
+        if copied is not None:
+            self.map(conversion(*copied), (interleaved(inputs[0]),), (interleaved(outputs[0]),))
+            return
+        self.map(parts, split_views(inputs), split_views(outputs), split_numbers(scalars, expression.scalars))
 
     def _lay_out(self, expression: Expression, axes: Axes) -> MapPlan:
         count, inputs = len(expression.inputs) + len(expression.stored), len(expression.inputs)
@@ -155,3 +173,15 @@ class Map:
         return self._queue.kernels.shared(
             "map.cl", "map", defines, generated, (*types, *([np.uint64] * (len(extra) + 3)))
         )
+
+
+@cache
+def _copied_dtypes(expression: Expression) -> tuple[DType, DType] | None:
+    """The dtypes of the parts where an expression does no more than copy or cast complex numbers."""
+    if len(expression.inputs) != 1 or len(expression.outputs) != 1 or expression.scalars:
+        return None
+    (source,), (target,), (output,) = expression.inputs, expression.stored, expression.outputs
+    while output.op == "cast" and output.dtype is target:
+        (output,) = output.args
+    plain = output.op == "input" and source.kind == target.kind == "c"
+    return (source.part, target.part) if plain else None

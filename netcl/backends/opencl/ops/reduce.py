@@ -18,12 +18,14 @@ from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.strided_loops import OUTER_AXES, Axes
 from netcl.backends.opencl.codegen.writer import Names, statements, value_dtypes
 from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes, check_shapes
+from netcl.backends.opencl.device.complex_views import split_views
 from netcl.backends.opencl.device.kernels import Kernel
-from netcl.backends.opencl.device.memory import cl_buffer
+from netcl.backends.opencl.device.memory import CLBuffer, cl_buffer
 from netcl.backends.opencl.device.plans import remember
 from netcl.backends.opencl.device.queue import Queue
 from netcl.backends.opencl.ops.map import Map
-from netcl.dtypes import DType, bool_
+from netcl.complex_pairs import lowered, split_numbers, undefined
+from netcl.dtypes import DType, bool_, promote
 from netcl.errors import ShapeError
 from netcl.expression import Expression
 from netcl.host_dtypes import STORAGE
@@ -78,9 +80,19 @@ class ReducePlan(NamedTuple):
     accumulator: DType
 
 
+class ComplexParts(NamedTuple):
+    """What a reduction of complex numbers is of: ``whole``, and for each part of a result an expression of ``reals``.
+
+    ``reals`` take the parts of the operands.
+    """
+
+    whole: Expression
+    reals: tuple[Expression, ...]
+
+
 @final
 class Reduce:
-    """reduce of :class:`~netcl.backends.base.ArrayOperations`; ``map`` copies what has too many axes."""
+    """reduce of :class:`~netcl.backends.base.ArrayOperations`; ``map`` copies what has too many axes, or multiplies."""
 
     def __init__(self, queue: Queue, map: Map) -> None:
         self._queue = queue
@@ -120,7 +132,11 @@ class Reduce:
             remember(self._plans, key, plan)
         check_dtypes(expression.name, inputs, expression.inputs)
         if plan is None:
-            self._reduce_copy(op, expression, inputs, axes, out, scalars)
+            parts = _parts(op, expression, out.dtype)
+            if parts is None:
+                self._reduce_copy(op, expression, inputs, axes, out, scalars)
+            else:
+                self._reduce_parts(op, parts, inputs, axes, out, scalars)
             return
         first = arguments(expression, inputs, scalars)
         target = out
@@ -166,16 +182,8 @@ class Reduce:
         """The reduction by way of a contiguous copy, for more axes than a kernel visits."""
         terms = _terms(op, expression, out.dtype)
         accumulator = terms.stored[0]
-        shape = inputs[0].shape
-        order = [axis for axis in range(len(shape)) if axis not in axes] + list(axes)
-        moved = [
-            View(view.buffer, view.offset, tuple(shape[a] for a in order), tuple(view.strides[a] for a in order))
-            for view in inputs
-        ]
-        kept, reduced = math.prod(out.shape), math.prod(shape[axis] for axis in axes)
-        copy = self._queue.alloc(kept * reduced, accumulator)
-        full = View(copy, 0, moved[0].shape, contiguous_strides(moved[0].shape))
-        self._map.map(terms, moved, (full,), scalars)
+        kept, reduced = math.prod(out.shape), math.prod(inputs[0].shape[axis] for axis in axes)
+        copy = self._copied(terms, inputs, axes, scalars)
         total = self._queue.alloc(kept, out.dtype)
         flat = View(copy, 0, (kept, reduced), (reduced, 1))
         plain = ex.conversion(accumulator, accumulator)
@@ -183,9 +191,68 @@ class Reduce:
         result = View(total, 0, out.shape, contiguous_strides(out.shape))
         self._map.map(ex.conversion(out.dtype, out.dtype), (result,), (out,))
 
+    def _copied(
+        self, terms: Expression, inputs: Sequence[View], axes: tuple[int, ...], scalars: Sequence[Scalar]
+    ) -> CLBuffer:
+        """What is to be reduced, in memory of its own: a contiguous row for each result."""
+        shape = inputs[0].shape
+        order = [axis for axis in range(len(shape)) if axis not in axes] + list(axes)
+        moved = [
+            View(view.buffer, view.offset, tuple(shape[a] for a in order), tuple(view.strides[a] for a in order))
+            for view in inputs
+        ]
+        copy = self._queue.alloc(math.prod(shape), terms.stored[0])
+        full = View(copy, 0, moved[0].shape, contiguous_strides(moved[0].shape))
+        self._map.map(terms, moved, (full,), scalars)
+        return copy
+
+    def _reduce_parts(
+        self,
+        op: str,
+        parts: ComplexParts,
+        inputs: Sequence[View],
+        axes: tuple[int, ...],
+        out: View,
+        scalars: Sequence[Scalar],
+    ) -> None:
+        """The reduction of complex numbers: of each part by itself where the result is not a product."""
+        if op == "prod" and len(parts.reals) == 2:
+            self._multiply_up(parts.whole, inputs, axes, out, scalars)
+            return
+        views, numbers = split_views(inputs), split_numbers(scalars, parts.whole.scalars)
+        for expression, target in zip(parts.reals, split_views([out]), strict=True):
+            self.reduce(op, expression, views, axes, target, numbers)
+
+    def _multiply_up(
+        self,
+        terms: Expression,
+        inputs: Sequence[View],
+        axes: tuple[int, ...],
+        out: View,
+        scalars: Sequence[Scalar],
+    ) -> None:
+        """The product of complex numbers, halves of each row by halves."""
+        dtype = terms.stored[0]
+        kept, length = math.prod(out.shape), math.prod(inputs[0].shape[axis] for axis in axes)
+        if length == 0:
+            one = ex.build((ex.constant(1, dtype),), (), (), (out.dtype,))
+            self._map.map(one, (), (out,))
+            return
+        copy = self._copied(terms, inputs, axes, scalars)
+        left = length
+        while left > 1:
+            half = (left + 1) // 2
+            first, second = (View(copy, start, (kept, left - half), (length, 1)) for start in (0, half))
+            self._map.map(_product(dtype), (first, second), (first,))
+            left = half
+        strides = tuple([length * stride for stride in contiguous_strides(out.shape)])
+        self._map.map(ex.conversion(dtype, out.dtype), (View(copy, 0, out.shape, strides),), (out,))
+
     def _plan(
         self, op: str, expression: Expression, inputs: Sequence[View], axes: tuple[int, ...], out: View
     ) -> ReducePlan | None:
+        if _parts(op, expression, out.dtype) is not None:
+            return None
         terms = _terms(op, expression, out.dtype)
         accumulator = terms.stored[0]
         loops = plan_loops(inputs, axes, out)
@@ -371,6 +438,38 @@ def _terms(op: str, expression: Expression, stored: DType) -> Expression:
     elif op in ("sum", "prod") and dtype.kind != "f":
         dtype = stored.compute
     return ex.build((ex.cast(value, dtype),), expression.inputs, expression.scalars, (dtype,), expression.name)
+
+
+@cache
+def _parts(op: str, expression: Expression, stored: DType) -> ComplexParts | None:
+    """How complex numbers are reduced; None where neither an operand nor the result is complex.
+
+    Raises
+    ------
+    DTypeError
+        For the largest or smallest of complex numbers.
+    """
+    (value,) = expression.outputs
+    if op in ("any", "all"):
+        value = ex.cast(value, bool_)
+    elif value.dtype.kind == "c" and op in ("max", "min"):
+        raise undefined(op, value.dtype)
+    elif value.dtype.kind == "c" or stored.kind == "c":
+        value = ex.cast(value, promote(value.dtype, stored) if stored.kind == "c" else stored)
+    whole = ex.build((value,), expression.inputs, expression.scalars, (value.dtype,), expression.name)
+    parts = lowered(whole)
+    if parts is None:
+        return None
+    reals = [
+        ex.build((node,), parts.inputs, parts.scalars, (dtype,), expression.name)
+        for node, dtype in zip(parts.outputs, parts.stored, strict=True)
+    ]
+    return ComplexParts(whole, tuple(reals))
+
+
+@cache
+def _product(dtype: DType) -> Expression:
+    return ex.trace(lambda x, y: x * y, (dtype, dtype))
 
 
 def _combination(op: str, dtype: DType, width: int) -> tuple[list[str], str]:

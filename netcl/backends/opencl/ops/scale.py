@@ -30,7 +30,7 @@ class Scale:
             If the device cannot compute with x's dtype, or ``a`` is not a value of it.
         """
         dtype = x.buffer.dtype
-        self._queue.require(dtype)
+        self._queue.require_real("scale", dtype)
         given, factor_dtype = factor(self._queue, a, dtype)
         knobs = self._queue.knobs("scale")
         plan = self._plans.get((knobs, dtype, factor_dtype))

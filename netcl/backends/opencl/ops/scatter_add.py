@@ -8,6 +8,7 @@ import numpy as np
 
 from netcl.backends.base import Span, View
 from netcl.backends.opencl.codegen.storage import TAG
+from netcl.backends.opencl.device.complex_views import part_views, split_views
 from netcl.backends.opencl.device.faults import SCATTER_INDEX
 from netcl.backends.opencl.device.index_arguments import check_indexing, index_type
 from netcl.backends.opencl.device.memory import CLBuffer, cl_buffer
@@ -49,6 +50,11 @@ class ScatterAdd:
         outer, size_n, inner = out.shape
         if updates.shape[0] * updates.shape[1] * updates.shape[2] == 0:
             return
+        if out.dtype.kind == "c":
+            for added, part in zip(split_views([updates]), part_views(out), strict=False):  # real ones have no second
+                self._add(added, indices, index, part)
+            return
+        self._queue.require_real("scatter_add to a real array", updates.dtype)
         if out.dtype.compute is out.dtype:
             self._add(updates, indices, index, out)
             return
