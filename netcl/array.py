@@ -313,7 +313,7 @@ def check_gradient(gradient: Any, x: Array) -> None:
         raise DeviceMismatchError(
             f"the gradient of an array on {x.device} must be there too, got one on {gradient.device}; move it with to()"
         )
-    if not gradient.dtype.is_floating:
+    if not gradient.dtype.is_floating and gradient.dtype.kind + x.dtype.kind != "cc":
         raise DTypeError(
             f"a gradient must be of a floating dtype, got {gradient.dtype}, which cannot hold what backward() adds; "
             f"convert it with astype({str(x.dtype)!r})"

@@ -52,7 +52,7 @@ def _new(shape: Shape, dtype: DType, backend: Backend, requires_grad: bool) -> T
     check_supported(backend, dtype)
     requires_grad = flag("requires_grad", requires_grad)
     own = extents("shape", shape)
-    if requires_grad and dtype.kind != "f":
+    if requires_grad and dtype.kind not in "fc":
         raise DTypeError(f"only floating Tensors can require a gradient, got {dtype}; pass dtype=netcl.float32")
     return _finished(Tensor(Storage.empty(backend, math.prod(own), dtype), own), requires_grad)
 
@@ -122,7 +122,7 @@ def asarray(
             obj, target = obj.float(), target or bfloat16
         obj = obj.resolve_neg().resolve_conj().numpy()
     values, own = host.read_values(obj)
-    if requires_grad and (target or own).kind != "f":
+    if requires_grad and (target or own).kind not in "fc":
         raise DTypeError(f"only floating Tensors can require a gradient, got {target or own}; pass dtype=netcl.float32")
     made = host.stored(values, target or own)
     if made is values and not isinstance(obj, bool | int | float | complex | list | tuple | range):

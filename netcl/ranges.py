@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netcl.creation import backend_for
-from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, int64, uint64
+from netcl.dtypes import DEFAULT_COMPLEX, DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, int64, uint64
 from netcl.errors import ArgumentError
 from netcl.functional import host
 from netcl.functional.dispatch import INTEGER_RANGE, out_of_range
@@ -99,9 +99,14 @@ def _whole_numbers(first: int, step: int, places: NDArray[np.int64]) -> NDArray[
     raise out_of_range(max(ends), uint64)
 
 
+def _end(name: str, value: Any) -> float | complex:
+    found = number(name, value)
+    return found if isinstance(found, complex) else float(_bound(name, value))
+
+
 def linspace(
-    start: float,
-    stop: float,
+    start: complex,
+    stop: complex,
     /,
     num: int,
     *,
@@ -114,9 +119,9 @@ def linspace(
 
     Parameters
     ----------
-    start, stop : float
+    start, stop : float or complex
     num : int
-    dtype : DType or str, default float32
+    dtype : DType or str, default float32, or complex64 where an end is complex
     device, backend
         As in :func:`asarray`.
     endpoint : bool, default True
@@ -128,9 +133,10 @@ def linspace(
     >>> netcl.linspace(0.0, 1.0, 5).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    kind = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+    first, last = _end("start", start), _end("stop", stop)
+    own = DEFAULT_COMPLEX if isinstance(first, complex) or isinstance(last, complex) else DEFAULT_FLOAT
+    kind = own if dtype is None else as_dtype(dtype)
     place = backend_for(device, backend)
-    first, last = float(_bound("start", start)), float(_bound("stop", stop))
     count = extent("num", num)
     values = host.made_on_host(np.linspace, first, last, count, endpoint=flag("endpoint", endpoint))
     return host.from_host(Tensor, values, place, kind)

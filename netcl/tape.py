@@ -251,12 +251,14 @@ def _seed(output: Array, seed: Any) -> Array:
                 f"backward() of an output of shape {output.shape} needs a seed of that shape; "
                 "only an output with one element has a gradient of its own (reduce it with sum or mean, or pass seed=)"
             )
+        if output.dtype.kind == "c":
+            raise TapeError("a complex output needs a seed: only a real loss has a gradient; take real(x) or abs(x)")
         ones = output.empty_like()
         output.backend.fill(ones.span(), 1)
         return ones
     if not isinstance(seed, Array) or seed.shape != output.shape:
         raise ShapeError(f"the seed must be a Tensor of the output's shape {output.shape}, got {_describe(seed)}")
-    if seed.dtype.kind != "f":
+    if seed.dtype.kind != "f" and seed.dtype is not output.dtype:
         raise TapeError(f"the seed must be floating, got {seed.dtype}; convert it with astype(netcl.{output.dtype})")
     if seed.device != output.device:
         raise DeviceMismatchError(f"the seed is on {seed.device} and the output on {output.device}; move it with to()")

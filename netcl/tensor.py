@@ -78,7 +78,7 @@ class Tensor(Array):
     dtype : DType
     device : Device
     requires_grad : bool
-        Whether ``backward`` leaves a gradient in ``grad``; only floating dtypes can.
+        Whether ``backward`` leaves a gradient in ``grad``; only floating and complex dtypes can.
     grad : Tensor or None
         The gradient, added to by each ``backward``.
 
@@ -111,7 +111,7 @@ class Tensor(Array):
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         value = validation.flag("requires_grad", value)
-        if value and self.storage.dtype.kind != "f":
+        if value and self.storage.dtype.kind not in "fc":
             raise DTypeError(
                 f"only floating Tensors can require a gradient, got {self.dtype}; convert it with astype(netcl.float32)"
             )

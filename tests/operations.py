@@ -43,6 +43,7 @@ ELEMENTWISE = {
     "tan": _unary(netcl.tan, UNIT), "asin": _unary(netcl.asin, UNIT), "acos": _unary(netcl.acos, UNIT),
     "atan": _unary(netcl.atan), "sinh": _unary(netcl.sinh), "cosh": _unary(netcl.cosh), "tanh": _unary(netcl.tanh),
     "asinh": _unary(netcl.asinh), "acosh": _unary(netcl.acosh, ABOVE_ONE), "atanh": _unary(netcl.atanh, UNIT),
+    "real": _unary(netcl.real), "imag": _unary(netcl.imag), "conj": _unary(netcl.conj),
     "erf": _unary(netcl.erf), "sign": _unary(netcl.sign, APART), "relu": _unary(F.relu, APART),
     "floor": _unary(netcl.floor, APART), "ceil": _unary(netcl.ceil, APART), "trunc": _unary(netcl.trunc, APART),
     "round": _unary(netcl.round, APART),

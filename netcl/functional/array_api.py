@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from netcl.functional.casting import *
+from netcl.functional.complex_parts import *
 from netcl.functional.deviation import *
 from netcl.functional.elementwise import *
 from netcl.functional.indexing import *

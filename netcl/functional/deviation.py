@@ -36,7 +36,10 @@ def _part_of_offset(x: Any, first: Any, share: Any) -> Any:
 
 
 def _squared_deviation(x: Any, first: Any, center: Any) -> Any:
-    return ex.square(_half_offset(x, first) - center)
+    deviation = _half_offset(x, first) - center
+    if deviation.dtype.kind == "c":
+        return ex.square(ex.real(deviation)) + ex.square(ex.imag(deviation))
+    return ex.square(deviation)
 
 
 def _of_nothing(x: A, axes: tuple[int, ...], dtype: DType, keepdims: bool, name: str) -> A:
@@ -49,7 +52,7 @@ def _of_nothing(x: A, axes: tuple[int, ...], dtype: DType, keepdims: bool, name:
 def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> A:
     """The variance over axes, in two passes.
 
-    y = Σ (x - mean(x))² / (n - correction)
+    y = Σ |x - mean(x)|² / (n - correction)
 
     Parameters
     ----------
@@ -74,16 +77,16 @@ def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool =
     x = autocast_up(x)
     dtype = mean_dtype(x, "var")
     n = count_over(x, axes)
-    operand = x if x.dtype.kind == "f" else map_arrays(identity, x, dtype=dtype)
+    operand = x if x.dtype is dtype else map_arrays(identity, x, dtype=dtype)
     if x.size == 0:
-        return _of_nothing(operand, axes, dtype, keepdims, "var")
+        return _of_nothing(operand, axes, dtype.part, keepdims, "var")
     first = first_along(operand, axes)
     center = reduce_arrays(
         "sum", _part_of_offset, operand, first, 1.0 / n, axes=axes, dtype=dtype.compute, keepdims=True
     )
     divisor = max(float(n - correction), 0.0)
     squares = (operand, first, center)
-    out = averaged(_squared_deviation, *squares, axes=axes, n=divisor / 4.0, dtype=dtype, keepdims=keepdims)
+    out = averaged(_squared_deviation, *squares, axes=axes, n=divisor / 4.0, dtype=dtype.part, keepdims=keepdims)
 
     def vjp(g: Any) -> Any:
         factor = 4.0 / divisor if divisor else math.inf
@@ -121,9 +124,9 @@ def std(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool =
     axes = checked_axes("std", x, axis, keepdims)
     correction = real("correction", correction)
     x = autocast_up(x)
-    dtype = mean_dtype(x, "std")
+    dtype = mean_dtype(x, "std", "buif")
     n = count_over(x, axes)
-    operand = x if x.dtype.kind == "f" else map_arrays(identity, x, dtype=dtype)
+    operand = x if x.dtype is dtype else map_arrays(identity, x, dtype=dtype)
     if x.size == 0:
         return _of_nothing(operand, axes, dtype, keepdims, "std")
     first, compute = first_along(operand, axes), dtype.compute

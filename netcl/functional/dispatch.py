@@ -173,6 +173,8 @@ def _prepared(
             kinds.append(operand.storage.dtype)
         elif isinstance(operand, bool | int | float | complex):
             own = promote_scalar(common, operand)
+            if not isinstance(operand, complex):
+                own = own.part  # beside complex numbers a real one stays real
             result = promote(result, own)
             kinds.append(_scalar_of(own.compute))
             numbers.append((operand, own))
@@ -360,7 +362,9 @@ def zeros_for(x: A, shape: tuple[int, ...] | None = None, dtype: DType | None = 
 class Derivative:
     """An elementwise derivative: a function over nodes whose parameters name what it needs.
 
-    ``g`` is the gradient of the output, ``y`` the output, and ``x`` or ``x1``, ``x2``, ``x3`` the operands.
+    ``g`` is the gradient of the output, ``y`` the output, and ``x`` or ``x1``, ``x2``, ``x3`` the operands. Of complex
+    outputs the function gets the conjugate of the gradient, and what it returns is conjugated: so g · f'(x) becomes
+    g · conj(f'(x)), which is the gradient where f has a complex derivative.
     """
 
     __slots__ = ("function", "positions")
@@ -383,8 +387,14 @@ def record_elementwise(
     for x, derivative in zip(operands, derivatives, strict=True):
         if derivative is not None and isinstance(x, Array):
             saved = [out if position < 0 else operands[position] for position in derivative.positions]
-            entries.append((x, tape.VJPWithOut(partial(_chain, x, derivative.function, saved))))
+            function = derivative.function if out.storage.dtype.kind == "f" else _conjugated(derivative.function)
+            entries.append((x, tape.VJPWithOut(partial(_chain, x, function, saved))))
     tape.record(out, *entries, name=name)
+
+
+@cache
+def _conjugated(function: Function) -> Function:
+    return lambda g, *saved: ex.conj(function(ex.conj(g), *saved))
 
 
 def _chain(x: Array, function: Function, saved: Sequence[Operand], g: A, out: A | None) -> A:

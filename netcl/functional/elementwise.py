@@ -27,6 +27,7 @@ from netcl.functional.dispatch import (
 )
 from netcl.functional.singular import (
     acosh_derivative,
+    asinh_derivative,
     atan2_derivative,
     atanh_derivative,
     divide_left,
@@ -41,6 +42,7 @@ from netcl.functional.singular import (
     reciprocal_derivative,
     remainder_right,
     rsqrt_derivative,
+    sign_derivative,
     sqrt_derivative,
     winner_takes,
 )
@@ -307,7 +309,10 @@ abs = _unary(
     "abs", "The absolute value of each element; its derivative at 0 is 0.", "y = |x|", f"abs({_X})", "[1.0, 0.5]",
     lambda g, x: g * ex.sign(x),
 )  # fmt: skip
-sign = _unary("sign", "The sign of each element: -1, 0 or 1.", "y = x / |x|", f"sign({_X})", "[-1.0, 1.0]", flat)
+sign = _unary(
+    "sign", "The sign of each element: -1, 0 or 1, or the direction of a complex number.", "y = x / |x|",
+    f"sign({_X})", "[-1.0, 1.0]", sign_derivative,
+)  # fmt: skip
 square = _unary(
     "square", "The square of each element.", "y = x²", f"square({_X})", "[1.0, 0.25]", lambda g, x: 2.0 * g * x
 )
@@ -386,7 +391,7 @@ tanh = _unary(
 )  # fmt: skip
 asinh = _unary(
     "asinh", "The inverse hyperbolic sine of each element.", "y = log(x + sqrt(x² + 1))",
-    "asinh(netcl.asarray([0.0]))", "[0.0]", lambda g, x: g / ex.apply("hypot", x, 1.0),
+    "asinh(netcl.asarray([0.0]))", "[0.0]", asinh_derivative,
 )  # fmt: skip
 acosh = _unary(
     "acosh", "The inverse hyperbolic cosine of each element.", "y = log(x + sqrt(x² - 1))",

@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from netcl import expression as ex
 from netcl import tape
 from netcl.array import Array
 from netcl.backends.base import View
 from netcl.dtypes import DType, promote
 from netcl.errors import AxisError, DTypeError, ShapeError
 from netcl.functional.autocast import autocast_down
+from netcl.functional.complex_parts import conjugated
 from netcl.functional.dispatch import (
     A,
     broadcast_view,
@@ -65,7 +67,8 @@ def product(a: A, b: A, out: Any = None, dtype: DType | None = None) -> A:
     common = promote(a.dtype, b.dtype)
     a = a if a.dtype is common else map_arrays(identity, a, dtype=common)
     b = b if b.dtype is common else map_arrays(identity, b, dtype=common)
-    dtype = dtype or common
+    if dtype is None or common.kind == "c":
+        dtype = common
     batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
     rows, columns = a.shape[-2], b.shape[-1]
     if a.shape[-1] == 0:
@@ -99,10 +102,11 @@ def matched(x: A, g: A, out: Any = None) -> A:
 
 
 def _left_vjp(x: A, b: A, g: A, out: Any) -> A:
-    return matched(x, product(g, swapped(b), out, x.dtype), out)
+    return matched(x, product(g, swapped(conjugated(b)), out, x.dtype), out)
 
 
 def _right_vjp(a: A, x: A, g: A, out: Any) -> A:
+    a = conjugated(a)
     if x.ndim == 2 and a.ndim > 2:  # sum over the batch within the product
         rows = math.prod(a.shape[:-1])
         tall = product(
@@ -154,7 +158,7 @@ def matmul(x1: A, x2: A, /) -> A:
     common_backend((x1, x2))
     a, b = autocast_down(x1), autocast_down(x2)
     out = product(a, b)
-    if out.dtype.kind == "f":
+    if out.dtype.kind in "fc":
         left = tape.VJPWithOut(lambda g, into: _left_vjp(x1, b, g, into))
         right = tape.VJPWithOut(lambda g, into: _right_vjp(a, x2, g, into))
         tape.record(out, (x1, left), (x2, right), name="matmul")
@@ -180,7 +184,7 @@ def _with_vector(x1: A, x2: A) -> A:
 def vecdot(x1: A, x2: A, /, *, axis: int = -1) -> A:
     """The dot product of vectors along an axis.
 
-    y = Σ x1 · x2
+    y = Σ conj(x1) · x2
 
     Parameters
     ----------
@@ -206,29 +210,31 @@ def vecdot(x1: A, x2: A, /, *, axis: int = -1) -> A:
     first, second = (x.shape[normalize_axis(axis, x.ndim)] for x in (x1, x2))
     if first != second:
         raise ShapeError(f"vecdot of shapes {x1.shape} and {x2.shape}: axis {axis} must have the same extent in both")
-    if x1.dtype.kind == "c":
-        raise DTypeError("vecdot does not take complex arrays; use sum(conj(x1) * x2)")
     for x in (x1, x2):
         _numeric(x, "vecdot")
     shape = broadcast_shapes(x1.shape, x2.shape)
     place = len(shape) + axis
     # In one launch, so that products of 16-bit elements are not rounded before they are added up.
-    out = reduce_arrays("sum", _product, x1, x2, axes=(place,), dtype=promote(x1.dtype, x2.dtype))
+    out = reduce_arrays("sum", _conj_product, x1, x2, axes=(place,), dtype=promote(x1.dtype, x2.dtype))
 
-    def toward(x: A, other: A) -> tape.VJP:
+    def toward(x: A, other: A, function: Any) -> tape.VJP:
         def vjp(g: A, into: Any) -> Any:
             g = restore_axes(g, shape, (place,))
             strides = tuple([0 if i == place else stride for i, stride in enumerate(g.strides)])
-            return sum_to_shape(x, _product, g.restride(shape, strides, g.offset), other, out=into)
+            return sum_to_shape(x, function, g.restride(shape, strides, g.offset), other, out=into)
 
         return tape.VJPWithOut(vjp)
 
-    tape.record(out, (x1, toward(x1, x2)), (x2, toward(x2, x1)), name="vecdot")
+    tape.record(out, (x1, toward(x1, x2, _conj_product)), (x2, toward(x2, x1, _product)), name="vecdot")
     return out
 
 
 def _product(x: Any, y: Any) -> Any:
     return x * y
+
+
+def _conj_product(x: Any, y: Any) -> Any:
+    return ex.conj(x) * y
 
 
 def tensordot(x1: A, x2: A, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> A:

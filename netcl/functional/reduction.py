@@ -142,9 +142,12 @@ def prod(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdi
 def _prod_vjp(x: A, g: A, axes: tuple[int, ...]) -> A:
     # The product of the others: that of all ordinary elements / x, while zeros and infinities are counted.
     ordinary = reduce_arrays("prod", _ordinary, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
-    zeros = reduce_arrays("sum", _is_zero, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
-    infinities = reduce_arrays("sum", _is_infinite, x, axes=axes, dtype=x.dtype.compute, keepdims=True)
-    return map_arrays(_prod_others, restore_axes(g, x.shape, axes), x, ordinary, zeros, infinities, dtype=x.dtype)
+    counted = x.dtype.compute.part
+    zeros = reduce_arrays("sum", _is_zero, x, axes=axes, dtype=counted, keepdims=True)
+    infinities = reduce_arrays("sum", _is_infinite, x, axes=axes, dtype=counted, keepdims=True)
+    return map_arrays(
+        _prod_others, restore_axes(g, x.shape, axes), x, ordinary, zeros, infinities, dtype=x.dtype
+    )
 
 
 def _ordinary(x: Any) -> Any:
@@ -167,7 +170,7 @@ def _prod_others(g: Any, x: Any, ordinary: Any, zeros: Any, infinities: Any) -> 
     # A zero among the others takes even what has overflowed, but no NaN.
     vanishes = (zeros - _is_zero(x) > 0.0) & ex.equal(product, product)
     product = ex.where(vanishes, 0.0, product)
-    return g * product * ex.where(infinities - _is_infinite(x) > 0.0, math.inf, 1.0)
+    return g * ex.conj(product) * ex.where(infinities - _is_infinite(x) > 0.0, math.inf, 1.0)
 
 
 def count_over(x: Array, axes: tuple[int, ...]) -> int:
@@ -175,10 +178,10 @@ def count_over(x: Array, axes: tuple[int, ...]) -> int:
     return math.prod([x.shape[axis] for axis in axes])
 
 
-def mean_dtype(x: Array, name: str) -> DType:
+def mean_dtype(x: Array, name: str, kinds: str = "buifc") -> DType:
     """The dtype of a mean: that of ``x``, or float32 for integers."""
-    _check(x, name, "buif")
-    return x.dtype if x.dtype.kind == "f" else float32
+    _check(x, name, kinds)
+    return x.dtype if x.dtype.kind in "fc" else float32
 
 
 def _divided(x: Any, n: Any) -> Any:
@@ -225,7 +228,7 @@ def mean(x: A, /, *, axis: Axes = None, keepdims: bool = False) -> A:
     x = autocast_up(x)
     n = count_over(x, axes)
     dtype = mean_dtype(x, "mean")
-    operand = x if x.dtype.kind == "f" else map_arrays(identity, x, dtype=dtype)
+    operand = x if x.dtype is dtype else map_arrays(identity, x, dtype=dtype)
     out = averaged(identity, operand, axes=axes, n=n, dtype=dtype, keepdims=keepdims)
     tape.record(out, (x, lambda g: _mean_vjp(x, g, axes, n)), name="mean")
     return out

@@ -22,6 +22,15 @@ def flat(g: Any, x: Any) -> Any:
     return g * ex.where(ex.equal(x, x), 0.0, x)
 
 
+def sign_derivative(g: Any, x: Any) -> Any:
+    """Of x / |x|: what of ``g`` is across x, over |x|; 0 at 0. Of real numbers it is flat."""
+    if x.dtype.kind != "c":
+        return flat(g, x)
+    unit, length = ex.sign(x), ex.apply("abs", x)
+    across = g - ex.conj(unit) * ex.real(unit * g)  # g is the conjugate of the gradient, and so is the result
+    return ex.where(ex.equal(length, 0.0), 0.0, across / length)
+
+
 def _inside(outside: Any, value: Any) -> Any:
     """``value``, and NaN ``outside`` of the domain, where the function itself is NaN."""
     return ex.where(outside, math.nan, value)
@@ -79,6 +88,13 @@ def acosh_derivative(g: Any, x: Any) -> Any:
     return slope if x.dtype.kind == "c" else unless_cut(g, x <= 1.0, slope)
 
 
+def asinh_derivative(g: Any, x: Any) -> Any:
+    """g / sqrt(x² + 1) without the square, which would overflow."""
+    if x.dtype.kind == "c":
+        return g * ex.rsqrt(1.0 + 1j * x) * ex.rsqrt(1.0 - 1j * x)
+    return g / ex.apply("hypot", x, 1.0)
+
+
 def atanh_derivative(g: Any, x: Any) -> Any:
     """g / (1 - x²)."""
     square = (1.0 - x) * (1.0 + x)
@@ -98,7 +114,7 @@ def pow_left(g: Any, x1: Any, x2: Any) -> Any:
 def pow_right(g: Any, x1: Any, x2: Any, y: Any) -> Any:
     """Of x1 ^ x2 along x2; with x1 = 0 the power is flat in x2 >= 0, and its limit elsewhere where it vanishes."""
     if y.dtype.kind == "c":
-        return g * y * ex.log(x1)
+        return ex.where(ex.equal(x1, 0.0) & (ex.real(x2) >= 0.0), 0.0, g * y * ex.log(x1))
     flat_at_zero = ex.equal(x1, 0.0) & (x2 >= 0.0)
     vanished = (x1 > 0.0) & ex.equal(y, 0.0)
     slope = ex.where(flat_at_zero | vanished, 0.0, g * y * ex.log(x1))
