@@ -99,7 +99,7 @@ def _not_finite(x: Node) -> Node:
     return apply("logical_not", apply("isfinite", x))
 
 
-def _is(x: Node, value: float) -> Node:
+def _is(x: Node, value: Node | float) -> Node:
     return apply("equal", x, value)
 
 
@@ -398,10 +398,20 @@ def atanh(z: Pair) -> Pair:
 
 
 def power(z: Pair, w: Pair) -> Pair:
-    """z to the power of w, exp(w log(z)); to the power of 0 it is 1."""
+    """z to the power of w, exp(w log(z)); products of z to a whole power below 16, and 1 to the power of 0."""
     made = exp(multiply(w, _logarithm("log")(z)))
-    one, zero = _number(1.0, z[0]), _number(0.0, z[0])
-    return choose(_is(w[0], 0.0) & _is(w[1], 0.0), (one, zero), made)
+    one = _number(1.0, z[0]), _number(0.0, z[0])
+    product, factor, left = one, z, abs(w[0])
+    for _ in range(4):
+        rest = apply("floor", left * 0.5)
+        product = choose(apply("not_equal", left, rest + rest), multiply(product, factor), product)
+        factor, left = multiply(factor, factor), rest
+    whole = _is(w[1], 0.0) & _is(apply("floor", w[0]), w[0]) & (abs(w[0]) < 16.0)
+    # What has overflowed on the way, or vanished, is left to the logarithm.
+    usable = apply("isfinite", product[0]) & apply("isfinite", product[1]) & (_larger(product) > 0.0)
+    product = choose(w[0] < 0.0, divide(one, product), product)
+    made = choose(whole & usable, product, made)
+    return choose(_is(w[0], 0.0) & _is(w[1], 0.0), one, made)
 
 
 def _any(op: str) -> Callable[[Pair], Node]:

@@ -17,44 +17,14 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from types import MappingProxyType
 from typing import TypeAlias
 
 from netcl.dtypes import DType, bfloat16, bool_, complex64, complex128, float32, float64, int64, promote, promote_scalar
 from netcl.errors import TraceError
+from netcl.operators import LEAVES as LEAVES
+from netcl.operators import OPERATORS as OPERATORS
 
 Number: TypeAlias = bool | int | float | complex
-
-# How the result dtype of an operator follows from its operands: "same" as the promoted operands, "real" (the real
-# counterpart of a complex operand), "complex" (its complex counterpart), "float" (only floating operands are legal),
-# "integer", "bool" (a comparison).
-OPERATORS: MappingProxyType[str, tuple[int, str]] = MappingProxyType(
-    {
-        "add": (2, "same"), "subtract": (2, "same"), "multiply": (2, "same"), "divide": (2, "float"),
-        "floor_divide": (2, "same"), "remainder": (2, "same"), "pow": (2, "same"), "atan2": (2, "float"),
-        "maximum": (2, "same"), "minimum": (2, "same"), "hypot": (2, "float"), "copysign": (2, "float"),
-        "nextafter": (2, "float"), "logaddexp": (2, "float"),
-        "negative": (1, "same"), "positive": (1, "same"), "abs": (1, "real"), "sign": (1, "same"),
-        "square": (1, "same"), "sqrt": (1, "float"), "rsqrt": (1, "float"), "reciprocal": (1, "float"),
-        "exp": (1, "float"), "expm1": (1, "float"), "log": (1, "float"), "log1p": (1, "float"), "log2": (1, "float"),
-        "log10": (1, "float"), "sin": (1, "float"), "cos": (1, "float"), "tan": (1, "float"), "asin": (1, "float"),
-        "acos": (1, "float"), "atan": (1, "float"), "sinh": (1, "float"), "cosh": (1, "float"), "tanh": (1, "float"),
-        "asinh": (1, "float"), "acosh": (1, "float"), "atanh": (1, "float"), "erf": (1, "float"),
-        "floor": (1, "same"), "ceil": (1, "same"), "trunc": (1, "same"), "round": (1, "same"),
-        "equal": (2, "bool"), "not_equal": (2, "bool"), "less": (2, "bool"), "less_equal": (2, "bool"),
-        "greater": (2, "bool"), "greater_equal": (2, "bool"),
-        "isnan": (1, "bool"), "isinf": (1, "bool"), "isfinite": (1, "bool"), "signbit": (1, "bool"),
-        "logical_and": (2, "bool"), "logical_or": (2, "bool"), "logical_xor": (2, "bool"), "logical_not": (1, "bool"),
-        "bitwise_and": (2, "same"), "bitwise_or": (2, "same"), "bitwise_xor": (2, "same"),
-        "bitwise_invert": (1, "same"), "bitwise_left_shift": (2, "same"), "bitwise_right_shift": (2, "same"),
-        "where": (3, "where"), "cast": (1, "cast"), "narrow": (1, "cast"),
-        "round_float16": (1, "float"), "round_bfloat16": (1, "float"),
-        "real": (1, "real"), "imag": (1, "real"), "conj": (1, "same"), "complex": (2, "complex"),
-    }
-)  # fmt: skip
-"""Every operator a backend implements, with its arity and how its result dtype follows."""
-
-LEAVES = ("input", "scalar", "constant", "hyper")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -265,10 +235,8 @@ def caller(*files: str) -> str:
 
 def constant(value: Number, dtype: DType) -> Node:
     """A number that is part of the expression itself."""
-    if dtype.kind == "f":
-        value = float(value)  # type: ignore[arg-type]
-    elif dtype.kind == "c":
-        value = complex(value)
+    if dtype.kind in "fc":
+        value = float(value) if dtype.kind == "f" else complex(value)  # type: ignore[arg-type]
     return Node("constant", (), dtype, value)
 
 
@@ -344,10 +312,8 @@ def apply(op: str, *operands: Operand) -> Node:
         common = float32
     if rule == "complex" and common.kind == "c":
         raise TraceError(f"complex takes two real parts, got {nodes[0].dtype} and {nodes[1].dtype} {caller()}")
-    if common.kind == "c" and op in ("add", "subtract", "multiply", "divide"):
-        parts = _with_a_real(op, *nodes)
-        if parts is not None:
-            return apply("complex", *parts)
+    if common.kind == "c" and op in ("add", "subtract", "multiply", "divide") and (parts := _with_a_real(op, *nodes)):
+        return apply("complex", *parts)
     args = tuple(cast(node, common) for node in nodes)
     if rule == "bool":
         return Node(op, args, bool_)
@@ -359,10 +325,8 @@ def apply(op: str, *operands: Operand) -> Node:
 
 
 def _with_a_real(op: str, x1: Node, x2: Node) -> tuple[Node, Node] | None:
-    """The parts of an operation between a complex and a real number; None for two complex ones, or a complex divisor.
-
-    A real number is not given an imaginary part first: that 0 would make NaN of infinities.
-    """
+    """The parts of an operation between a complex and a real number; None for two complex ones or a complex divisor."""
+    # A real number is not given an imaginary part first: that 0 would make NaN of infinities.
     if x1.dtype.kind == x2.dtype.kind or (op == "divide" and x2.dtype.kind == "c"):
         return None
     first, second = apply(op, real(x1), real(x2)), imag(x1 if x1.dtype.kind == "c" else x2)

@@ -173,7 +173,7 @@ def _prepared(
             kinds.append(operand.storage.dtype)
         elif isinstance(operand, bool | int | float | complex):
             own = promote_scalar(common, operand)
-            if not isinstance(operand, complex):
+            if own.kind == "c" and not isinstance(operand, complex):
                 own = own.part  # beside complex numbers a real one stays real
             result = promote(result, own)
             kinds.append(_scalar_of(own.compute))

@@ -185,6 +185,14 @@ def test_arithmetic(backend, dtype):
         assert_near(out.stored, expected(a), dtype, op)
 
 
+def test_whole_powers_are_products(backend):
+    need(backend, complex64)
+    z = Operand(backend, [5j, 1 + 1j, 2 - 3j, -1 + 0j, 3 + 0j, 0j, 0j, 1e30 + 0j, 2j], complex64)
+    w = Operand(backend, [3, 8, 2, 15, 1, 0, 5, -2, -3], complex64)
+    out = apply(backend, lambda a, b: ex.apply("pow", a, b), z, w)
+    np.testing.assert_array_equal(out.stored, [-125j, 16, -5 - 12j, -1, 3, 1, 0, 0, 0.125j])
+
+
 def test_predicates(backend):
     need(backend, complex64)
     parts = [0.0, -0.0, 1.0, math.inf, math.nan]
