@@ -141,6 +141,34 @@ def test_accuracy(backend, group, dtype):
                 assert fine.all(), f"{op}({values[at]}): the {name} part is {got[at]}, not {right[at]}"
 
 
+ODD = ("asinh", "atanh", "sinh", "tanh", "sin", "tan", "asin", "atan")
+parts = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@given(values=st.lists(st.tuples(parts, parts), min_size=6, max_size=6))
+def test_symmetries(backend, group, values):
+    """f(conj(z)) is conj(f(z)), and f(-z) is -f(z) for odd functions, with the same signs of zeros."""
+    need(backend, complex64)
+    z = np.array([complex(*value) for value in values], np.complex64)
+    x = Operand(backend, np.concatenate([z, z.conj(), -z]), complex64)
+    for op, out in zip(GROUPS[group], apply_all(backend, functions(GROUPS[group]), x), strict=True):
+        if op == "sign":  # which has 0 + 0j for every zero
+            continue
+        plain, mirrored, turned = out.stored.reshape(3, -1)
+        assert_same(mirrored.conj(), plain, op)
+        if op in ODD:
+            assert_same(-turned, plain, op)
+
+
+def assert_same(found, expected, op):
+    for name in ("real", "imag"):
+        got, right = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(got, right, rtol=2**-21, atol=2e-38, err_msg=op)
+        told = ~np.isnan(right)
+        np.testing.assert_array_equal(np.signbit(got[told]), np.signbit(right[told]), op)
+
+
 @pytest.mark.parametrize("dtype", BOTH, ids=str)
 def test_quotients_neither_overflow_nor_vanish(backend, dtype):
     need(backend, dtype)
