@@ -132,7 +132,8 @@ _UNARY_FLOAT = (
     "negative", "positive", "abs", "sign", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "log", "log1p",
     "log2", "log10", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh",
     "erf", "floor", "ceil", "trunc", "round", "isnan", "isinf", "isfinite", "signbit", "relu", "sigmoid", "silu",
-    "clone", "real", "imag", "conj", "erfc", "erfinv", "gammaln", "digamma", "expit", "logit", "ndtr", "log_ndtr", "ndtri", "entr", "i0", "i0e",
+    "clone", "real", "imag", "conj",
+    "erfc", "erfinv", "gammaln", "digamma", "expit", "logit", "ndtr", "log_ndtr", "ndtri", "entr", "i0", "i0e",
     "i1", "i1e",
 )  # fmt: skip
 _BINARY_FLOAT = (

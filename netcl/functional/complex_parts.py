@@ -11,7 +11,7 @@ from typing import Any
 from netcl import expression as ex
 from netcl import tape
 from netcl.errors import DTypeError
-from netcl.functional.dispatch import A, check_arrays, identity, mapped, pull
+from netcl.functional.dispatch import A, check_arrays, identity, map_arrays, sum_to_shape
 
 __all__ = ["conj", "imag", "real"]
 
@@ -46,9 +46,9 @@ def real(x: A, /) -> A:
     [1.0, 0.0]
     """
     _check("real", x)
-    out: A = mapped(ex.real, x)
+    out: A = map_arrays(ex.real, x)
     if x.dtype.kind in "fc":
-        tape.record(out, (x, tape.VJPWithOut(lambda g, into: pull(x, identity, g, out=into))), name="real")
+        tape.record(out, (x, tape.VJPWithOut(lambda g, into: sum_to_shape(x, identity, g, out=into))), name="real")
     return out
 
 
@@ -76,9 +76,9 @@ def imag(x: A, /) -> A:
     [2.0, 3.0]
     """
     _check("imag", x)
-    out: A = mapped(ex.imag, x)
+    out: A = map_arrays(ex.imag, x)
     if x.dtype.kind in "fc":
-        tape.record(out, (x, tape.VJPWithOut(lambda g, into: pull(x, _along_imag, g, out=into))), name="imag")
+        tape.record(out, (x, tape.VJPWithOut(lambda g, into: sum_to_shape(x, _along_imag, g, out=into))), name="imag")
     return out
 
 
@@ -110,12 +110,12 @@ def conj(x: A, /) -> A:
     [(1-2j), -3j]
     """
     _check("conj", x)
-    out: A = mapped(ex.conj, x)
+    out: A = map_arrays(ex.conj, x)
     if x.dtype.kind in "fc":
-        tape.record(out, (x, tape.VJPWithOut(lambda g, into: pull(x, ex.conj, g, out=into))), name="conj")
+        tape.record(out, (x, tape.VJPWithOut(lambda g, into: sum_to_shape(x, ex.conj, g, out=into))), name="conj")
     return out
 
 
 def conjugated(x: A) -> A:
     """The conjugate of ``x``, which is ``x`` itself where that is real. Not recorded."""
-    return mapped(ex.conj, x) if x.dtype.kind == "c" else x
+    return map_arrays(ex.conj, x) if x.dtype.kind == "c" else x

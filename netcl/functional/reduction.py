@@ -145,9 +145,7 @@ def _prod_vjp(x: A, g: A, axes: tuple[int, ...]) -> A:
     counted = x.dtype.compute.part
     zeros = reduce_arrays("sum", _is_zero, x, axes=axes, dtype=counted, keepdims=True)
     infinities = reduce_arrays("sum", _is_infinite, x, axes=axes, dtype=counted, keepdims=True)
-    return map_arrays(
-        _prod_others, restore_axes(g, x.shape, axes), x, ordinary, zeros, infinities, dtype=x.dtype
-    )
+    return map_arrays(_prod_others, restore_axes(g, x.shape, axes), x, ordinary, zeros, infinities, dtype=x.dtype)
 
 
 def _ordinary(x: Any) -> Any:
