@@ -7,6 +7,7 @@ import numpy as np
 
 from netcl.backends.base import EXTENSION_DEVICE, NAMED_ONLY, Device, Span
 from netcl.backends.composed import ComposedOperations
+from netcl.complex_pairs import expanded
 from netcl.dtypes import bfloat16
 from netcl.host_dtypes import STORAGE, stored_as, values_of
 from netcl.rounding import odd_float32
@@ -19,7 +20,13 @@ FUNCTIONS = {
     "narrow": odd_float32,
     "round_float16": lambda x: x.astype(np.float16).astype(np.float32),
     "round_bfloat16": lambda x: values_of(stored_as(x, bfloat16), bfloat16),
+    "real": np.real,
+    "imag": np.imag,
+    "complex": lambda x, y: np.stack(np.broadcast_arrays(x, y), -1).view(np.result_type(x, np.complex64))[..., 0],
 }
+
+UNLIKE_THE_STANDARD = frozenset({"log1p", "expm1", "divide", "reciprocal", "rsqrt", "sign", "pow"})
+"""What NumPy computes otherwise on complex numbers: it is written out over their parts."""
 
 ROUNDING = ("floor", "ceil", "trunc", "round")
 
@@ -94,6 +101,7 @@ def loaded(x):
 
 def evaluated(expression, inputs, scalars):
     """Every output of an expression, before it is rounded to its storage; a number may stand for equal elements."""
+    expression = expanded(expression, UNLIKE_THE_STANDARD)
     # Before anything is stored, for an output may be an input.
     given = [loaded(x) for x in inputs]
     numbers = [np.dtype(dtype.compute.name).type(a) for a, dtype in zip(scalars, expression.scalars, strict=True)]
@@ -107,7 +115,7 @@ def evaluated(expression, inputs, scalars):
         elif node.op in ROUNDING and node.dtype.kind in "biu":
             values[id(node)] = args[0]
         elif node.op == "cast":
-            real = node.args[0].dtype.kind == "c" and node.dtype.kind != "c"
+            real = node.args[0].dtype.kind == "c" and node.dtype.kind not in "bc"
             values[id(node)] = (args[0].real if real else args[0]).astype(node.dtype.name)
         else:
             function = FUNCTIONS.get(node.op) or getattr(np, node.op, None) or getattr(xp, node.op)
