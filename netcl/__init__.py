@@ -27,6 +27,7 @@ from netcl import creation, dtypes, inspection, ranges
 from netcl import data as data
 from netcl import distributed as distributed
 from netcl import errors as errors
+from netcl import fft as fft
 from netcl import functional as functional
 from netcl import linalg as linalg
 from netcl import nn as nn
@@ -54,8 +55,8 @@ newaxis = None
 if not TYPE_CHECKING:  # as in netcl/functional/array_api.py
     __all__ = sorted([
         "Tensor", "__array_api_version__", "__version__", "amp", "autograd", "available", "backends", "bool", "data",
-        "devices", "distributed", "e", "errors", "functional", "get_backend", "inf", "linalg", "manual_seed", "nan",
-        "newaxis", "nn", "optim", "pi", "random", "set_backend", "special", "use_backend",
+        "devices", "distributed", "e", "errors", "fft", "functional", "get_backend", "inf", "linalg", "manual_seed",
+        "nan", "newaxis", "nn", "optim", "pi", "random", "set_backend", "special", "use_backend",
         *creation.__all__, *dtypes.__all__, *functional.array_api.__all__, *inspection.__all__,
         *ranges.__all__,
     ])  # fmt: skip

@@ -51,6 +51,10 @@ class RangeError(DTypeError, OverflowError):
     """A number lies beyond what a data type holds."""
 
 
+class LinAlgError(NetclError, ValueError):
+    """A matrix is singular or not positive definite, or a factorization of it did not converge."""
+
+
 class HyperParameterError(NetclError, ValueError):
     """A hyper-parameter is out of range or contradicts another."""
 

@@ -181,8 +181,9 @@ class Tape:
 
         Notes
         -----
-        Enqueues work and does not block. If it fails, for want of memory or in a derivative, no ``grad`` has changed,
-        but for those that an all-reduce was under way with; a retained record can be used again.
+        Enqueues work and does not block, but for derivatives of ``netcl.linalg`` and ``netcl.fft`` that say so. If it
+        fails, for want of memory or in a derivative, no ``grad`` has changed, but for those that an all-reduce was
+        under way with; a retained record can be used again.
         """
         root = self._checked(output)
         nodes = self._latest_first(root)

@@ -12,6 +12,7 @@ from netcl import nn
 from tests.singular_points import INF, LIMIT, NAN, SCALED, SHOWN, TIES
 
 EXACT = "equal elements deviate by exactly 0, whatever a mean is rounded to"
+COFACTORS = "the derivative of a singular determinant is its cofactors, where torch divides by it"
 DIFFERENCE = "the result has lost the difference that decides the shares"
 IGNORED = "a row that is ignored may hold anything"
 EMPTY_TERM = "a class impossible on both sides adds 0 · log(0) = 0"
@@ -278,7 +279,76 @@ LAYERS = {
     ),
 }  # fmt: skip
 
-ARRAYS = {**REDUCTIONS, **LOSSES, **LAYERS}
+_O, _UNIT, _SINGULAR = [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], [[1.0, 2.0], [2.0, 4.0]]
+_NORMS: dict[float, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    order: (
+        lambda x, p=order: netcl.linalg.vector_norm(x, ord=p),
+        lambda t, x, p=order: t.linalg.vector_norm(x, p),
+    )
+    for order in (1, 2, INF)
+}
+MATRICES = {
+    **_table(
+        "vector_norm", *_NORMS[2], ([0.0, -0.0], 0.0, [0.0, 0.0]), ([NAN, 1.0], NAN, [NAN, NAN]), ([], 0.0, []),
+        ([INF, 1.0], INF, [NAN, 0.0]), ([3e30, -4e30], 5e30, [0.6, -0.8], SCALED),
+        ([3e-30, -4e-30], 5e-30, [0.6, -0.8], SCALED),
+    ),
+    **_table(
+        "vector_norm of order 1", *_NORMS[1], ([0.0, -2.0], 2.0, [0.0, -1.0]), ([NAN, 1.0], NAN, [NAN, 1.0], SHOWN),
+    ),
+    **_table("vector_norm of order inf", *_NORMS[INF], ([1.0, -1.0], 1.0, [0.5, -0.5]), ([0.0, 0.0], 0.0, [0.0, 0.0])),
+    **_table(
+        "matrix_norm", netcl.linalg.matrix_norm, lambda t, x: t.linalg.matrix_norm(x), (_O, 0.0, _O),
+        ([[NAN, 0.0]], NAN, [[NAN, NAN]]),
+    ),
+    **_table(
+        "matrix_norm of order 1", lambda x: netcl.linalg.matrix_norm(x, ord=1),
+        lambda t, x: t.linalg.matrix_norm(x, 1), ([[1.0, 0.0], [0.0, -1.0]], 1.0, [[0.5, 0.0], [0.0, -0.5]]),
+    ),
+    **_table(
+        "det", netcl.linalg.det, lambda t, x: t.linalg.det(x), (_O, 0.0, _O, COFACTORS),
+        (_SINGULAR, 0.0, [[4.0, -2.0], [-2.0, 1.0]], COFACTORS),
+        ([[NAN, 0.0], [0.0, 1.0]], NAN, [[NAN] * 2] * 2, SHOWN),
+    ),
+    **_table(
+        "slogdet", lambda x: netcl.linalg.slogdet(x).logabsdet, lambda t, x: t.linalg.slogdet(x)[1],
+        (_O, -INF, [[NAN] * 2] * 2, SHOWN),
+    ),
+    **_table(
+        "pinv", netcl.linalg.pinv, lambda t, x: t.linalg.pinv(x), (_O, _O, _O),
+        ([[2.0, 0.0], [0.0, 0.0]], [[0.5, 0.0], [0.0, 0.0]], [[-0.25, 0.25], [0.25, 0.0]]),
+    ),
+    **_table(
+        "matrix_power", lambda x: netcl.linalg.matrix_power(x, 2), lambda t, x: t.linalg.matrix_power(x, 2),
+        (_O, _O, _O),
+    ),
+    **_table(
+        "eigvalsh", netcl.linalg.eigvalsh, lambda t, x: t.linalg.eigvalsh(x), (_UNIT, [1.0, 1.0], _UNIT),
+        (_O, [0.0, 0.0], _UNIT),
+    ),
+    **_table(
+        "eigh", lambda x: netcl.linalg.eigh(x).eigenvalues, lambda t, x: t.linalg.eigh(x)[0],
+        (_UNIT, [1.0, 1.0], _UNIT),
+    ),
+    "cross": ArrayCase(
+        netcl.linalg.cross, lambda t, a, b: t.linalg.cross(a, b), ([INF, 0.0, 0.0], [1.0, 0.0, 0.0]), [0.0, NAN, NAN],
+        ([0.0, -1.0, 1.0], [0.0, INF, -INF]), [1.0, 1.0, 1.0], covers=("cross",),
+    ),
+}  # fmt: skip
+
+REFUSED: dict[str, tuple[Callable[..., Any], Any]] = {
+    "inv": (netcl.linalg.inv, _SINGULAR),
+    "solve": (lambda x: netcl.linalg.solve(x, x), _SINGULAR),
+    "cholesky": (netcl.linalg.cholesky, _O),
+    "qr": (lambda x: netcl.linalg.qr(x).R, _O),
+    "svd": (lambda x: netcl.linalg.svd(x).S, [[NAN, 0.0], [0.0, 1.0]]),
+    "svdvals": (netcl.linalg.svdvals, [[NAN, 0.0], [0.0, 1.0]]),
+    "eig": (lambda x: netcl.abs(netcl.linalg.eig(x).eigenvalues), [[NAN, 0.0], [0.0, 1.0]]),
+    "eigvals": (lambda x: netcl.abs(netcl.linalg.eigvals(x)), [[NAN, 0.0], [0.0, 1.0]]),
+}
+"""Factorizations, and a matrix that they, or their derivatives, refuse with a LinAlgError."""
+
+ARRAYS = {**REDUCTIONS, **LOSSES, **LAYERS, **MATRICES}
 
 MOVES: dict[str, tuple[Callable[..., Any], Any]] = {
     "reshape": (lambda x: netcl.reshape(x, (3, 2)), 1.0),
@@ -291,6 +361,10 @@ MOVES: dict[str, tuple[Callable[..., Any], Any]] = {
     "broadcast_to": (lambda x: netcl.broadcast_to(x, (4, 2, 3)), 4.0),
     "broadcast_arrays": (lambda x: netcl.broadcast_arrays(x, netcl.zeros((4, 1, 1), device=x.device))[0], 4.0),
     "meshgrid": (lambda x: netcl.meshgrid(x[0], x[1])[0], [[3.0] * 3, [0.0] * 3]),
+    "diagonal": (netcl.linalg.diagonal, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
+    "trace": (netcl.linalg.trace, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
+    "fftshift": (netcl.fft.fftshift, 1.0),
+    "ifftshift": (netcl.fft.ifftshift, 1.0),
     "flip": (netcl.flip, 1.0),
     "real": (netcl.real, 1.0),
     "imag": (netcl.imag, 0.0),
@@ -320,7 +394,8 @@ MODULES = {
 NO_DERIVATIVE = {
     "all", "any", "argmax", "argmin", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or",
     "bitwise_right_shift", "bitwise_xor", "count_nonzero", "equal", "greater", "greater_equal", "isfinite", "isinf",
-    "isnan", "less", "less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "not_equal", "signbit",
+    "isnan", "less", "less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "matrix_rank",
+    "not_equal", "signbit",
 }  # fmt: skip
 """Functions whose values are bools or integers."""
 

@@ -12,7 +12,9 @@ import netcl
 import netcl.autograd as ag
 import netcl.functional as F
 from netcl import nn
-from tests.singular_arrays import ARRAYS, MAKERS, MODULES, MOVES, NO_DERIVATIVE
+from netcl.errors import LinAlgError
+from tests.matrices import FOURIER
+from tests.singular_arrays import ARRAYS, MAKERS, MODULES, MOVES, NO_DERIVATIVE, REFUSED
 from tests.singular_points import ELEMENTWISE as ORDINARY
 from tests.singular_points import INF, NAN
 from tests.singular_special import SPECIAL
@@ -133,7 +135,17 @@ def covered():
     """The functions that have points."""
     names = {name for name in ELEMENTWISE if " " not in name} | set(MOVES)
     names |= {name for case in ARRAYS.values() for name in case.covers}
-    return names | {"clip", "pow"}
+    names |= {name.partition(" ")[0] for name in FOURIER}  # linear, and compared with torch's elsewhere
+    return names | {"clip", "pow"} | set(REFUSED)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_factors_is_refused(name):
+    function, matrix = REFUSED[name]
+    x = netcl.asarray(matrix, requires_grad=True, device="numpy")
+    with pytest.raises(LinAlgError, match=name), ag.Tape() as tape:  # noqa: PT012 - either of the two may raise
+        y = function(x)
+        tape.backward(y, seed=netcl.ones(y.shape, device="numpy"))
 
 
 def test_every_public_function_has_points():

@@ -457,7 +457,7 @@ def test_array_api_compat_knows_netcl():
 
 
 def test_every_public_name_is_there():
-    for module in (netcl, netcl.autograd, netcl.functional, netcl.linalg):
+    for module in (netcl, netcl.autograd, netcl.functional, netcl.linalg, netcl.fft):
         for name in module.__all__:
             assert hasattr(module, name), name
     assert set(netcl.functional.__all__) < set(netcl.autograd.__all__)

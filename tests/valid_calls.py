@@ -20,7 +20,8 @@ from netcl import data, distributed, nn, optim
 from netcl.random import Generator
 
 MODULES = (
-    "netcl.functional", "netcl", "netcl.linalg", "netcl.special", "netcl.autograd", "netcl.nn", "netcl.nn.init",
+    "netcl.functional", "netcl", "netcl.linalg", "netcl.fft", "netcl.special", "netcl.autograd", "netcl.nn",
+    "netcl.nn.init",
     "netcl.data", "netcl.random", "netcl.backends", "netcl.optim", "netcl.amp", "netcl.distributed",
 )  # fmt: skip
 
@@ -88,6 +89,11 @@ def _methods(cls: type) -> Iterator[tuple[str, Any]]:
 def f32(*shape: int) -> netcl.Tensor:
     """Numbers from 0.25 upwards."""
     return netcl.asarray((np.arange(np.prod(shape), dtype=np.float32) / 8 + 0.25).reshape(shape))
+
+
+def regular(n: int) -> netcl.Tensor:
+    """A positive definite matrix."""
+    return netcl.asarray(np.ones((n, n), np.float32) + np.diag(np.arange(1, n + 1, dtype=np.float32)))
 
 
 def i64(*shape: int) -> netcl.Tensor:
@@ -193,6 +199,24 @@ _add(
     outer=lambda: (f32(2), f32(3)),
     tensordot=lambda: (f32(2, 3), f32(3, 2), {"axes": ((1,), (0,))}),
     linear=lambda: (f32(2, 3), f32(4, 3), f32(4)),
+    **{name: lambda: (regular(3),) for name in (
+        "inv", "det", "slogdet", "eig", "eigh", "eigvals", "eigvalsh", "svdvals")},
+    cholesky=lambda: (regular(3), {"upper": True}),
+    qr=lambda: (f32(3, 2), {"mode": "complete"}),
+    svd=lambda: (f32(3, 2), {"full_matrices": False}),
+    solve=lambda: (regular(3), f32(3, 2)),
+    pinv=lambda: (f32(2, 3), {"rtol": 0.5}), matrix_rank=lambda: (f32(2, 3), {"rtol": 0.5}),
+    matrix_power=lambda: (regular(3), 3),
+    matrix_norm=lambda: (f32(2, 3), {"keepdims": True, "ord": "fro"}),
+    vector_norm=lambda: (f32(2, 3), {"axis": (0, 1), "keepdims": True, "ord": 3}),
+    cross=lambda: (f32(2, 3), f32(2, 3), {"axis": -1}),
+    diagonal=lambda: (f32(2, 3), {"offset": 1}),
+    trace=lambda: (f32(2, 3), {"offset": 1, "dtype": "float32"}),
+    **{name: lambda: (f32(2, 4), {"n": 3, "axis": 1, "norm": "ortho"}) for name in (
+        "fft", "ifft", "rfft", "irfft", "hfft", "ihfft")},
+    **{name: lambda: (f32(2, 4), {"s": (3, 4), "axes": (0, 1), "norm": "ortho"}) for name in (
+        "fftn", "ifftn", "rfftn", "irfftn")},
+    **{name: lambda: (f32(2, 4), {"axes": (0, 1)}) for name in ("fftshift", "ifftshift")},
 )  # fmt: skip
 
 _PLACE = {"dtype": "float32", "device": "numpy", "backend": "numpy"}
@@ -219,6 +243,10 @@ _add(
     available=lambda: (), devices=lambda: ({"probe": False},), get_backend=lambda: ("numpy",),
     set_backend=lambda: (netcl.get_backend(),), use_backend=lambda: ("numpy",), manual_seed=lambda: (3,),
 )  # fmt: skip
+_add(
+    "netcl.fft",
+    **{name: lambda: (4, {"d": 0.5, "dtype": "float32", "device": "numpy"}) for name in ("fftfreq", "rfftfreq")},
+)
 _add("netcl.backends", default_backend=lambda: ())
 _add(
     "netcl.random",
