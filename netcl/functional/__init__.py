@@ -17,8 +17,8 @@ from netcl.functional.layers import *
 from netcl.functional.linalg_extension import *
 from netcl.functional.loss import *
 from netcl.functional.normalization import *
-from netcl.functional.special_functions import *
 from netcl.functional.norms import *
+from netcl.functional.special_functions import *
 from netcl.functional.torch_names import *
 
 if not TYPE_CHECKING:  # as in netcl/functional/array_api.py

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from netcl import expression as ex
 from netcl.dtypes import DType
-from netcl.functional.dispatch import A, identity, mapped
-from netcl.functional.host_compute import compute_on_host, real_of
-
-
-def conjugated(x: A) -> A:
-    """The complex conjugate of each element; ``x`` itself if it is real. Not recorded."""
-    return x if x.dtype.kind != "c" else compute_on_host("conj", np.conj, [x], [x.dtype])[0]
+from netcl.functional.complex_parts import conjugated as conjugated
+from netcl.functional.dispatch import A, identity, map_arrays
 
 
 def real_part(x: A) -> A:
     """The real part of each element; ``x`` itself if it is real. Not recorded."""
-    return x if x.dtype.kind != "c" else compute_on_host("real", np.real, [x], [real_of(x.dtype)])[0]
+    return x if x.dtype.kind != "c" else map_arrays(_real, x)
+
+
+def _real(x: Any) -> Any:
+    return ex.apply("real", x)
 
 
 def in_dtype(x: A, dtype: DType) -> A:
     """``x`` converted, its imaginary part dropped where ``dtype`` is real. Not recorded."""
     part = real_part(x) if dtype.kind != "c" else x
-    return part if part.dtype is dtype else mapped(identity, part, dtype=dtype)
+    return part if part.dtype is dtype else map_arrays(identity, part, dtype=dtype)
 
 
 def gradient_of(x: A, g: Any) -> A:

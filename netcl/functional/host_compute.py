@@ -77,12 +77,12 @@ def _readable(arrays: Sequence[A], stack: ExitStack) -> list[NDArray[Any]]:
     """The elements of each array in its compute dtype, until ``stack`` is closed."""
     whole = {id(x): contiguous(x) for x in arrays}
     buffers = [x.storage.buffer for x in whole.values()]
-    # What is mapped must not be read in another way, so the parts of one buffer are copied, and before that.
-    mapped = {key: x for key, x in whole.items() if _can_map(x) and buffers.count(x.storage.buffer) == 1}
-    found = {key: to_host(x) for key, x in whole.items() if key not in mapped}
-    if mapped:
+    # What is map_arrays must not be read in another way, so the parts of one buffer are copied, and before that.
+    map_arrays = {key: x for key, x in whole.items() if _can_map(x) and buffers.count(x.storage.buffer) == 1}
+    found = {key: to_host(x) for key, x in whole.items() if key not in map_arrays}
+    if map_arrays:
         common_backend(arrays).synchronize()  # which raises what was deferred
-    for key, x in mapped.items():
+    for key, x in map_arrays.items():
         mapping = x.backend.map_host(x.span())
         stack.callback(mapping.release)
         found[key] = mapping.array().reshape(x.shape)

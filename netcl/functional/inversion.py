@@ -22,7 +22,7 @@ from netcl.functional.factorization import inverse_on_host
 from netcl.functional.host_compute import check_floating, compute_on_host, real_of
 from netcl.functional.linalg import matched, matmul, product
 from netcl.functional.matrices import adjoint, check_matrices, check_square, columns, identity_like, products, wide
-from netcl.functional.shape import viewed
+from netcl.functional.shape import view_or_copy
 from netcl.host_dtypes import STORAGE
 from netcl.strides import broadcast_shapes
 from netcl.validation import integer, real
@@ -137,16 +137,16 @@ def solve(x1: A, x2: A, /) -> A:
     right = columns(x2) if x2.ndim == 1 else x2
     batch = broadcast_shapes(x1.shape[:-2], right.shape[:-2])
     whole = _solved(x1, right, dtype)
-    out = viewed(whole, whole.shape[:-1]) if x2.ndim == 1 else whole
+    out = view_or_copy(whole, whole.shape[:-1]) if x2.ndim == 1 else whole
 
     def backward(g: A) -> A:
-        return _solved(adjoint(wide(x1)), viewed(wide(g), (*batch, *right.shape[-2:])), dtype.compute)
+        return _solved(adjoint(wide(x1)), view_or_copy(wide(g), (*batch, *right.shape[-2:])), dtype.compute)
 
     def to_left(g: A) -> A:
         return gradient_of(x1, matched(x1, negative(product(backward(g), adjoint(wide(whole))))))
 
     def to_right(g: A) -> A:
-        return viewed(gradient_of(x2, matched(right, backward(g))), x2.shape)
+        return view_or_copy(gradient_of(x2, matched(right, backward(g))), x2.shape)
 
     tape.record(out, (x1, to_left), (x2, to_right), name="solve")
     return out

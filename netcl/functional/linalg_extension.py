@@ -9,7 +9,7 @@ from netcl.array import Array
 from netcl.dtypes import DType, promote
 from netcl.errors import AxisError, DTypeError, ShapeError
 from netcl.functional.complex_gradients import conjugated, gradient_of
-from netcl.functional.dispatch import A, check_arrays, common_backend, identity, mapped_into, pull
+from netcl.functional.dispatch import A, check_arrays, common_backend, identity, map_into, sum_to_shape
 from netcl.functional.elementwise import multiply
 from netcl.functional.matrices import diagonal_view, on_diagonal
 from netcl.functional.reduction import sum as total
@@ -162,8 +162,8 @@ def cross(x1: A, x2: A, /, *, axis: int = -1) -> A:
     out = _crossed(x1, x2, axis)
     tape.record(
         out,
-        (x1, lambda g: pull(x1, identity, gradient_of(x1, _crossed(conjugated(x2), g, axis)))),
-        (x2, lambda g: pull(x2, identity, gradient_of(x2, _crossed(g, conjugated(x1), axis)))),
+        (x1, lambda g: sum_to_shape(x1, identity, gradient_of(x1, _crossed(conjugated(x2), g, axis)))),
+        (x2, lambda g: sum_to_shape(x2, identity, gradient_of(x2, _crossed(g, conjugated(x1), axis)))),
         name="cross",
     )
     return out
@@ -173,7 +173,7 @@ def _crossed(x1: A, x2: A, axis: int) -> A:
     out = x1.empty_like(broadcast_shapes(x1.shape, x2.shape), promote(x1.dtype, x2.dtype))
     a, b = ([_component(x, axis, i) for i in range(3)] for x in (x1, x2))
     for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-        mapped_into(_component(out, axis, i), _difference_of_products, a[j], b[k], a[k], b[j])
+        map_into(_component(out, axis, i), _difference_of_products, a[j], b[k], a[k], b[j])
     return out
 
 

@@ -14,12 +14,13 @@ from netcl.dtypes import bool_
 from netcl.errors import ShapeError
 from netcl.functional.casting import assign
 from netcl.functional.complex_gradients import conjugated
-from netcl.functional.dispatch import A, check_arrays, identity, mapped, zeros_for
-from netcl.functional.elementwise import add, multiply, where
+from netcl.functional.dispatch import A, check_arrays, identity, map_arrays, zeros_for
+from netcl.functional.elementwise import add, multiply
 from netcl.functional.host import from_host
 from netcl.functional.host_compute import check_floating
 from netcl.functional.linalg import product, swapped
-from netcl.functional.shape import viewed
+from netcl.functional.shape import view_or_copy
+from netcl.functional.ternary import where
 from netcl.validation import integer
 
 
@@ -45,7 +46,7 @@ def check_square(name: str, *arrays: Array) -> None:
 
 def wide(x: A) -> A:
     """``x`` in its compute dtype, for derivatives of several steps. Not recorded."""
-    return x if x.dtype.compute is x.dtype else mapped(identity, x, dtype=x.dtype.compute)
+    return x if x.dtype.compute is x.dtype else map_arrays(identity, x, dtype=x.dtype.compute)
 
 
 def adjoint(x: A) -> A:
@@ -62,17 +63,17 @@ def products(first: A, *others: A) -> A:
 
 def rows(vector: A) -> A:
     """The vectors along the last axis as matrices of one row, which scale the columns of others."""
-    return viewed(vector, (*vector.shape[:-1], 1, vector.shape[-1]))
+    return view_or_copy(vector, (*vector.shape[:-1], 1, vector.shape[-1]))
 
 
 def columns(vector: A) -> A:
     """The vectors along the last axis as matrices of one column, which scale the rows of others."""
-    return viewed(vector, (*vector.shape, 1))
+    return view_or_copy(vector, (*vector.shape, 1))
 
 
 def kept(x: A, mask: NDArray[np.bool_], other: float = 0.0) -> A:
     """``x`` where ``mask`` is set, else ``other``."""
-    return where(from_host(type(x), mask, x.backend, bool_), x, other)  # type: ignore[no-any-return]
+    return where(from_host(type(x), mask, x.backend, bool_), x, other)
 
 
 def triangle(x: A, *, lower: bool, halved: bool = False) -> A:
@@ -81,12 +82,12 @@ def triangle(x: A, *, lower: bool, halved: bool = False) -> A:
     found = kept(x, mask if lower else mask.T)
     if not halved:
         return found
-    return multiply(found, from_host(type(x), 1.0 - 0.5 * np.eye(x.shape[-1]), x.backend, x.dtype))  # type: ignore[no-any-return]
+    return multiply(found, from_host(type(x), 1.0 - 0.5 * np.eye(x.shape[-1]), x.backend, x.dtype))
 
 
 def twice_hermitian(x: A) -> A:
     """Each matrix plus its conjugate transpose."""
-    return add(x, adjoint(x))  # type: ignore[no-any-return]
+    return add(x, adjoint(x))
 
 
 def diagonal_shape(shape: tuple[int, ...], offset: int) -> tuple[int, int, int]:

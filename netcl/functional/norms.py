@@ -9,18 +9,18 @@ from typing import Any
 from netcl import expression as ex
 from netcl import tape
 from netcl.errors import ArgumentError, ShapeError
-from netcl.functional.autocast import raised
+from netcl.functional.autocast import autocast_up
 from netcl.functional.complex_gradients import gradient_of
-from netcl.functional.dispatch import A, Function, check_arrays, mapped, reduced, zeros_for
+from netcl.functional.dispatch import A, Function, check_arrays, map_arrays, reduce_arrays, zeros_for
 from netcl.functional.elementwise import abs as magnitude
 from netcl.functional.factorization import svdvals
 from netcl.functional.host_compute import check_floating, real_of
 from netcl.functional.matrices import check_matrices
-from netcl.functional.reduction import Axes, checked_axes, count_over, restored
+from netcl.functional.reduction import Axes, checked_axes, count_over, restore_axes
 from netcl.functional.reduction import max as largest
 from netcl.functional.reduction import min as smallest
 from netcl.functional.reduction import sum as total
-from netcl.functional.shape import reshape, viewed
+from netcl.functional.shape import reshape, view_or_copy
 from netcl.validation import flag, number, shown
 
 __all__ = ["matrix_norm", "vector_norm"]
@@ -138,25 +138,25 @@ def vector_norm(x: A, /, *, axis: Axes = None, keepdims: bool = False, ord: floa
     check_floating("vector_norm", x)
     axes = checked_axes("vector_norm", x, axis, keepdims)
     p = _order(ord)
-    x = raised(x)
+    x = autocast_up(x)
     dtype = real_of(x.dtype)
     if (p < 0 or p == math.inf) and count_over(x, axes) == 0:
         raise ShapeError(f"a norm with ord={ord} over no elements has no value: shape {x.shape}, axes {axes}")
     if p == 0 or x.size == 0:
-        out = reduced("sum", _one_if_nonzero, x, axes=axes, dtype=dtype, keepdims=True)
+        out = reduce_arrays("sum", _one_if_nonzero, x, axes=axes, dtype=dtype, keepdims=True)
     elif math.isinf(p):
-        out = reduced("min" if p < 0 else "max", _magnitude, x, axes=axes, dtype=dtype, keepdims=True)
+        out = reduce_arrays("min" if p < 0 else "max", _magnitude, x, axes=axes, dtype=dtype, keepdims=True)
     else:
         wide = dtype.compute
-        peak = reduced("min" if p < 0 else "max", _magnitude, x, axes=axes, dtype=wide, keepdims=True)
-        sums = reduced("sum", _power_of(p), x, peak, axes=axes, dtype=wide, keepdims=True)
-        out = mapped(_root_of(p), sums, peak, dtype=dtype)
-    y: A = out if keepdims else viewed(out, tuple([n for i, n in enumerate(x.shape) if i not in axes]))
+        peak = reduce_arrays("min" if p < 0 else "max", _magnitude, x, axes=axes, dtype=wide, keepdims=True)
+        sums = reduce_arrays("sum", _power_of(p), x, peak, axes=axes, dtype=wide, keepdims=True)
+        out = map_arrays(_root_of(p), sums, peak, dtype=dtype)
+    y: A = out if keepdims else view_or_copy(out, tuple([n for i, n in enumerate(x.shape) if i not in axes]))
     if p == 0:
         tape.record(y, (x, lambda g: zeros_for(x)), name="vector_norm")
     else:
-        tape.record(y, (x, lambda g: _norm_vjp(x, restored(y, x.shape, axes), restored(g, x.shape, axes), axes, p)),
-                    name="vector_norm")  # fmt: skip
+        whole = restore_axes(y, x.shape, axes)
+        tape.record(y, (x, lambda g: _norm_vjp(x, whole, restore_axes(g, x.shape, axes), axes, p)), name="vector_norm")
     return y
 
 
@@ -202,9 +202,9 @@ def _root_of(p: float) -> Function:
 
 def _norm_vjp(x: A, y: A, g: A, axes: tuple[int, ...], p: float) -> A:
     if math.isinf(p):
-        ties = reduced("sum", _is_extreme, x, y, axes=axes, dtype=y.dtype.compute, keepdims=True)
-        return gradient_of(x, mapped(_share_of_extreme, g, x, y, ties))
-    return gradient_of(x, mapped(_derivative_of(p), g, x, y, dtype=x.dtype))
+        ties = reduce_arrays("sum", _is_extreme, x, y, axes=axes, dtype=y.dtype.compute, keepdims=True)
+        return gradient_of(x, map_arrays(_share_of_extreme, g, x, y, ties))
+    return gradient_of(x, map_arrays(_derivative_of(p), g, x, y, dtype=x.dtype))
 
 
 def _is_extreme(x: Any, y: Any) -> Any:
