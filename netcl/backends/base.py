@@ -191,8 +191,8 @@ class ArrayOperations(Protocol):
         """out ← op over ``axes`` of expression(inputs), in a fixed order.
 
         ``op`` is sum, prod, max, min, any or all. ``axes`` are sorted and not negative; ``out`` has the shape of the
-        axes that remain. max and min propagate NaN. Over no elements: the identity of sum, prod, any, all. Sums of
-        float32 are pairwise or wider, accumulated in float32 or more.
+        axes that remain. max and min propagate NaN and take no complex numbers. Over no elements: the identity of sum,
+        prod, any, all. Sums of float32 are pairwise or wider, accumulated in float32 or more.
         """
         ...
 

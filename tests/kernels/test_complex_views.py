@@ -10,6 +10,7 @@ import pytest
 from netcl import expression as ex
 from netcl.backends.base import Span, View
 from netcl.backends.opencl.device.complex_views import interleaved, part_span, part_views
+from netcl.complex_functions import FUNCTIONS
 from netcl.complex_pairs import lowered, split_numbers
 from netcl.dtypes import bool_, complex64, complex128, float32, float64, int64
 from netcl.errors import DTypeError
@@ -100,6 +101,13 @@ def test_complex128_needs_64_bit_floats(opencl, monkeypatch):
     assert not opencl.queue.supports(complex128)
     with pytest.raises(DTypeError, match="cannot compute with complex128; cast to complex64"):
         opencl.queue.require(complex128)
+
+
+@pytest.mark.parametrize("op", [op for op in FUNCTIONS if op not in ("where", "complex")])
+def test_complex64_is_computed_in_float32(op):
+    arity = ex.OPERATORS[op][0]
+    parts = lowered(ex.trace(lambda *z: ex.apply(op, *z), (complex64,) * arity))
+    assert {node.dtype for node in parts.nodes()} <= {float32, bool_}
 
 
 def test_expressions_on_parts():
