@@ -33,6 +33,8 @@ def nearest(value: float, dtype: DType) -> float:
     if dtype not in _FORMATS or value == 0.0 or not math.isfinite(value):
         return value
     digits, smallest, largest = _FORMATS[dtype]
+    if abs(value) > 2.0 * largest:  # what it is rounded to may be no float64
+        return math.copysign(math.inf, value)
     exponent = max(math.frexp(value)[1] - digits, smallest)
     rounded = math.ldexp(round(math.ldexp(value, -exponent)), exponent)
     return rounded if abs(rounded) <= largest else math.copysign(math.inf, value)

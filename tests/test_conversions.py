@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import netcl
@@ -93,6 +93,8 @@ def test_a_number_is_rounded_once_to_sixteen_bits(backend, dtype):
 
 
 @given(value=st.floats(allow_nan=False, allow_infinity=False), dtype=st.sampled_from(list(FORMATS)))
+@example(value=1.7972e308, dtype=dtypes.float16)
+@example(value=-math.nextafter(math.inf, 0.0), dtype=dtypes.bfloat16)
 def test_nearest_is_exact(value, dtype):
     assert nearest(value, dtype) == rounded(value, dtype)
 
