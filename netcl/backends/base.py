@@ -196,6 +196,31 @@ class ArrayOperations(Protocol):
         """
         ...
 
+    def scan(
+        self,
+        op: str,
+        expression: Expression,
+        inputs: Sequence[View],
+        axis: int,
+        out: View,
+        scalars: Sequence[Scalar] = (),
+    ) -> None:
+        """out ← running op along ``axis`` of expression(inputs): out[i] is op of elements 0 to i, in a fixed order.
+
+        ``op`` is sum, prod, max or min; max and min propagate NaN. ``out`` has the inputs' shape. Sums of float32 carry
+        an error like that of a pairwise sum: they are accumulated wider, or in two levels.
+        """
+        ...
+
+    def sort(self, x: View, axis: int, out: View | None, indices: View | None, *, descending: bool) -> None:
+        """out ← the elements of ``x`` in order along ``axis``; indices (int64) ← where in ``x`` each of them stood.
+
+        Either may be None, not both. Equal elements keep their order, ascending and descending; -0.0 equals 0.0, and
+        NaN comes last in both directions. Real dtypes and bool; ``out`` has the dtype of ``x``. A device that shares
+        the host's memory may leave values without indices to the host: then this call **blocks**.
+        """
+        ...
+
     def arg_reduce(self, op: str, x: View, axis: int, out: View) -> None:
         """out (int64) ← index of the first maximum (``op="argmax"``) or minimum along ``axis``; a NaN wins."""
         ...
@@ -213,6 +238,13 @@ class ArrayOperations(Protocol):
 
     def scatter_add(self, updates: View, indices: View, out: View) -> None:
         """out[o, indices[o, c, i], i] += updates[o, c, i], summed in the order of c; indices as in ``gather``."""
+        ...
+
+    def scatter(self, updates: View, indices: View, out: View) -> None:
+        """out[o, indices[o, c, i], i] ← updates[o, c, i]: of several writes to one place the last in the order of c.
+
+        ``indices`` as in ``gather``: for one out of range nothing is written, and the next call that blocks reports it.
+        """
         ...
 
     def softmax(self, x: View, out: View, *, log: bool) -> None:

@@ -165,6 +165,37 @@ def reduce(backend):
 
 
 @workload
+def scan(backend):
+    from netcl.backends.opencl.ops import scan as scan_operation
+
+    square = ex.trace(lambda x: x * x, (F32,), stored=(F32,))
+    x, out = view(backend, numbers(3, 17, 9)), view(backend, np.zeros((3, 17, 9)))
+    for axis in range(3):
+        for op in ("sum", "max", "prod"):
+            backend.scan(op, square, [x], axis, out)
+    scan_operation.SHORTEST = 1 << 9  # so that there are parts
+    for shape in ((5001,), (701, 2)):
+        backend.scan("sum", square, [view(backend, numbers(*shape))], 0, view(backend, np.zeros(shape)))
+
+
+@workload
+def sort(backend):
+    from netcl.backends.opencl.ops import sort as sort_operation
+    from netcl.backends.opencl.ops.map import Map
+
+    sort_operation.SHORT = 128  # so that there are parts
+    kernel = sort_operation.Sort(backend.queue, Map(backend.queue), on_host=False).sort
+    for values, dtype in ((numbers(2, 75), F32), (np.arange(150).reshape(2, 75) % 7, dtypes.uint8)):
+        x, out = view(backend, values, dtype), view(backend, np.zeros((2, 75)), dtype)
+        places = view(backend, np.zeros((2, 75)), dtypes.int64)
+        kernel(x, 1, out, places, descending=False)
+        kernel(x, 0, None, places, descending=True)
+        kernel(x, 1, x, None, descending=False)
+    x = view(backend, np.arange(301) % 97, dtypes.int16)
+    kernel(x, 0, view(backend, np.zeros(301), dtypes.int16), None, descending=True)
+
+
+@workload
 def arg_reduce(backend):
     x = view(backend, numbers(9, 301))
     for axis in (0, 1):
@@ -191,6 +222,14 @@ def gather(backend):
     x, out = view(backend, numbers(3, 20, 11)), view(backend, np.zeros((3, 7, 11)))
     backend.gather(x, indices(backend, 7, 20, (3, 7, 11)), out)
     backend.gather(x, indices(backend, 7, 200, (3, 7, 11)), out)
+
+
+@workload
+def scatter(backend):
+    updates, out = view(backend, numbers(3, 7, 11)), view(backend, np.zeros((3, 20, 11)))
+    backend.scatter(updates, indices(backend, 7, 20, (3, 7, 11)), out)
+    chosen = view(backend, np.random.default_rng(0).integers(-30, 20, (3, 7, 11)), dtypes.int32)
+    backend.scatter(updates, chosen, out)
 
 
 @workload

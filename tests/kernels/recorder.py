@@ -79,6 +79,7 @@ def _maps(b):
         for op, axis in (("sum", 0), ("max", 1))[: 2 if source is target else 1]:
             total = probe_child.view(b, np.zeros((9, 3)[axis]), target)
             run(b.reduce, op, ex.conversion(source, source), (x,), (axis,), total)
+            run(b.scan, op, ex.conversion(source, source), (x,), axis, out)
 
 
 def _rows(b):

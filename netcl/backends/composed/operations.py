@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from netcl.backends.base import Buffer, Device, HostArray, HostMapping, Scalar, Span, StepBlock, View
-from netcl.backends.composed import arrays, flat, step
+from netcl.backends.composed import arrays, flat, ordering, step
 from netcl.dtypes import DType
 from netcl.errors import BackendError
 from netcl.expression import Expression
@@ -20,8 +20,9 @@ class ComposedOperations(ABC):
     is then whole, and right; what shows in a profile it goes on to write itself, call by call, for a derived call costs
     more launches and scratch memory than one of its own. The matrix product is the first of them.
 
-    Nothing derived waits for the device, but for the ``array()`` of a mapping, which downloads. An index or label out
-    of range is found by ``gather`` and ``scatter_add``, which report it.
+    Nothing derived waits for the device, but for the ``array()`` of a mapping, which downloads, and ``scan``, ``sort``
+    and ``scatter``, which the host does. An index or label out of range is found by ``gather`` and ``scatter_add``,
+    which report it.
 
     Examples
     --------
@@ -136,6 +137,23 @@ class ComposedOperations(ABC):
     def arg_reduce(self, op: str, x: View, axis: int, out: View) -> None:
         """See :class:`~netcl.backends.base.ArrayOperations`, as for those that follow."""
         arrays.arg_reduce(self, op, x, axis, out)
+
+    def scan(
+        self,
+        op: str,
+        expression: Expression,
+        inputs: Sequence[View],
+        axis: int,
+        out: View,
+        scalars: Sequence[Scalar] = (),
+    ) -> None:
+        ordering.scan(self, op, expression, inputs, axis, out, scalars)
+
+    def sort(self, x: View, axis: int, out: View | None, indices: View | None, *, descending: bool) -> None:
+        ordering.sort(self, x, axis, out, indices, descending=descending)
+
+    def scatter(self, updates: View, indices: View, out: View) -> None:
+        ordering.scatter(self, updates, indices, out)
 
     def batched_matmul(self, a: View, b: View, out: View) -> None:
         arrays.batched_matmul(self, a, b, out)

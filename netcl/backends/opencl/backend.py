@@ -23,9 +23,12 @@ from netcl.backends.opencl.ops.prepare_step import PrepareStep
 from netcl.backends.opencl.ops.random_bits import RandomBits
 from netcl.backends.opencl.ops.reduce import Reduce
 from netcl.backends.opencl.ops.scale import Scale
+from netcl.backends.opencl.ops.scan import Scan
+from netcl.backends.opencl.ops.scatter import Scatter
 from netcl.backends.opencl.ops.scatter_add import ScatterAdd
 from netcl.backends.opencl.ops.softmax import Softmax
 from netcl.backends.opencl.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from netcl.backends.opencl.ops.sort import Sort
 from netcl.expression import Expression
 
 _lock = threading.Lock()
@@ -56,7 +59,7 @@ class OpenCLBackend:
         self.wrap_host_memory = queue.wrap_host_memory
         self.map_host = queue.map_host
         norm, map = NormReduce(queue), Map(queue)
-        fill = Fill(queue, map)
+        fill, reduce = Fill(queue, map), Reduce(queue, map)
         self._fused_adam, self._fused_update = FusedAdam(queue), FusedUpdate(queue)
         self.fill = fill.fill
         self.scale = Scale(queue).scale
@@ -67,10 +70,13 @@ class OpenCLBackend:
         self.fused_adam = self._fused_adam.fused_adam
         self.fused_update = self._fused_update.fused_update
         self.map = map.map
-        self.reduce = Reduce(queue, map).reduce
+        self.reduce = reduce.reduce
+        self.scan = Scan(queue, reduce, map).scan
+        self.sort = Sort(queue, map).sort
         self.arg_reduce = ArgReduce(queue).arg_reduce
         self.batched_matmul = BatchedMatmul(queue, map).batched_matmul
         self.gather = Gather(queue).gather
+        self.scatter = Scatter(queue).scatter
         self.scatter_add = ScatterAdd(queue, fill).scatter_add
         self.softmax = Softmax(queue).softmax
         self.softmax_cross_entropy = SoftmaxCrossEntropy(queue).softmax_cross_entropy

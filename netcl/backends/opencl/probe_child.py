@@ -100,6 +100,21 @@ def _reduce(b: Backend, dtype: DType) -> list[Array]:
     return [read(b, out)]
 
 
+def _scan(b: Backend, dtype: DType) -> list[Array]:
+    found = []
+    for axis in (0, 1):
+        x, out = view(b, counting(41, 53, cycle=3), dtype), view(b, np.zeros((41, 53)), dtype)
+        b.scan("sum", ex.conversion(dtype, dtype), (x,), axis, out)
+        found.append(read(b, out))
+    return found
+
+
+def _sort(b: Backend, dtype: DType) -> list[Array]:
+    out, places = view(b, np.zeros((5, 353)), dtype), view(b, np.zeros((5, 353)), int64)
+    b.sort(view(b, counting(5, 353, cycle=29), dtype), 1, out, places, descending=True)
+    return [read(b, out), read(b, places)]
+
+
 def _arg_reduce(b: Backend, dtype: DType) -> list[Array]:
     out = view(b, np.zeros(41), int64)
     b.arg_reduce("argmax", view(b, counting(41, 53, cycle=29), dtype), 1, out)
@@ -110,6 +125,13 @@ def _gather(b: Backend, dtype: DType) -> list[Array]:
     out = view(b, np.zeros((2, 5, 33)), dtype)
     indices = view(b, counting(2, 5, 33, cycle=4), int64)
     b.gather(view(b, counting(2, 4, 33), dtype), indices, out)
+    return [read(b, out)]
+
+
+def _scatter(b: Backend, dtype: DType) -> list[Array]:
+    out = view(b, counting(2, 4, 33), dtype)
+    indices = view(b, counting(2, 5, 33, cycle=4), int64)
+    b.scatter(view(b, counting(2, 5, 33, cycle=3), dtype), indices, out)
     return [read(b, out)]
 
 
@@ -202,10 +224,11 @@ def _fused_update(b: Backend, dtype: DType) -> list[Array]:
 
 
 TRIALS: dict[str, Trial] = {
-    "fill": _fill, "scale": _scale, "axpy": _axpy, "map": _map, "reduce": _reduce, "arg_reduce": _arg_reduce,
-    "gather": _gather, "scatter_add": _scatter_add, "batched_matmul": _batched_matmul, "softmax": _softmax,
-    "softmax_cross_entropy": _softmax_cross_entropy, "random_bits": _random_bits, "norm_reduce": _norm_reduce,
-    "prepare_step": _prepare_step, "fused_adam": _fused_adam, "fused_update": _fused_update,
+    "fill": _fill, "scale": _scale, "axpy": _axpy, "map": _map, "reduce": _reduce, "scan": _scan, "sort": _sort,
+    "arg_reduce": _arg_reduce, "gather": _gather, "scatter": _scatter, "scatter_add": _scatter_add,
+    "batched_matmul": _batched_matmul, "softmax": _softmax, "softmax_cross_entropy": _softmax_cross_entropy,
+    "random_bits": _random_bits, "norm_reduce": _norm_reduce, "prepare_step": _prepare_step,
+    "fused_adam": _fused_adam, "fused_update": _fused_update,
 }  # fmt: skip
 """What is tried of each family."""
 

@@ -14,6 +14,7 @@ import array_api_compat
 import numpy as np
 
 from netcl.backends.base import HostArray, Span, View
+from netcl.backends.reference import ordering
 from netcl.backends.reference.buffers import python_number
 from netcl.backends.reference.numpy_namespace import NumpyNamespace
 from netcl.backends.reference.numpy_operators import join_parts
@@ -166,6 +167,18 @@ class Namespace:
         # The standard has no scatter, so the host does it.
         host = add_at(self.to_host(out), self.to_host(indices), self.to_host(updates))
         return _moved(self.xp.asarray(host, dtype=out.dtype), self.place)
+
+    def scan(self, op: str, value: Any, dtype: DType, axis: int, stored: DType) -> Any:
+        """Running ``op`` along ``axis`` of ``value``, whose elements are of ``dtype``, for an output of ``stored``."""
+        return ordering.scan_by_standard(self, op, value, dtype, axis, stored)
+
+    def sort(self, x: View, axis: int, out: View | None, indices: View | None, *, descending: bool) -> None:
+        """See :class:`~netcl.backends.base.ArrayOperations`."""
+        ordering.sort_by_standard(self, x, axis, out, indices, descending=descending)
+
+    def scatter(self, updates: View, index: Any, out: View) -> None:
+        """out[o, index[o, c, i], i] <- updates[o, c, i], in the order of c; indices count from the front."""
+        ordering.scatter_by_standard(self, updates, index, out)
 
 
 class TorchNamespace(Namespace):

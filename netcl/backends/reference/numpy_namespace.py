@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 
 from netcl.backends.base import HostArray, Span, View
-from netcl.backends.reference import numpy_operators
+from netcl.backends.reference import numpy_operators, ordering
 from netcl.backends.reference.buffers import python_number
 from netcl.backends.reference.in_place import InPlaceProgram
 from netcl.backends.reference.numpy_operators import Function, strided
@@ -96,3 +96,12 @@ class NumpyNamespace:
 
     def scatter_add(self, out: Any, indices: Any, updates: Any) -> Any:
         return add_at(out, indices, updates)
+
+    def scan(self, op: str, value: Any, dtype: DType, axis: int, stored: DType) -> Any:
+        return ordering.scan_in_numpy(self, op, value, dtype, axis, stored)
+
+    def sort(self, x: View, axis: int, out: View | None, indices: View | None, *, descending: bool) -> None:
+        ordering.sort_in_numpy(x, axis, out, indices, descending=descending)
+
+    def scatter(self, updates: View, index: Any, out: View) -> None:
+        ordering.scatter_in_numpy(updates, index, out)

@@ -10,13 +10,14 @@ import pyopencl as cl
 from netcl.backends.base import Device
 from netcl.backends.opencl.device.memory import CLBuffer
 
-GATHER_INDEX, SCATTER_INDEX, LABEL = 1, 2, 3
+GATHER_INDEX, SCATTER_INDEX, LABEL, SCATTER_WRITE = 1, 2, 3, 4
 """What a kernel writes into the faults' buffer, by what it found."""
 
 MESSAGES = {
     GATHER_INDEX: "gather: an index is out of range for the axis it selects from",
     SCATTER_INDEX: "scatter_add: an index is out of range for the axis it adds to",
     LABEL: "softmax_cross_entropy: a label is out of range; labels are 0 to classes - 1, or ignore_index",
+    SCATTER_WRITE: "scatter: an index is out of range for the axis it writes to",
 }
 
 

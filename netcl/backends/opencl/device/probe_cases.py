@@ -17,9 +17,10 @@ FLOATS = (float32, float16, float64)
 EVERY = (*FLOATS, int64, uint8)
 
 DTYPES: dict[str, tuple[DType, ...]] = {
-    "fill": EVERY, "scale": EVERY, "axpy": EVERY, "map": EVERY, "reduce": EVERY, "arg_reduce": EVERY,
-    "gather": (float32, float64, uint8), "scatter_add": EVERY, "batched_matmul": (float32, float64, int64),
-    "softmax": FLOATS, "softmax_cross_entropy": FLOATS, "random_bits": (uint32,), "norm_reduce": FLOATS,
+    "fill": EVERY, "scale": EVERY, "axpy": EVERY, "map": EVERY, "reduce": EVERY, "scan": EVERY, "sort": EVERY,
+    "arg_reduce": EVERY, "gather": (float32, float64, uint8), "scatter": (float32, float64, uint8),
+    "scatter_add": EVERY, "batched_matmul": (float32, float64, int64), "softmax": FLOATS,
+    "softmax_cross_entropy": FLOATS, "random_bits": (uint32,), "norm_reduce": FLOATS,
     "prepare_step": (float32, float64), "fused_adam": FLOATS, "fused_update": FLOATS,
 }  # fmt: skip
 """For each family one dtype of each class that its kernels tell apart."""
@@ -33,8 +34,8 @@ class Case(NamedTuple):
     plain: bool = False
 
 
-PLAIN = ("fill", "scale", "axpy", "map", "reduce", "batched_matmul", "softmax", "softmax_cross_entropy", "norm_reduce",
-         "fused_adam", "fused_update")  # fmt: skip
+PLAIN = ("fill", "scale", "axpy", "map", "reduce", "scan", "batched_matmul", "softmax", "softmax_cross_entropy",
+         "norm_reduce", "fused_adam", "fused_update")  # fmt: skip
 """Families whose kernels have a plain form."""
 
 

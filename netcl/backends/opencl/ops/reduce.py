@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -12,11 +11,12 @@ import numpy as np
 from netcl import expression as ex
 from netcl.backends.base import Scalar, View
 from netcl.backends.opencl.codegen import operands
+from netcl.backends.opencl.codegen.combination import COMBINE, accumulated_terms, combination, identity
 from netcl.backends.opencl.codegen.literals import c_literal
 from netcl.backends.opencl.codegen.operands import SIZE_MASK, Access
 from netcl.backends.opencl.codegen.storage import TAG
 from netcl.backends.opencl.codegen.strided_loops import OUTER_AXES, Axes
-from netcl.backends.opencl.codegen.writer import Names, statements, value_dtypes
+from netcl.backends.opencl.codegen.writer import statements, value_dtypes
 from netcl.backends.opencl.device.arguments import arguments, check_count, check_dtypes, check_shapes
 from netcl.backends.opencl.device.complex_views import split_views
 from netcl.backends.opencl.device.kernels import Kernel
@@ -28,13 +28,7 @@ from netcl.complex_pairs import lowered, split_numbers, undefined
 from netcl.dtypes import DType, bool_, promote
 from netcl.errors import ShapeError
 from netcl.expression import Expression
-from netcl.host_dtypes import STORAGE
 from netcl.strides import contiguous_strides
-
-COMBINE = {
-    "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum", "any": "logical_or", "all": "logical_and",
-}  # fmt: skip
-"""The operator that joins two partial results of each reduction."""
 
 SHORT = 32
 """An axis shorter than this is not worth a work-item of its own if lanes can lie along another axis."""
@@ -132,7 +126,7 @@ class Reduce:
             remember(self._plans, key, plan)
         check_dtypes(expression.name, inputs, expression.inputs)
         if plan is None:
-            parts = _parts(op, expression, out.dtype)
+            parts = complex_parts(op, expression, out.dtype)
             if parts is None:
                 self._reduce_copy(op, expression, inputs, axes, out, scalars)
             else:
@@ -180,10 +174,10 @@ class Reduce:
         scalars: Sequence[Scalar],
     ) -> None:
         """The reduction by way of a contiguous copy, for more axes than a kernel visits."""
-        terms = _terms(op, expression, out.dtype)
+        terms = accumulated_terms(op, expression, out.dtype)
         accumulator = terms.stored[0]
         kept, reduced = math.prod(out.shape), math.prod(inputs[0].shape[axis] for axis in axes)
-        copy = self._copied(terms, inputs, axes, scalars)
+        copy = self.copied(terms, inputs, axes, scalars)
         total = self._queue.alloc(kept, out.dtype)
         flat = View(copy, 0, (kept, reduced), (reduced, 1))
         plain = ex.conversion(accumulator, accumulator)
@@ -191,7 +185,7 @@ class Reduce:
         result = View(total, 0, out.shape, contiguous_strides(out.shape))
         self._map.map(ex.conversion(out.dtype, out.dtype), (result,), (out,))
 
-    def _copied(
+    def copied(
         self, terms: Expression, inputs: Sequence[View], axes: tuple[int, ...], scalars: Sequence[Scalar]
     ) -> CLBuffer:
         """What is to be reduced, in memory of its own: a contiguous row for each result."""
@@ -238,12 +232,12 @@ class Reduce:
             one = ex.build((ex.constant(1, dtype),), (), (), (out.dtype,))
             self._map.map(one, (), (out,))
             return
-        copy = self._copied(terms, inputs, axes, scalars)
+        copy = self.copied(terms, inputs, axes, scalars)
         left = length
         while left > 1:
             half = (left + 1) // 2
             first, second = (View(copy, start, (kept, left - half), (length, 1)) for start in (0, half))
-            self._map.map(_product(dtype), (first, second), (first,))
+            self._map.map(complex_product(dtype), (first, second), (first,))
             left = half
         strides = tuple([length * stride for stride in contiguous_strides(out.shape)])
         self._map.map(ex.conversion(dtype, out.dtype), (View(copy, 0, out.shape, strides),), (out,))
@@ -251,9 +245,9 @@ class Reduce:
     def _plan(
         self, op: str, expression: Expression, inputs: Sequence[View], axes: tuple[int, ...], out: View
     ) -> ReducePlan | None:
-        if _parts(op, expression, out.dtype) is not None:
+        if complex_parts(op, expression, out.dtype) is not None:
             return None
-        terms = _terms(op, expression, out.dtype)
+        terms = accumulated_terms(op, expression, out.dtype)
         accumulator = terms.stored[0]
         loops = plan_loops(inputs, axes, out)
         if len(loops.kept.shape) + len(loops.outer.shape) > OUTER_AXES:
@@ -367,14 +361,14 @@ class Reduce:
             if accesses[-1] == "unit"
             else f"SCATTER(OUT, value, r0, {row} + (i) * r0_lane, r0_lane)"
         )
-        identity = c_literal(_identity(op, accumulator), accumulator)
-        wide, wide_result = _combination(op, accumulator, width)
-        single, single_result = _combination(op, accumulator, 1)
+        start = c_literal(identity(op, accumulator), accumulator)
+        wide, wide_result = combination(op, accumulator, width)
+        single, single_result = combination(op, accumulator, 1)
         generated = "".join(
             operands.define(name, text)
             for name, text in (
                 ("PARAMETERS", [", ".join([*parameters, *(f"const ulong {name}" for name in extra)])]),
-                ("IDENTITY", [identity]),
+                ("IDENTITY", [start]),
                 ("COMBINE_VECTORS", [*wide, f"return {wide_result};"]),
                 ("COMBINE_VALUES", [*single, f"return {single_result};"]),
                 ("KEPT_AXES", kept),
@@ -429,19 +423,7 @@ def plan_loops(inputs: Sequence[View], axes: tuple[int, ...], out: View) -> Redu
 
 
 @cache
-def _terms(op: str, expression: Expression, stored: DType) -> Expression:
-    """The expression with its output in the dtype that is accumulated in."""
-    (value,) = expression.outputs
-    dtype = value.dtype
-    if op in ("any", "all"):
-        dtype = bool_
-    elif op in ("sum", "prod") and dtype.kind != "f":
-        dtype = stored.compute
-    return ex.build((ex.cast(value, dtype),), expression.inputs, expression.scalars, (dtype,), expression.name)
-
-
-@cache
-def _parts(op: str, expression: Expression, stored: DType) -> ComplexParts | None:
+def complex_parts(op: str, expression: Expression, stored: DType) -> ComplexParts | None:
     """How complex numbers are reduced; None where neither an operand nor the result is complex.
 
     Raises
@@ -468,26 +450,6 @@ def _parts(op: str, expression: Expression, stored: DType) -> ComplexParts | Non
 
 
 @cache
-def _product(dtype: DType) -> Expression:
+def complex_product(dtype: DType) -> Expression:
+    """The product of two elements."""
     return ex.trace(lambda x, y: x * y, (dtype, dtype))
-
-
-def _combination(op: str, dtype: DType, width: int) -> tuple[list[str], str]:
-    """Statements that join ``a`` and ``b``, and the name of the result."""
-    joined = ex.trace(lambda a, b: ex.apply(COMBINE[op], a, b), (dtype, dtype))
-    names: Names = {("input", 0): "a", ("input", 1): "b"}
-    lines, (result,) = statements(joined, names, width)
-    return lines, result
-
-
-def _identity(op: str, dtype: DType) -> bool | int | float:
-    if op in ("sum", "any"):
-        return 0
-    if op in ("prod", "all"):
-        return 1
-    if dtype is bool_:
-        return op == "min"
-    if dtype.kind == "f":
-        return -math.inf if op == "max" else math.inf
-    limits = np.iinfo(STORAGE[dtype])
-    return int(limits.min if op == "max" else limits.max)
