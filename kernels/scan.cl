@@ -22,7 +22,7 @@
 #ifndef ITEMS
 #define ITEMS 1
 #endif
-// Elements of a column that are added plainly.
+// Elements of a column, or vectors of a row, that are added plainly.
 #ifndef BLOCK
 #define BLOCK 16
 #endif
@@ -94,14 +94,15 @@ static inline Vector combine_vectors(const Vector a, const Vector b) { COMBINE_V
 static inline Value combine_values(const Value a, const Value b){COMBINE_VALUES}
 #endif
 
-// total <- total + block, with what that rounds away added to `lost`. T is the type of all three.
+// total + lost <- total + lost + block, with nothing rounded away but below `lost`. T is the type of all three.
 #if COMPENSATED
 #define FOLD(T, total, lost, block)                                                                                    \
     {                                                                                                                  \
         const T sum = (total) + (block);                                                                               \
         const T part_of = sum - (total);                                                                               \
-        lost += ((total) - (sum - part_of)) + ((block) - part_of);                                                     \
-        total = sum;                                                                                                   \
+        const T left = (lost) + (((total) - (sum - part_of)) + ((block) - part_of));                                   \
+        total = isfinite(left) ? sum + left : sum;                                                                     \
+        lost = left - ((total) - sum);                                                                                 \
     }
 // An infinite total has lost NaN, which is nothing.
 #define KEPT(T, lost) (isfinite(lost) ? (lost) : (T)0)
@@ -207,7 +208,8 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void scan(
     }
 #endif
 #if COMPENSATED
-    Value lost = 0;
+    Value lost = 0, inner = 0;
+    size_t rounds = 0;
 #endif
     for (size_t at = from; at < to; at += ITEMS * WIDTH) {
 #if ITEMS > 1
@@ -251,8 +253,13 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void scan(
         const Value block = LAST(joined);
 #endif
 #if COMPENSATED
-        const Vector result = total + (KEPT(Value, lost) + joined);
-        FOLD(Value, total, lost, block)
+        const Vector result = total + (KEPT(Value, lost) + (inner + joined));
+        inner += block;
+        if (++rounds == BLOCK) {
+            FOLD(Value, total, lost, inner)
+            inner = 0;
+            rounds = 0;
+        }
 #else
         const Vector result = combine_vectors((Vector)(total), joined);
         total = combine_values(total, block);
