@@ -69,8 +69,7 @@ def scatter(primitives: Primitives, updates: View, indices: View, out: View) -> 
     given = values_of(_read(primitives, indices), indices.dtype).astype(np.int64)
     index = np.where(given < 0, given + extent, given)
     inside = (index >= 0) & (index < extent)
-    o, _, i = np.indices(index.shape, sparse=True)
-    places = ((o * extent + index) * inner + i)[inside]
+    places = ((np.arange(outer)[:, None, None] * extent + index) * inner + np.arange(inner))[inside]
     values = _read(primitives, out)
     values.reshape(-1)[places] = _read(primitives, updates)[inside]  # over one axis NumPy writes in order
     _write(primitives, values, out)

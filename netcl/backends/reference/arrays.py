@@ -66,10 +66,10 @@ class ArrayCalls:
     ) -> None:
         with np.errstate(all="ignore"):
             value = self._value(expression, inputs, scalars)
-            self._store(out, self._namespace.scan(op, value, expression.outputs[0].dtype, axis, out.dtype))
+            self._store(out, self._namespace.ordering.scan(op, value, expression.outputs[0].dtype, axis, out.dtype))
 
     def sort(self, x: View, axis: int, out: View | None, indices: View | None, *, descending: bool) -> None:
-        self._namespace.sort(x, axis, out, indices, descending=descending)
+        self._namespace.ordering.sort(x, axis, out, indices, descending=descending)
 
     def arg_reduce(self, op: str, x: View, axis: int, out: View) -> None:
         self._store(out, self._namespace.arg_reduce(op, self._load(x), axis))
@@ -103,7 +103,7 @@ class ArrayCalls:
     def scatter(self, updates: View, indices: View, out: View) -> None:
         if math.prod(updates.shape):
             index = self._checked(self._view(indices), out.shape[1])
-            self._namespace.scatter(updates, index, out)
+            self._namespace.ordering.scatter(updates, index, out)
 
     def _row_indices(self, indices: View) -> Any:
         return self._view(View(indices.buffer, indices.offset, indices.shape[1:2], indices.strides[1:2]))

@@ -90,7 +90,10 @@ class ReferenceBackend:
         self.arg_reduce = arrays.arg_reduce
         self.batched_matmul = arrays.batched_matmul
         self.gather = arrays.gather
+        self.scatter = arrays.scatter
         self.scatter_add = arrays.scatter_add
+        self.scan = arrays.scan
+        self.sort = arrays.sort
         self.softmax = arrays.softmax
         self.softmax_cross_entropy = arrays.softmax_cross_entropy
         self.random_bits = arrays.random_bits

@@ -14,10 +14,10 @@ import array_api_compat
 import numpy as np
 
 from netcl.backends.base import HostArray, Span, View
-from netcl.backends.reference import ordering
 from netcl.backends.reference.buffers import python_number
 from netcl.backends.reference.numpy_namespace import NumpyNamespace
 from netcl.backends.reference.numpy_operators import join_parts
+from netcl.backends.reference.ordering import StandardOrdering
 from netcl.backends.reference.program import Program, ValueProgram
 from netcl.backends.reference.special import add_at, erf
 from netcl.complex_functions import FUNCTIONS
@@ -62,6 +62,7 @@ class Namespace:
         self.xp = xp
         self.place = place
         self._host = None if place is None else _host_of(xp)
+        self.ordering = StandardOrdering(self)
 
     def native(self, dtype: DType) -> Any:
         """The namespace's own dtype for elements of ``dtype``."""
@@ -167,18 +168,6 @@ class Namespace:
         # The standard has no scatter, so the host does it.
         host = add_at(self.to_host(out), self.to_host(indices), self.to_host(updates))
         return _moved(self.xp.asarray(host, dtype=out.dtype), self.place)
-
-    def scan(self, op: str, value: Any, dtype: DType, axis: int, stored: DType) -> Any:
-        """Running ``op`` along ``axis`` of ``value``, whose elements are of ``dtype``, for an output of ``stored``."""
-        return ordering.scan_by_standard(self, op, value, dtype, axis, stored)
-
-    def sort(self, x: View, axis: int, out: View | None, indices: View | None, *, descending: bool) -> None:
-        """See :class:`~netcl.backends.base.ArrayOperations`."""
-        ordering.sort_by_standard(self, x, axis, out, indices, descending=descending)
-
-    def scatter(self, updates: View, index: Any, out: View) -> None:
-        """out[o, index[o, c, i], i] <- updates[o, c, i], in the order of c; indices count from the front."""
-        ordering.scatter_by_standard(self, updates, index, out)
 
 
 class TorchNamespace(Namespace):

@@ -8,10 +8,11 @@ from typing import Any, final
 import numpy as np
 
 from netcl.backends.base import HostArray, Span, View
-from netcl.backends.reference import numpy_operators, ordering
+from netcl.backends.reference import numpy_operators
 from netcl.backends.reference.buffers import python_number
 from netcl.backends.reference.in_place import InPlaceProgram
 from netcl.backends.reference.numpy_operators import Function, strided
+from netcl.backends.reference.ordering import NumpyOrdering
 from netcl.backends.reference.program import Program
 from netcl.backends.reference.special import add_at
 from netcl.dtypes import DType, bfloat16, float16
@@ -34,6 +35,7 @@ class NumpyNamespace:
     def __init__(self, xp: Any) -> None:
         self.xp = xp
         self.place = None
+        self.ordering = NumpyOrdering(self)
 
     def native(self, dtype: DType) -> Any:
         return STORAGE[dtype]
@@ -96,12 +98,3 @@ class NumpyNamespace:
 
     def scatter_add(self, out: Any, indices: Any, updates: Any) -> Any:
         return add_at(out, indices, updates)
-
-    def scan(self, op: str, value: Any, dtype: DType, axis: int, stored: DType) -> Any:
-        return ordering.scan_in_numpy(self, op, value, dtype, axis, stored)
-
-    def sort(self, x: View, axis: int, out: View | None, indices: View | None, *, descending: bool) -> None:
-        ordering.sort_in_numpy(x, axis, out, indices, descending=descending)
-
-    def scatter(self, updates: View, index: Any, out: View) -> None:
-        ordering.scatter_in_numpy(updates, index, out)

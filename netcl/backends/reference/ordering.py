@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -25,73 +25,82 @@ def _accumulator(namespace: Any, op: str, dtype: DType, stored: DType) -> DType:
     return wider if namespace.supports(wider) else dtype
 
 
-def scan_in_numpy(namespace: Any, op: str, value: Any, dtype: DType, axis: int, stored: DType) -> Any:
-    """Running ``op`` along ``axis`` of ``value``, whose elements are of ``dtype``, for an output of ``stored``."""
-    join = getattr(np, _JOINED[op])
-    if op in _CUMULATIVE:
-        return join.accumulate(value, axis=axis, dtype=namespace.native(_accumulator(namespace, op, dtype, stored)))
-    return join.accumulate(value, axis=axis)
+@final
+class NumpyOrdering:
+    """Over NumPy's arrays."""
+
+    def __init__(self, namespace: Any) -> None:
+        self._namespace = namespace
+
+    def scan(self, op: str, value: Any, dtype: DType, axis: int, stored: DType) -> Any:
+        """Running ``op`` along ``axis`` of ``value``, whose elements are of ``dtype``, for an output of ``stored``."""
+        join, namespace = getattr(np, _JOINED[op]), self._namespace
+        if op in _CUMULATIVE:
+            return join.accumulate(value, axis=axis, dtype=namespace.native(_accumulator(namespace, op, dtype, stored)))
+        return join.accumulate(value, axis=axis)
+
+    def sort(self, x: View, axis: int, out: View | None, indices: View | None, *, descending: bool) -> None:
+        """See :class:`~netcl.backends.base.ArrayOperations`."""
+        targets = [None if view is None else _array(view) for view in (out, indices)]
+        sort_on_host(_array(x), x.dtype, axis, *targets, descending=descending)
+
+    def scatter(self, updates: View, index: Any, out: View) -> None:
+        """out[o, index[o, c, i], i] ← updates[o, c, i], in the order of c; indices count from the front."""
+        _write(out.buffer.array, out.offset, out.strides, index, _array(updates))  # type: ignore[attr-defined]
 
 
-def scan_by_standard(namespace: Any, op: str, value: Any, dtype: DType, axis: int, stored: DType) -> Any:
+@final
+class StandardOrdering:
     """The same with the functions of the standard."""
-    xp = namespace.xp
-    if op in _CUMULATIVE:
-        dtype = _accumulator(namespace, op, dtype, stored)
-        cumulative = getattr(xp, _CUMULATIVE[op], None)
-        if cumulative is not None and dtype is not bool_:
-            return cumulative(value, axis=axis, dtype=namespace.native(dtype))
-        value = xp.astype(value, namespace.native(dtype))
-    # The standard has no running maximum: after step k each element is joined with the 2**k before it.
-    join, step = namespace.operator(_JOINED[op], dtype, dtype), 1
-    while step < value.shape[axis]:
-        joined = join(value[_along(axis, step, None)], value[_along(axis, None, -step)], None)
-        value = xp.concat([value[_along(axis, None, step)], joined], axis=axis)
-        step *= 2
-    return value
+
+    def __init__(self, namespace: Any) -> None:
+        self._namespace = namespace
+
+    def scan(self, op: str, value: Any, dtype: DType, axis: int, stored: DType) -> Any:
+        """As :meth:`NumpyOrdering.scan`."""
+        namespace, xp = self._namespace, self._namespace.xp
+        if op in _CUMULATIVE:
+            dtype = _accumulator(namespace, op, dtype, stored)
+            cumulative = getattr(xp, _CUMULATIVE[op], None)
+            if cumulative is not None and dtype is not bool_:
+                return cumulative(value, axis=axis, dtype=namespace.native(dtype))
+            value = xp.astype(value, namespace.native(dtype))
+        # The standard has no running maximum: after step k each element is joined with the 2**k before it.
+        join, step = namespace.operator(_JOINED[op], dtype, dtype), 1
+        while step < value.shape[axis]:
+            joined = join(value[_along(axis, step, None)], value[_along(axis, None, -step)], None)
+            value = xp.concat([value[_along(axis, None, step)], joined], axis=axis)
+            step *= 2
+        return value
+
+    def sort(self, x: View, axis: int, out: View | None, indices: View | None, *, descending: bool) -> None:
+        """See :class:`~netcl.backends.base.ArrayOperations`."""
+        namespace, xp = self._namespace, self._namespace.xp
+        stored = namespace.read(x)
+        key = namespace.widen(stored, x.dtype)
+        if x.dtype is bool_:
+            key = xp.astype(xp.logical_not(key) if descending else key, xp.uint8)
+        elif x.dtype.kind != "f":
+            key = xp.bitwise_invert(key) if descending else key
+        else:
+            key = 0.0 - key if descending else key + 0.0  # which turns -0.0 into 0.0
+        places = xp.astype(xp.argsort(key, axis=axis, stable=True), xp.int64)
+        if out is not None:
+            namespace.write(out, xp.take_along_axis(stored, places, axis=axis))
+        if indices is not None:
+            namespace.write(indices, places)
+
+    def scatter(self, updates: View, index: Any, out: View) -> None:
+        """As :meth:`NumpyOrdering.scatter`. The standard has no such function, so the host does it."""
+        namespace = self._namespace
+        host = namespace.to_host(namespace.read(out)).reshape(-1)
+        values = namespace.to_host(namespace.read(updates))
+        _write(host, 0, contiguous_strides(out.shape), namespace.to_host(index), values)
+        namespace.write(out, namespace.xp.reshape(namespace.from_host(host, out.dtype), out.shape))
 
 
 def _along(axis: int, start: int | None, stop: int | None) -> tuple[Any, ...]:
     return (*(slice(None),) * axis, slice(start, stop), ...)
-
-
-def sort_in_numpy(x: View, axis: int, out: View | None, indices: View | None, *, descending: bool) -> None:
-    """See :class:`~netcl.backends.base.ArrayOperations`."""
-    targets = [None if view is None else _array(view) for view in (out, indices)]
-    sort_on_host(_array(x), x.dtype, axis, *targets, descending=descending)
-
-
-def sort_by_standard(
-    namespace: Any, x: View, axis: int, out: View | None, indices: View | None, *, descending: bool
-) -> None:
-    """The same with the functions of the standard."""
-    xp, stored = namespace.xp, namespace.read(x)
-    key = namespace.widen(stored, x.dtype)
-    if x.dtype is bool_:
-        key = xp.astype(xp.logical_not(key) if descending else key, xp.uint8)
-    elif x.dtype.kind != "f":
-        key = xp.bitwise_invert(key) if descending else key
-    else:
-        key = 0.0 - key if descending else key + 0.0  # which turns -0.0 into 0.0
-    places = xp.astype(xp.argsort(key, axis=axis, stable=True), xp.int64)
-    if out is not None:
-        namespace.write(out, xp.take_along_axis(stored, places, axis=axis))
-    if indices is not None:
-        namespace.write(indices, places)
-
-
-def scatter_in_numpy(updates: View, index: Any, out: View) -> None:
-    """out[o, index[o, c, i], i] <- updates[o, c, i], in the order of c; indices count from the front."""
-    _write(out.buffer.array, out.offset, out.strides, index, _array(updates))  # type: ignore[attr-defined]
-
-
-def scatter_by_standard(namespace: Any, updates: View, index: Any, out: View) -> None:
-    """The same for a namespace of the standard, which has no scatter, so that the host does it."""
-    host = namespace.to_host(namespace.read(out)).reshape(-1)
-    values = namespace.to_host(namespace.read(updates))
-    _write(host, 0, contiguous_strides(out.shape), namespace.to_host(index), values)
-    stored = namespace.xp.reshape(namespace.from_host(host, out.dtype), out.shape)
-    namespace.write(out, stored)
 
 
 def _write(memory: Any, offset: int, strides: tuple[int, ...], index: Any, updates: Any) -> None:
