@@ -267,7 +267,7 @@ def expm1(z: Pair) -> Pair:
     real, imag = exp(z)
     half = apply("sin", 0.5 * y)
     fine = apply("expm1", x) * apply("cos", y) - 2.0 * (half * half)
-    real = where(x > _limits(x).digits * math.log(2.0) + 2.0, real, fine)
+    real = where(x > _limits(x).digits * math.log(2.0) + 2.0, real, fine + 0.0)  # never -0.0, says the standard
     return where(_is(x, -math.inf), _number(-1.0, x), real), imag
 
 
@@ -310,7 +310,8 @@ def tanh(z: Pair) -> Pair:
     decay = apply("exp", -abs(x))
     tail = 4.0 * apply("sin", y) * apply("cos", y) * decay * decay
     zero = _number(0.0, x)
-    tail = where(undirected & apply("isinf", x), zero, tail)
+    # At infinity C gives the zero the sign of sin(2 y), the standard that of y.
+    tail = where(apply("isinf", x), where(undirected, zero, apply("copysign", zero, y)), tail)
     end = where(undirected & apply("isfinite", x), y - y, _copysign(1.0, x))
     real, imag = choose(abs(x) > _limits(x).flat, (end, tail), (real, imag))
     return where(_is(x, 0.0), x, real), where(_is(y, 0.0), y, imag)

@@ -13,7 +13,7 @@ from netcl.backends import get_backend
 from netcl.backends.base import Backend
 from netcl.dtypes import DEFAULT_FLOAT, DType, as_dtype, bfloat16, bool_
 from netcl.errors import ArgumentError, BackendError, DTypeError, ShapeError
-from netcl.functional import host
+from netcl.functional import exchange, host
 from netcl.functional.casting import astype, check_supported
 from netcl.functional.dispatch import check_arrays, stored_value
 from netcl.functional.shape import broadcast_to, reshape
@@ -151,20 +151,38 @@ def _from_tensor(x: Tensor, dtype: DType, backend: Backend, copy: bool | None, r
 def from_dlpack(x: Any, /, *, device: object = None, copy: bool | None = None) -> Tensor:
     """Make a Tensor of an object with ``__dlpack__``, through host memory.
 
+    Parameters
+    ----------
+    x : Tensor, or an array of another library
+    device : str or Device, optional
+        By default that of a Tensor, else the default device.
+    copy : bool, optional
+        None shares the memory where the NumPy backend can: of a row-major, writable array. False asks for that on
+        runtimes too that share the host's memory, where the array must not be touched while the Tensor is in use. True
+        always copies.
+
     Raises
     ------
+    DTypeError
+        If it has no ``__dlpack__``, cannot be read on the host, or its dtype has no counterpart.
     ArgumentError
-        If ``copy=False``: netcl copies what it imports.
+        If ``copy=False`` and a copy is needed.
 
     Examples
     --------
     >>> import netcl, numpy
-    >>> netcl.from_dlpack(numpy.ones(2, dtype="float32")).tolist()
-    [1.0, 1.0]
+    >>> host = numpy.ones(2, dtype="float32")
+    >>> x = netcl.from_dlpack(host, device="numpy")
+    >>> host[0] = 5.0
+    >>> x.tolist()
+    [5.0, 1.0]
     """
     if not hasattr(x, "__dlpack__"):
         raise DTypeError(f"a {type(x).__name__} has no __dlpack__; use netcl.asarray(x)")
-    return asarray(x, device=device, copy=copy)
+    if isinstance(x, Tensor):
+        return asarray(x, device=device, copy=copy)
+    copy = None if copy is None else flag("copy", copy)
+    return exchange.imported(Tensor, x, backend_for(device, None), copy)
 
 
 def empty(
@@ -398,7 +416,7 @@ def triu(x: Tensor, /, *, k: int = 0) -> Tensor:
     return _triangle(x, k, lower=False)
 
 
-def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
+def meshgrid(*arrays: Tensor, indexing: str = "xy") -> tuple[Tensor, ...]:
     """The coordinates of a grid, from the coordinates along each axis.
 
     Parameters
@@ -433,4 +451,4 @@ def meshgrid(*arrays: Tensor, indexing: str = "xy") -> list[Tensor]:
     for array, place in zip(arrays, order, strict=True):
         own = [array.size if axis == place else 1 for axis in range(len(arrays))]
         columns.append(broadcast_to(reshape(array, own), shape))
-    return [clone(column) for column in columns]
+    return tuple([clone(column) for column in columns])

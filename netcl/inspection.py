@@ -21,6 +21,7 @@ from netcl.dtypes import (
     bfloat16,
     complex64,
     complex128,
+    float16,
     float32,
     float64,
     promote,
@@ -211,9 +212,9 @@ class NamespaceInfo:
         """Where new arrays are put."""
         return get_backend(None).device
 
-    def devices(self) -> list[Device]:
+    def devices(self) -> tuple[Device, ...]:
         """Every device that computes."""
-        return [status.device for status in device_statuses() if status.healthy]
+        return tuple([status.device for status in device_statuses() if status.healthy])
 
     def default_dtypes(self, *, device: Any = None) -> dict[str, DType]:
         """What Python numbers become, the same on every device."""
@@ -226,11 +227,10 @@ class NamespaceInfo:
         }
 
     def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, DType]:
-        """The dtypes that a device computes in, by name."""
+        """The dtypes of the standard that a device computes in, by name. float16 and bfloat16 are none of those."""
         backend = get_backend(device)
-        return {
-            dtype.name: dtype for dtype in ALL if backend.supports(dtype) and (kind is None or isdtype(dtype, kind))
-        }
+        listed = [dtype for dtype in ALL if dtype not in (float16, bfloat16) and backend.supports(dtype)]
+        return {dtype.name: dtype for dtype in listed if kind is None or isdtype(dtype, kind)}
 
 
 def __array_namespace_info__() -> NamespaceInfo:

@@ -11,15 +11,25 @@ from numpy.typing import NDArray
 
 from netcl import validation
 from netcl.array import Array, Storage
-from netcl.backends import dlpack_device_type, get_backend
-from netcl.backends.base import Device
-from netcl.dtypes import DType, as_dtype, bfloat16
+from netcl.backends import get_backend
+from netcl.backends.base import CPU_DEVICE
+from netcl.dtypes import DType, as_dtype
 from netcl.errors import ArgumentError, DTypeError, ShapeError
-from netcl.functional import casting, elementwise, host, linalg, reduction, shape, subscript, torch_names
+from netcl.functional import (
+    assignment,
+    casting,
+    elementwise,
+    exchange,
+    host,
+    linalg,
+    reduction,
+    shape,
+    subscript,
+    torch_names,
+)
 from netcl.functional.dispatch import identity, map_arrays
 
 _VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
-_CPU = 1  # DLPack's number for host memory
 
 
 def _two_integers(name: str, value: Any) -> tuple[int, int]:
@@ -60,7 +70,7 @@ def _in_place(operation: Callable[..., Any]) -> Callable[..., Any]:
         other = _operand(other)
         if other is None:
             return NotImplemented
-        subscript.write_result(operation, self, other)
+        assignment.write_result(operation, self, other)
         return self
 
     return operator
@@ -187,13 +197,38 @@ class Tensor(Array):
 
     def __len__(self) -> int:
         if not self.shape:
-            raise ShapeError("a 0-dimensional Tensor has no length; use size")
+            raise ArgumentError("a 0-dimensional Tensor has no length; use size")
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Self]:
         if not self.shape:
-            raise ShapeError("a 0-dimensional Tensor cannot be iterated over; use item()")
+            raise ArgumentError("a 0-dimensional Tensor cannot be iterated over; use item()")
         return (self[i] for i in range(self.shape[0]))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The elements as a new NumPy array, for ``np.asarray(x)`` and what calls it. **Blocks**."""
+        if copy is not None and not validation.flag("copy", copy):
+            raise ArgumentError("a Tensor is copied to the host: copy=False cannot be had; pass copy=None or copy=True")
+        values = host.to_numpy(self)
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def __format__(self, specification: str) -> str:
+        """One element as a Python number of that format; of more than one only the ``str``. **Blocks**."""
+        if not specification:
+            return str(self)
+        if self.size != 1:
+            raise ArgumentError(
+                f"the format {specification!r} is one of a number, got shape {self.shape}; format elements one by one"
+            )
+        return format(self.item(), specification)
+
+    def __round__(self, digits: int | None = None) -> Self:
+        """Each element to the nearest with so many decimal digits, ties to even."""
+        if digits is None or self.dtype.kind not in "fc":
+            return elementwise.round(self)
+        factor = 10.0 ** validation.integer("digits", digits)
+        rounded: Self = elementwise.divide(elementwise.round(elementwise.multiply(self, factor)), factor)
+        return rounded
 
     def __repr__(self) -> str:
         text = np.array2string(host.to_numpy(self), separator=", ", prefix="Tensor(", threshold=100)
@@ -266,8 +301,8 @@ class Tensor(Array):
         return netcl
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        device: Device = self.device
-        return dlpack_device_type(device), device.index
+        """(1, 0): what a Tensor exports lies in host memory, whatever its device."""
+        return (CPU_DEVICE, 0)
 
     def __dlpack__(
         self,
@@ -277,26 +312,21 @@ class Tensor(Array):
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A DLPack capsule of a copy in host memory. **Blocks**."""
+        """A DLPack capsule in host memory: of the Tensor's own memory on the NumPy backend, else of a copy. **Blocks**.
+
+        Raises
+        ------
+        BufferError
+            If ``dl_device`` is not host memory, or ``copy=False`` and the elements are elsewhere.
+        """
         copy = None if copy is None else validation.flag("copy", copy)
-        target = self.__dlpack_device__() if dl_device is None else _two_integers("dl_device", dl_device)
+        if dl_device is not None and _two_integers("dl_device", dl_device)[0] != CPU_DEVICE:
+            raise BufferError(f"{self.device} exports through host memory: ask for dl_device=(1, 0), or for none")
         if max_version is not None:
             max_version = _two_integers("max_version", max_version)
-        if target[0] != _CPU:
-            raise BufferError(
-                f"{self.device} exports through host memory: ask for dl_device=(1, 0), as "
-                "np.from_dlpack(x, device='cpu') does, or take x.numpy()"
-            )
-        if copy is False:
-            raise BufferError("netcl exports a copy in host memory; pass copy=None or copy=True")
         if stream is not None:
             raise ArgumentError(f"host memory has no streams: stream must be None, got {validation.shown(stream)}")
-        if self.dtype is bfloat16:
-            raise BufferError("NumPy cannot export bfloat16; convert with astype(netcl.float32) first")
-        values = host.to_numpy(self)
-        if max_version is None:
-            return values.__dlpack__()
-        return values.__dlpack__(max_version=max_version)
+        return exchange.export(self, copy, max_version)
 
     # Subscripts and operators
 
@@ -305,7 +335,7 @@ class Tensor(Array):
 
     def __setitem__(self, key: Any, value: Any, /) -> None:
         number = _operand(value)
-        subscript.setitem(self, key, value if number is None else number)
+        assignment.setitem(self, key, value if number is None else number)
 
     def __neg__(self) -> Self:
         return elementwise.negative(self)
@@ -359,7 +389,7 @@ class Tensor(Array):
     def __imatmul__(self, other: Any) -> Self:
         if _operand(other) is None:
             return NotImplemented
-        subscript.write_matmul(self, other)
+        assignment.write_matmul(self, other)
         return self
 
     del _

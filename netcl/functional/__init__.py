@@ -18,6 +18,7 @@ from netcl.functional.linalg_extension import *
 from netcl.functional.loss import *
 from netcl.functional.normalization import *
 from netcl.functional.norms import *
+from netcl.functional.scattering import *
 from netcl.functional.special_functions import *
 from netcl.functional.torch_names import *
 

@@ -4,12 +4,17 @@ from typing import TYPE_CHECKING
 
 from netcl.functional.casting import *
 from netcl.functional.complex_parts import *
+from netcl.functional.cumulative import *
 from netcl.functional.deviation import *
 from netcl.functional.elementwise import *
 from netcl.functional.indexing import *
 from netcl.functional.joining import *
 from netcl.functional.linalg import *
+from netcl.functional.ordering import *
 from netcl.functional.reduction import *
+from netcl.functional.repetition import *
+from netcl.functional.searching import *
+from netcl.functional.sets import *
 from netcl.functional.shape import *
 from netcl.functional.ternary import *
 

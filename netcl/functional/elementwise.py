@@ -181,9 +181,9 @@ def _unary(
 
 def _binary(
     name: str, summary: str, formula: str, call: str, value: str, left: Function | None = None,
-    right: Function | None = None, domain: str = "numeric",
+    right: Function | None = None, domain: str = "numeric", function: Function | None = None,
 ) -> Binary:  # fmt: skip
-    function = partial(ex.apply, name)
+    function = function or partial(ex.apply, name)
     derivatives = tuple(None if d is None else Derivative(d) for d in (left, right))
     kinds = _KINDS[domain]
     differentiable = left is not None
@@ -226,10 +226,21 @@ divide = _binary(
     "[0.5, 1.5]",
     left=divide_left, right=divide_right,
 )  # fmt: skip
+
+
+def _floor_divide(x1: Any, x2: Any) -> Any:
+    """As the standard has it, not as Python: a quotient with an infinity in it is that of ``divide``."""
+    quotient = ex.apply("floor_divide", x1, x2)
+    if quotient.dtype.kind != "f":
+        return quotient
+    infinite = ex.apply("isinf", ex.cast(x1, quotient.dtype)) | ex.apply("isinf", ex.cast(x2, quotient.dtype))
+    return ex.where(infinite, ex.apply("divide", x1, x2), quotient)
+
+
 floor_divide = _binary(
     "floor_divide", "The quotient of each pair of elements, rounded down.", "y = floor(x1 / x2)",
     "floor_divide(netcl.asarray([7, -7]), 2)", "[3, -4]", left=lambda g, x1: flat(g, x1),
-    right=lambda g, x2: flat(g, x2), domain="real",
+    right=lambda g, x2: flat(g, x2), domain="real", function=_floor_divide,
 )  # fmt: skip
 remainder = _binary(
     "remainder", "The remainder of each division, with the sign of the divisor.", "y = x1 - floor(x1 / x2) · x2",

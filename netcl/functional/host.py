@@ -159,11 +159,20 @@ def read_values(obj: Any) -> tuple[NDArray[Any], DType]:
         raise DTypeError(f"this sequence holds more than numbers (NumPy reads it as {values.dtype}); convert it first")
     if isinstance(leaf, np.generic | np.ndarray):
         return _read_array(values)
-    large = values.dtype.kind == "f" and isinstance(leaf, int) and (np.abs(values) >= 2.0**63).any()
-    if large and all(isinstance(each, int) for each in np.asarray(obj, object).ravel()):
-        raise RangeError("this sequence holds negative integers and such as only uint64 can hold; pass floats")
+    if values.dtype.kind == "f" and isinstance(leaf, int) and (np.abs(values) >= 2.0**63).any():
+        values = _large_integers(obj, values)
     own = {"b": bool_, "i": DEFAULT_INT, "u": uint64, "f": DEFAULT_FLOAT, "c": complex64}
     return values, DEFAULT_FLOAT if values.size == 0 else own[values.dtype.kind]
+
+
+def _large_integers(obj: Any, values: NDArray[Any]) -> NDArray[Any]:
+    """Integers beyond int64 as uint64, which NumPy reads as floats where others stand beside them."""
+    exact = np.asarray(obj, object)
+    if not all(isinstance(each, int) for each in exact.ravel()):
+        return values
+    if min(exact.ravel()) < 0:
+        raise RangeError("this sequence holds negative integers and such as only uint64 can hold; pass floats")
+    return exact.astype(np.uint64)
 
 
 def _read_array(obj: Any) -> tuple[NDArray[Any], DType]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from netcl import expression as ex
 from netcl import tape
 from netcl.array import Array
 from netcl.backends.base import View
-from netcl.dtypes import int32, int64
+from netcl.dtypes import int32, int64, uint64
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.dispatch import A, check_arrays, common_backend, contiguous, identity, map_arrays, zeros_for
 from netcl.functional.shape import broadcast_to, normalize_axis, reshape, view_or_copy
@@ -27,7 +28,14 @@ def as_indices(indices: Any, name: str) -> Any:
         raise DTypeError(f"{name} takes integer indices, got {indices.dtype}; convert them with astype(netcl.int64)")
     if indices.dtype in (int32, int64):
         return indices
+    if indices.dtype is uint64:
+        return map_arrays(_within_int64, indices, dtype=int64)
     return map_arrays(identity, indices, dtype=int64)
+
+
+def _within_int64(index: Any) -> Any:
+    """Beyond int64 an index would come back as a negative one, which counts from the end."""
+    return ex.where(index >= _FAR, _FAR, index)
 
 
 def _gathered(x: Array, indices: View, axis: int, shape: tuple[int, ...]) -> Any:
@@ -159,18 +167,34 @@ def take_along_axis(x: A, indices: Array, /, *, axis: int = -1) -> A:
 
 
 def select(x: A, indices: tuple[Array, ...], start: int) -> A:
-    """``x`` indexed by one integer array for each of the axes from ``start`` on."""
+    """``x`` indexed by integer arrays, which broadcast, along the axes from ``start`` on."""
     if len(indices) == 1:
         return take(x, indices[0], axis=start)
-    chosen = [as_indices(array, "indexing") for array in indices]
-    common_backend((x, *chosen))
-    extents = x.shape[start : start + len(chosen)]
+    extents = x.shape[start : start + len(indices)]
+    positions = merged_positions(indices, extents)
+    folded = reshape(x, (*x.shape[:start], math.prod(extents), *x.shape[start + len(extents) :]))
+    return take(folded, positions, axis=start)
+
+
+def merged_positions(indices: Sequence[Array], extents: tuple[int, ...]) -> Any:
+    """Positions along several axes as row-major positions along one of all their elements. Not recorded.
+
+    Where one is out of range, so is the result.
+    """
+    if len(indices) == 1:
+        return as_indices(indices[0], "indexing")
+    chosen = [_as_int64(array) for array in indices]
+    common_backend(chosen)
     flat = map_arrays(_wrapped, chosen[0], extents[0], dtype=int64)
     for array, extent in zip(chosen[1:], extents[1:], strict=True):
         flat = map_arrays(_next_place, flat, array, extent, dtype=int64)
-    total = math.prod(extents)
-    folded = reshape(x, (*x.shape[:start], total, *x.shape[start + len(extents) :]))
-    return take(folded, flat, axis=start)
+    return flat
+
+
+def _as_int64(indices: Array) -> Array:
+    # Positions of several axes, and what marks them as out of range, need not fit the dtype of one axis's.
+    chosen: Array = as_indices(indices, "indexing")
+    return chosen if chosen.dtype is int64 else map_arrays(identity, chosen, dtype=int64)
 
 
 _FAR = 2**62  # beyond every axis: marks a place whose index is out of range, so that gather reports it

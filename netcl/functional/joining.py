@@ -8,12 +8,12 @@ from typing import Any
 from netcl import tape, validation
 from netcl.array import Array
 from netcl.dtypes import promote
-from netcl.errors import DTypeError, ShapeError
+from netcl.errors import ShapeError
 from netcl.functional.casting import assign
 from netcl.functional.dispatch import A, check_arrays, common_backend, identity, listed_arrays, sum_to_shape, zeros_for
 from netcl.functional.shape import broadcast_to, expand_dims, normalize_axis, reshape, squeeze
 
-__all__ = ["concat", "repeat", "roll", "stack", "tile", "unstack"]
+__all__ = ["concat", "roll", "stack", "tile", "unstack"]
 
 
 def _part(x: A, axis: int, start: int, size: int) -> A:
@@ -201,36 +201,3 @@ def tile(x: A, repetitions: Sequence[int], /) -> A:
     spread = reshape(x, tuple(extent for n in shape for extent in (1, n)))
     spread = broadcast_to(spread, tuple(extent for pair in zip(times, shape, strict=True) for extent in pair))
     return reshape(spread, tuple(a * b for a, b in zip(times, shape, strict=True)))
-
-
-def repeat(x: A, repeats: int, /, *, axis: int | None = None) -> A:
-    """Repeat each element.
-
-    Parameters
-    ----------
-    x : Tensor
-    repeats : int
-        How often; arrays of counts are not supported.
-    axis : int or None
-        None repeats the flattened array.
-
-    Raises
-    ------
-    DTypeError
-        If ``repeats`` is not an integer.
-
-    Examples
-    --------
-    >>> import netcl
-    >>> netcl.repeat(netcl.asarray([1, 2]), 2).tolist()
-    [1, 1, 2, 2]
-    """
-    check_arrays("repeat", x)
-    repeats = validation.integer("repeats", repeats, least=0, most=validation.LARGEST_EXTENT, error=DTypeError)
-    if axis is None:
-        return repeat(reshape(x, (-1,)), repeats, axis=0)
-    axis = normalize_axis(axis, x.ndim)
-    spread = expand_dims(x, axis + 1)
-    validation.extents("the shape of the result", (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :]))
-    wide = broadcast_to(spread, (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :]))
-    return reshape(wide, (*x.shape[:axis], x.shape[axis] * repeats, *x.shape[axis + 1 :]))

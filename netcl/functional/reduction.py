@@ -40,7 +40,7 @@ def broadcast_grad(x: Array, g: A, axes: tuple[int, ...]) -> A:
     return out if g.dtype is x.dtype else map_arrays(identity, out, dtype=x.dtype)
 
 
-def _summed_dtype(x: Array, dtype: DType | str | None) -> DType:
+def summed_dtype(x: Array, dtype: DType | str | None) -> DType:
     """The standard's: integers are summed in the widest integer of their kind."""
     if dtype is not None:
         return as_dtype(dtype)
@@ -95,7 +95,7 @@ def sum(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdim
     """
     axes = checked_axes("sum", x, axis, keepdims)
     x = autocast_up(x)
-    target = _summed_dtype(x, dtype)
+    target = summed_dtype(x, dtype)
     check_supported(x.backend, target)
     out: A = _total(x, axes, target, keepdims)
     if target.kind in "fc":
@@ -131,7 +131,7 @@ def prod(x: A, /, *, axis: Axes = None, dtype: DType | str | None = None, keepdi
     """
     axes = checked_axes("prod", x, axis, keepdims)
     x = autocast_up(x)
-    target = _summed_dtype(x, dtype)
+    target = summed_dtype(x, dtype)
     check_supported(x.backend, target)
     out = reduce_arrays("prod", _widened(target), x, axes=axes, dtype=target, keepdims=keepdims)
     if target.kind in "fc":

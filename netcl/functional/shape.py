@@ -17,11 +17,12 @@ from netcl.functional.dispatch import (
     map_arrays,
     sum_to_shape,
 )
-from netcl.strides import broadcast_shapes, contiguous_strides, reshaped_strides
+from netcl.strides import broadcast_shapes as common_shape
+from netcl.strides import contiguous_strides, reshaped_strides
 
 __all__ = [
-    "broadcast_arrays", "broadcast_to", "expand_dims", "flip", "matrix_transpose", "moveaxis", "permute_dims",
-    "reshape", "squeeze",
+    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "expand_dims", "flip", "matrix_transpose", "moveaxis",
+    "permute_dims", "reshape", "squeeze",
 ]  # fmt: skip
 
 
@@ -276,7 +277,7 @@ def broadcast_to(x: A, /, shape: Sequence[int]) -> A:
     """
     check_arrays("broadcast_to", x)
     target = validation.extents("shape", shape)
-    if broadcast_shapes(x.shape, target) != target:
+    if common_shape(x.shape, target) != target:
         raise ShapeError(f"shape {x.shape} does not broadcast to {target}; extents must be 1 or equal from the right")
     view = broadcast_view(x, target)
     out = x.restride(target, view.strides, x.offset)
@@ -284,7 +285,24 @@ def broadcast_to(x: A, /, shape: Sequence[int]) -> A:
     return out
 
 
-def broadcast_arrays(*arrays: A) -> list[A]:
+def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape to which arrays of these shapes broadcast.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+
+    Examples
+    --------
+    >>> import netcl
+    >>> netcl.broadcast_shapes((3, 1), (2,))
+    (3, 2)
+    """
+    return common_shape(*[validation.extents("shape", shape) for shape in shapes])
+
+
+def broadcast_arrays(*arrays: A) -> tuple[A, ...]:
     """Every array repeated, as a view, to their common shape.
 
     Raises
@@ -299,8 +317,8 @@ def broadcast_arrays(*arrays: A) -> list[A]:
     [(3, 2), (3, 2)]
     """
     check_arrays("broadcast_arrays", *arrays)
-    shape = validation.extents("the common shape", broadcast_shapes(*[x.shape for x in arrays]))
-    return [broadcast_to(x, shape) for x in arrays]
+    shape = validation.extents("the common shape", common_shape(*[x.shape for x in arrays]))
+    return tuple([broadcast_to(x, shape) for x in arrays])
 
 
 def flip(x: A, /, *, axis: int | Sequence[int] | None = None) -> A:

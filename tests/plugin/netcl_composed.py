@@ -25,7 +25,7 @@ FUNCTIONS = {
     "complex": lambda x, y: np.stack(np.broadcast_arrays(x, y), -1).view(np.result_type(x, np.complex64))[..., 0],
 }
 
-UNLIKE_THE_STANDARD = frozenset({"log1p", "expm1", "divide", "reciprocal", "rsqrt", "sign", "pow"})
+UNLIKE_THE_STANDARD = frozenset({"log1p", "expm1", "divide", "reciprocal", "rsqrt", "sign", "pow", "tan", "tanh"})
 """What NumPy computes otherwise on complex numbers: it is written out over their parts."""
 
 ROUNDING = ("floor", "ceil", "trunc", "round")

@@ -29,8 +29,10 @@ class NumpyNamespace:
     """
 
     shares_host_memory = True
-    # It rounds 1 + z and e to the power of z, squares divisors, and leaves 0 to a negative power.
-    unlike_the_standard = frozenset({"log1p", "expm1", "divide", "reciprocal", "rsqrt", "sign", "pow"})
+    # It rounds 1 + z and e to the power of z, squares divisors, leaves 0 to a negative power, and has the zeros of C.
+    unlike_the_standard = frozenset({
+        "log1p", "expm1", "divide", "reciprocal", "rsqrt", "sign", "pow", "tan", "tanh",
+    })  # fmt: skip
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp

@@ -43,7 +43,7 @@ _TABLES = {
     """,
     "tanh": """
         +0 +0 -> +0 +0     |  x oo -> nan nan    |  +0 oo -> +0 nan    |  x nan -> nan nan   |  +0 nan -> +0 nan
-        oo p -> 1 ~0       |  oo oo -> 1 ~0      |  oo nan -> 1 ~0     |  nan +0 -> nan +0   |  nan x -> nan nan
+        oo p -> 1 +0       |  oo oo -> 1 ~0      |  oo nan -> 1 ~0     |  nan +0 -> nan +0   |  nan x -> nan nan
         nan nan -> nan nan |  oo +0 -> 1 +0
     """,
     "exp": """
@@ -52,7 +52,7 @@ _TABLES = {
         nan +0 -> nan +0   |  nan x -> nan nan   |  nan oo -> nan nan  |  nan nan -> nan nan
     """,
     "expm1": """
-        0 +0 -> ~0 +0      |  f oo -> nan nan    |  f nan -> nan nan   |  oo +0 -> oo +0     |  -oo f -> 0*cis-1
+        0 +0 -> +0 +0      |  f oo -> nan nan    |  f nan -> nan nan   |  oo +0 -> oo +0     |  -oo f -> 0*cis-1
         oo x -> oo*cis     |  -oo oo -> -1 ~0    |  oo oo -> ~oo nan   |  -oo nan -> -1 ~0   |  oo nan -> ~oo nan
         nan +0 -> nan +0   |  nan x -> nan nan   |  nan oo -> nan nan  |  nan nan -> nan nan
     """,
