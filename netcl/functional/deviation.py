@@ -52,7 +52,7 @@ def _of_nothing(x: A, axes: tuple[int, ...], dtype: DType, keepdims: bool, name:
 def var(x: A, /, *, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> A:
     """The variance over axes, in two passes.
 
-    y = Σ |x - mean(x)|² / (n - correction)
+    ``y = Σ |x - mean(x)|² / (n - correction)``
 
     Parameters
     ----------
