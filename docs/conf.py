@@ -8,6 +8,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from netcl.version import __version__
@@ -59,6 +60,27 @@ class Functions(SphinxDirective):
         return self.parse_text_to_nodes("\n".join([*table, *entries]))
 
 
+class ArrayApiTable(SphinxDirective):
+    """``.. array-api-table::``: each function of the Array API, where it computes, and whether it has a derivative."""
+
+    def run(self) -> list[nodes.Node]:
+        from array_api_table import rows
+
+        lines = [
+            "",
+            ".. list-table::",
+            "   :header-rows: 1",
+            "",
+            "   * - function",
+            "     - computes",
+            "     - derivative",
+        ]
+        for name, place, derivative in rows():
+            lines += [f"   * - :func:`{name}`", f"     - {place}", f"     - {derivative}"]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 def setup(app: Sphinx) -> None:
     """What Sphinx calls when it reads this file."""
     app.add_directive("functions", Functions)
+    app.add_directive("array-api-table", ArrayApiTable)
