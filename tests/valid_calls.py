@@ -185,6 +185,8 @@ _add(
     repeat=lambda: (f32(2, 3), 2, {"axis": 1}),
     broadcast_shapes=lambda: ((2, 1), (3,)),
     nonzero=lambda: (f32(2, 3),),
+    einsum=lambda: ("ij,jk->ik", f32(2, 3), f32(3, 2)),
+    transpose=lambda: (f32(2, 3), (1, 0)),
     scatter_add=lambda: (f32(3, 2), i64(2), f32(2, 2), {"axis": 0}),
     searchsorted=lambda: (f32(3), f32(2), {"side": "right", "sorter": i64(3)}),
     isin=lambda: (f32(3), f32(2), {"invert": True}),

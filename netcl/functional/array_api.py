@@ -6,6 +6,7 @@ from netcl.functional.casting import *
 from netcl.functional.complex_parts import *
 from netcl.functional.cumulative import *
 from netcl.functional.deviation import *
+from netcl.functional.einstein import *
 from netcl.functional.elementwise import *
 from netcl.functional.indexing import *
 from netcl.functional.joining import *
