@@ -256,9 +256,13 @@ def ones(
     return _filled(empty(shape, dtype=dtype, device=device, backend=backend, requires_grad=requires_grad), 1)
 
 
+def _fill_value(value: Any) -> Any:
+    return number("fill_value", value.item() if isinstance(value, Tensor) and value.ndim == 0 else value)
+
+
 def full(
     shape: Shape,
-    fill_value: bool | int | float | complex,
+    fill_value: bool | int | float | complex | Tensor,
     *,
     dtype: DType | str | None = None,
     device: object = None,
@@ -267,13 +271,15 @@ def full(
 ) -> Tensor:
     """A Tensor of one value, by default of that value's dtype. Parameters as in :func:`empty`.
 
+    A value that is a 0-dimensional Tensor is read, which **blocks**; no gradient goes to it.
+
     Examples
     --------
     >>> import netcl
     >>> netcl.full(2, 7).dtype
     netcl.int64
     """
-    value = number("fill_value", fill_value)
+    value = _fill_value(fill_value)
     own: Any = getattr(fill_value, "dtype", type(value)) if dtype is None else dtype
     kind = as_dtype(own)
     value = stored_value(value, kind)
@@ -325,12 +331,12 @@ def ones_like(x: Tensor, /, *, dtype: DType | str | None = None, device: object 
 def full_like(
     x: Tensor,
     /,
-    fill_value: bool | int | float | complex,
+    fill_value: bool | int | float | complex | Tensor,
     *,
     dtype: DType | str | None = None,
     device: object = None,
 ) -> Tensor:
-    """One value in the shape, dtype and device of ``x``.
+    """One value in the shape, dtype and device of ``x``; one in a 0-dimensional Tensor is read, which **blocks**.
 
     Examples
     --------
@@ -339,7 +345,7 @@ def full_like(
     [3.0, 3.0]
     """
     check_arrays("full_like", x)
-    value = stored_value(number("fill_value", fill_value), x.dtype if dtype is None else as_dtype(dtype))
+    value = stored_value(_fill_value(fill_value), x.dtype if dtype is None else as_dtype(dtype))
     return _filled(_like("full_like", x, dtype, device), value)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from netcl.errors import DTypeError
 from netcl.validation import shown
@@ -70,6 +71,13 @@ class DType:
         return float32 if self.itemsize == 8 else float64
 
     @property
+    def __numpy_dtype__(self) -> Any:
+        """What NumPy (2.4 and later) takes this for. bfloat16 has no such thing: NumPy does not know it."""
+        if self not in NUMPY_DTYPES:
+            raise AttributeError(f"NumPy has no {self}")
+        return NUMPY_DTYPES[self]
+
+    @property
     def is_floating(self) -> bool:
         """Whether this is a real floating-point dtype."""
         return self.kind == "f"
@@ -96,6 +104,8 @@ ALL = (
     float16, bfloat16, float32, float64, complex64, complex128,
 )  # fmt: skip
 BY_NAME = {dtype.name: dtype for dtype in ALL}
+NUMPY_DTYPES: dict[DType, Any] = {}
+"""The dtypes of NumPy that agree with these: filled by ``netcl.host_dtypes``, for this module does without NumPy."""
 
 # What Python scalars become where no array says otherwise. float32 on every device, so that one without float64
 # conforms to the standard too.

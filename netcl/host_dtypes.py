@@ -20,6 +20,7 @@ STORAGE: MappingProxyType[DType, np.dtype[Any]] = MappingProxyType(
     {dtype: np.dtype(np.uint16 if dtype is bfloat16 else dtype.name) for dtype in dtypes.ALL}
 )
 """The NumPy dtype in which the elements of each dtype travel."""
+dtypes.NUMPY_DTYPES.update({dtype: stored for dtype, stored in STORAGE.items() if dtype is not bfloat16})
 
 
 def values_of(stored: NDArray[Any], dtype: DType) -> NDArray[Any]:

@@ -358,6 +358,18 @@ def test_what_is_no_dtype_is_refused(dtype):
         as_dtype(dtype)
 
 
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.4.0", reason="NumPy does not ask yet")
+@pytest.mark.parametrize("dtype", [dtype for dtype in dtypes.ALL if dtype is not bfloat16], ids=str)
+def test_numpy_takes_dtypes(dtype):
+    assert np.dtype(dtype) == np.dtype(dtype.name)
+    assert np.zeros(2).astype(dtype).dtype == np.dtype(dtype.name)
+
+
+def test_numpy_does_not_take_bfloat16():
+    with pytest.raises(TypeError, match="bfloat16"):
+        np.dtype(bfloat16)
+
+
 def test_types_of_python_and_numpy():
     assert [as_dtype(t) for t in (bool, int, float, complex)] == [
         dtypes.bool_, dtypes.int64, dtypes.float32, dtypes.complex64,

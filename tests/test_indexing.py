@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import netcl
 import netcl.autograd as ag
+from netcl.errors import ShapeError
 from netcl.functional import scatter_add
 
 SHAPES = ((3, 4, 5), (4,), (2, 3), (0, 3), (1, 5, 2, 3), (3, 1, 2))
@@ -143,5 +144,13 @@ def test_masks_without_axes_or_elements(backend):
         assert x.sum().item() == 6.0
         x[True] = 5.0
         assert x.sum().item() == 30.0
+        x[netcl.asarray(False)] = netcl.zeros((0, 2, 3))  # nothing, into no place
+        x[:, netcl.asarray(False)] = netcl.zeros((2, 0, 3))
+        scalar = netcl.asarray(2.0)
+        scalar[netcl.asarray(False)] = netcl.zeros(0)
+        assert (x.sum().item(), scalar.item()) == (30.0, 2.0)
+        with pytest.raises(ShapeError, match="does not broadcast"):
+            scalar[netcl.asarray(True)] = netcl.zeros(0)
+        assert scalar.item() == 2.0
         empty = netcl.zeros((0, 2))
         assert empty[netcl.zeros((0, 0), dtype="bool")].shape == (0,)

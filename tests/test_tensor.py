@@ -539,3 +539,13 @@ def test_operations_make_no_blocking_call():
     assert counting.reads == 0
     loss.item()
     assert counting.reads == 1
+
+
+def test_full_takes_a_value_of_no_dimensions(backend):
+    with netcl.use_backend(backend):
+        seven = netcl.asarray(7, dtype=netcl.int16)
+        assert (netcl.full(2, seven).tolist(), netcl.full(2, seven).dtype) == ([7, 7], netcl.int16)
+        assert netcl.full(2, seven, dtype=netcl.float32).tolist() == [7.0, 7.0]
+        assert netcl.full_like(netcl.zeros(2), seven).tolist() == [7.0, 7.0]
+        with pytest.raises(ArgumentError, match="fill_value must be a number"):
+            netcl.full(2, netcl.zeros(1))

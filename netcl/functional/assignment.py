@@ -35,6 +35,7 @@ from netcl.functional.keys import (
     selection,
 )
 from netcl.functional.linalg import matmul
+from netcl.functional.searching import true_positions
 from netcl.functional.shape import view_or_copy
 from netcl.strides import contiguous_strides, reshaped_strides
 from netcl.validation import number, shown
@@ -180,6 +181,9 @@ def _set_masked(x: Array, mask: Array, axis: int, value: Operand) -> None:
     """One value wherever a mask over the axes of ``x`` from ``axis`` on is True, in one pass."""
     check_mask(x, mask, axis)
     if mask.size == 0:
+        return
+    if mask.ndim == 0 and isinstance(value, Array) and value.size == 0:  # for no element, or for the one selection
+        _broadcasts(value, (*x.shape[:axis], true_positions(mask).size, *x.shape[axis:]))
         return
     more = x.ndim - axis - mask.ndim
     wide = mask.restride(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from netcl import tape
 from netcl.array import Array, Storage
 from netcl.backends.base import Backend
-from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, complex64, uint64
+from netcl.dtypes import DEFAULT_COMPLEX, DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, uint64
 from netcl.errors import DeviceMemoryError, DTypeError, NetclError, RangeError, ShapeError
 from netcl.functional.casting import check_supported
 from netcl.functional.dispatch import INTEGER_RANGE, contiguous, out_of_range
@@ -161,7 +161,7 @@ def read_values(obj: Any) -> tuple[NDArray[Any], DType]:
         return _read_array(values)
     if values.dtype.kind == "f" and isinstance(leaf, int) and (np.abs(values) >= 2.0**63).any():
         values = _large_integers(obj, values)
-    own = {"b": bool_, "i": DEFAULT_INT, "u": uint64, "f": DEFAULT_FLOAT, "c": complex64}
+    own = {"b": bool_, "i": DEFAULT_INT, "u": uint64, "f": DEFAULT_FLOAT, "c": DEFAULT_COMPLEX}
     return values, DEFAULT_FLOAT if values.size == 0 else own[values.dtype.kind]
 
 
