@@ -190,7 +190,7 @@ def diff(x: A, /, *, axis: int = -1, n: int = 1, prepend: A | None = None, appen
         With at least one axis.
     axis : int, default -1
     n : int, default 1
-        How often; 0 gives ``x`` itself.
+        How often; 0 gives ``x`` itself, without what stands before and behind it.
     prepend, append : Tensor, optional
         What stands before and behind ``x`` along the axis; it broadcasts to the other axes.
 
@@ -208,6 +208,8 @@ def diff(x: A, /, *, axis: int = -1, n: int = 1, prepend: A | None = None, appen
     check_arrays("diff", x)
     place = normalize_axis(axis, x.ndim)
     times = integer("n", n, least=0)
+    if times == 0:
+        return x
     parts = [_edge("prepend", x, prepend, place), x, _edge("append", x, append, place)]
     given = [part for part in parts if part is not None]
     y = x if len(given) == 1 else concat(given, axis=place)
