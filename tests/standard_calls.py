@@ -68,8 +68,8 @@ def elements(dtype: str, low: float, high: float, special: bool) -> Any:
 SIDES = st.integers(0, 3)
 
 
-def some_shape(data: Any, least: int = 0, most: int = 3, side: int = 0) -> tuple[int, ...]:
-    return tuple(data.draw(xps.array_shapes(min_dims=least, max_dims=most, min_side=side, max_side=3)))
+def some_shape(data: Any, least: int = 0, most: int = 2, side: int = 0) -> tuple[int, ...]:
+    return tuple(data.draw(xps.array_shapes(min_dims=least, max_dims=max(least, most), min_side=side, max_side=3)))
 
 
 def array(
@@ -120,7 +120,7 @@ def binary(
     """Two operands that broadcast, of dtypes that promote; one of them may be a Python number."""
 
     def draw(data: Any, dtype: str) -> Call:
-        shapes = data.draw(xps.mutually_broadcastable_shapes(2, max_dims=3, min_side=0, max_side=3)).input_shapes
+        shapes = data.draw(xps.mutually_broadcastable_shapes(2, max_dims=3, min_side=0, max_side=2)).input_shapes
         low, high = second or first
         whole = np.dtype(dtype).kind in "iu"
         x = array(data, dtype, shapes[0], *first, special)
@@ -166,7 +166,7 @@ def draw_clip(data: Any, dtype: str) -> Call:
 
 
 def draw_where(data: Any, dtype: str) -> Call:
-    shapes = data.draw(xps.mutually_broadcastable_shapes(3, max_dims=3, max_side=3)).input_shapes
+    shapes = data.draw(xps.mutually_broadcastable_shapes(3, max_dims=3, min_side=0, max_side=2)).input_shapes
     x, y = array(data, dtype, shapes[1]), array(data, other_dtype(data, dtype), shapes[2])
     return Call((array(data, "bool", shapes[0]), x, y))
 

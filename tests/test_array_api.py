@@ -26,7 +26,7 @@ OF_STRICT_ALONE = {
 CONSTANTS = {"e", "inf", "nan", "newaxis", "pi"}
 ELSEWHERE = {"fft", "linalg", "__array_api_version__", "__array_namespace_info__"}
 CASES = [(family, name) for family, cases in FAMILIES.items() for name in cases]
-DTYPES_AT_ONCE = {"intel": 4, "portable computing": 2}
+DTYPES_AT_ONCE = {"intel": 3, "portable computing": 2}
 
 
 def converted(value: Any, xp: Any) -> Any:
@@ -97,7 +97,7 @@ def test_results_are_the_standards(family, name, backend, data):
 
     Each example draws arguments for every dtype of the function: shapes with zero extents and without axes, operands
     that broadcast and promote, Python numbers, NaN, infinities, -0.0 and the extremes of integers. OpenCL compiles each
-    new kernel for up to a third of a second: there every function has four dtypes (Intel) or two (PoCL), spread over
+    new kernel for up to a third of a second: there every function has three dtypes (Intel) or two (PoCL), spread over
     those that it takes and others for each function. NumPy has them all.
     """
     case = FAMILIES[family][name]
