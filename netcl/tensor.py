@@ -39,6 +39,11 @@ def _two_integers(name: str, value: Any) -> tuple[int, int]:
     return first, second
 
 
+def _without_out(out: object) -> None:
+    if out is not None:
+        raise ArgumentError(f"netcl makes new arrays: out must be None, got {validation.shown(out)}; assign to x[...]")
+
+
 def _operand(value: Any) -> Any:
     """What an operator computes with, or None for what it leaves to the other operand."""
     if isinstance(value, Array | bool | int | float | complex):
@@ -405,20 +410,42 @@ class Tensor(Array):
         """Axes merged into one; see :func:`netcl.functional.flatten`."""
         return torch_names.flatten(self, start_axis, end_axis)
 
-    def sum(self, axis: reduction.Axes = None, *, dtype: DType | str | None = None, keepdims: bool = False) -> Self:
-        """The sum over axes; see :func:`netcl.sum`."""
+    # NumPy's functions call these methods with out=None.
+
+    def sum(
+        self,
+        axis: reduction.Axes = None,
+        dtype: DType | str | None = None,
+        out: None = None,
+        *,
+        keepdims: bool = False,
+    ) -> Self:
+        """The sum over axes; see :func:`netcl.sum`. ``out`` must be None."""
+        _without_out(out)
         return reduction.sum(self, axis=axis, dtype=dtype, keepdims=keepdims)
 
-    def mean(self, axis: reduction.Axes = None, *, keepdims: bool = False) -> Self:
-        """The mean over axes; see :func:`netcl.mean`."""
+    def mean(
+        self,
+        axis: reduction.Axes = None,
+        dtype: DType | str | None = None,
+        out: None = None,
+        *,
+        keepdims: bool = False,
+    ) -> Self:
+        """The mean over axes, in another dtype if so asked; see :func:`netcl.mean`. ``out`` must be None."""
+        _without_out(out)
+        if dtype is not None:
+            return reduction.mean(casting.astype(self, dtype, copy=False), axis=axis, keepdims=keepdims)
         return reduction.mean(self, axis=axis, keepdims=keepdims)
 
-    def max(self, axis: reduction.Axes = None, *, keepdims: bool = False) -> Self:
-        """The largest element over axes; see :func:`netcl.max`."""
+    def max(self, axis: reduction.Axes = None, out: None = None, *, keepdims: bool = False) -> Self:
+        """The largest element over axes; see :func:`netcl.max`. ``out`` must be None."""
+        _without_out(out)
         return reduction.max(self, axis=axis, keepdims=keepdims)
 
-    def min(self, axis: reduction.Axes = None, *, keepdims: bool = False) -> Self:
-        """The smallest element over axes; see :func:`netcl.min`."""
+    def min(self, axis: reduction.Axes = None, out: None = None, *, keepdims: bool = False) -> Self:
+        """The smallest element over axes; see :func:`netcl.min`. ``out`` must be None."""
+        _without_out(out)
         return reduction.min(self, axis=axis, keepdims=keepdims)
 
     def argmax(self, axis: int | None = None, *, keepdims: bool = False) -> Self:

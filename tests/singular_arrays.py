@@ -95,6 +95,11 @@ REDUCTIONS = {
         ([NAN, 0.0, 2.0], NAN, [NAN, NAN, NAN], SHOWN), ([], 1.0, []),
     ),
     **_table(
+        "cumulative_prod", netcl.cumulative_prod, lambda t, x: t.cumprod(x, 0),
+        ([0.0, 2.0, 3.0], [0.0, 0.0, 0.0], [9.0, 0.0, 0.0]), ([2.0, 0.0, 3.0], [2.0, 0.0, 0.0], [1.0, 8.0, 0.0]),
+        ([0.0, 0.0, 3.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]), ([], [], []),
+    ),
+    **_table(
         "var", netcl.var, lambda t, x: t.var(x, correction=0), ([2.0, 2.0, 2.0], 0.0, [0.0, 0.0, 0.0]),
         ([0.1] * 7, 0.0, [0.0] * 7, EXACT), ([1e30] * 3, 0.0, [0.0] * 3, EXACT), ([5.0], 0.0, [0.0]),
         ([NAN, 1.0], NAN, [NAN, NAN]), ([INF, 1.0, 2.0], NAN, [NAN, NAN, NAN], SHOWN), ([], NAN, []),
@@ -379,6 +384,12 @@ MOVES: dict[str, tuple[Callable[..., Any], Any]] = {
     "tril": (netcl.tril, [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]),
     "triu": (netcl.triu, [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]),
     "subscript": (lambda x: x[:, ::2], [[1.0, 0.0, 1.0]] * 2),
+    "transpose": (netcl.transpose, 1.0),
+    "einsum": (lambda x: netcl.einsum("ij,ij->i", x, netcl.ones((2, 3), device=x.device)), 1.0),
+    "sort": (netcl.sort, 1.0),
+    "cumulative_sum": (lambda x: netcl.cumulative_sum(x, axis=1), [[3.0, 2.0, 1.0]] * 2),
+    "diff": (netcl.diff, [[-1.0, 0.0, 1.0]] * 2),
+    "scatter_add": (lambda x: F.scatter_add(x, netcl.asarray([0, 0], device=x.device), x), 2.0),
     "subscript of Tensors": (lambda x: x[_labels(x, 1, 1)], [[0.0] * 3, [2.0] * 3]),
     "to": (lambda x: x.to("numpy") * 1.0, 1.0),
 }
@@ -395,13 +406,15 @@ NO_DERIVATIVE = {
     "all", "any", "argmax", "argmin", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or",
     "bitwise_right_shift", "bitwise_xor", "count_nonzero", "equal", "greater", "greater_equal", "isfinite", "isinf",
     "isnan", "less", "less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "matrix_rank",
-    "not_equal", "signbit",
+    "not_equal", "signbit", "argsort", "isin", "nonzero", "searchsorted", "unique_all", "unique_counts",
+    "unique_inverse", "unique_values",
 }  # fmt: skip
-"""Functions whose values are bools or integers."""
+"""Functions whose values are bools or integers, and those of sets, which no tape follows, as in torch."""
 
 MAKERS = {
     "arange", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace", "ones",
-    "ones_like", "zeros", "zeros_like", "can_cast", "isdtype", "result_type", "finfo", "iinfo", "available", "devices",
-    "get_backend", "set_backend", "use_backend", "manual_seed", "is_recording", "no_grad", "Tape", "DType", "Tensor",
+    "ones_like", "zeros", "zeros_like", "broadcast_shapes", "can_cast", "isdtype", "result_type", "finfo", "iinfo",
+    "available", "devices", "get_backend", "set_backend", "use_backend", "manual_seed", "is_recording", "no_grad",
+    "Tape", "DType", "Tensor",
 }  # fmt: skip
 """Public names that take no recorded operand or compute nothing from it."""
