@@ -213,7 +213,7 @@ def diff(x: A, /, *, axis: int = -1, n: int = 1, prepend: A | None = None, appen
     parts = [_edge("prepend", x, prepend, place), x, _edge("append", x, append, place)]
     given = [part for part in parts if part is not None]
     y = x if len(given) == 1 else concat(given, axis=place)
-    for _ in range(times):
+    for _ in range(min(times, max(y.shape[place], 1))):  # then no element is left
         size = max(y.shape[place] - 1, 0)
         ahead = strided(y, place, min(1, y.shape[place]), size, 1)
         behind = strided(y, place, 0, size, 1)
