@@ -99,8 +99,9 @@ class Tensor(Array):
 
     Notes
     -----
-    ``numpy()``, ``item()``, ``tolist()``, ``float()``, ``int()``, ``bool()``, ``repr()`` and subscripts with a bool
-    Tensor **block**. Everything else enqueues.
+    What gives values to the host **blocks**: ``numpy()``, ``item()``, ``tolist()``, ``float()``, ``int()``, ``bool()``,
+    ``repr()``, ``format()``, ``np.asarray(x)`` and DLPack. So do subscripts with a bool Tensor, whose shape depends on
+    values. Operators and the other methods enqueue.
 
     Examples
     --------

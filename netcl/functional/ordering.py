@@ -36,7 +36,7 @@ def argsort(x: A, /, *, axis: int = -1, descending: bool = False, stable: bool =
     Returns
     -------
     Tensor
-        Enqueues; on runtimes that share the host's memory it may **block** and sort there.
+        Of the shape of ``x``. Enqueues; does not block.
 
     Raises
     ------
@@ -69,7 +69,8 @@ def sort(x: A, /, *, axis: int = -1, descending: bool = False, stable: bool = Tr
     Returns
     -------
     Tensor
-        Of the shape and dtype of ``x``. Enqueues; on runtimes that share the host's memory it may **block**.
+        Of the shape and dtype of ``x``. Enqueues; on a CPU runtime a long axis is sorted in the memory that it shares
+        with the host, which **blocks**, unless a tape is recording.
 
     Raises
     ------

@@ -194,7 +194,7 @@ def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Any:
     Returns
     -------
     Tensor
-        bool, of the shape of ``x1``. Enqueues; does not block.
+        bool, of the shape of ``x1``. Enqueues; **blocks** where :func:`sort` does, for ``x2`` is sorted.
 
     Raises
     ------
