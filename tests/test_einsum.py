@@ -54,7 +54,7 @@ def test_gradients_of_einsum(backend):
         ("ij->k", [(2, 3)], ArgumentError, "'k' in its result but in no operand"),
         ("ij->ii", [(2, 3)], ArgumentError, "each letter once in the result"),
         ("i1", [(2, 3)], ArgumentError, "takes letters"),
-        ("ij,jk", [(2, 3), (4, 2)], ShapeError, "extents 3 and 4 for one letter"),
+        ("ij,jk", [(2, 3), (4, 2)], ShapeError, "extents 3 and 4 for 'j'"),
     ],
 )
 def test_refusals_name_the_rule(subscripts, shapes, error, message):

@@ -1,4 +1,4 @@
-"""Conjugates and real parts in gradients of arrays that may be complex. Of real arrays they cost nothing."""
+"""Real parts, and gradients in the dtype of their array, where either may be complex. Real ones cost nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 from netcl import expression as ex
 from netcl.dtypes import DType
-from netcl.functional.complex_parts import conjugated as conjugated
 from netcl.functional.dispatch import A, identity, map_arrays
 
 

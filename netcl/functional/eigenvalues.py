@@ -10,7 +10,8 @@ from typing import Generic, NamedTuple
 import numpy as np
 
 from netcl import tape
-from netcl.functional.complex_gradients import conjugated, gradient_of, real_part
+from netcl.functional.complex_gradients import gradient_of, real_part
+from netcl.functional.complex_parts import conjugated
 from netcl.functional.dispatch import A
 from netcl.functional.elementwise import divide, multiply, subtract
 from netcl.functional.factorization import DIVERGED, inverse_on_host

@@ -127,7 +127,8 @@ def _extents(given: Sequence[str], operands: Sequence[Array]) -> dict[str, int]:
             known = found.setdefault(label, extent)
             if extent != known and 1 not in (extent, known):
                 raise ShapeError(
-                    f"einsum has axes of extents {known} and {extent} for one letter; they must be equal or 1"
+                    f"einsum has axes of extents {known} and {extent} for {label if label.isascii() else '...'!r}; "
+                    "they must be equal or 1"
                 )
             found[label] = extent if known == 1 else known
     return found

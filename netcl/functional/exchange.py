@@ -55,7 +55,7 @@ def _in_place(x: Array) -> NDArray[Any]:
     mapping = x.backend.map_host(span)
     memory = mapping.array()
     if not is_host_memory(x.backend):
-        weakref.finalize(memory, mapping.release)
+        weakref.finalize(memory, mapping.release).atexit = False
     item = memory.itemsize
     strides = tuple([stride * item for stride in x.strides])
     return np.ndarray(x.shape, memory.dtype, memory, x.offset * item, strides)

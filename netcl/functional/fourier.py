@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from netcl import tape
-from netcl.functional.complex_gradients import conjugated
+from netcl.functional.complex_parts import conjugated
 from netcl.functional.dispatch import A, check_arrays
 from netcl.functional.joining import roll
 from netcl.functional.shape import normalize_axes

@@ -15,7 +15,8 @@ from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import DType, bfloat16, int64, promote
 from netcl.errors import DTypeError, ShapeError
-from netcl.functional.complex_gradients import conjugated, gradient_of
+from netcl.functional.complex_gradients import gradient_of
+from netcl.functional.complex_parts import conjugated
 from netcl.functional.dispatch import A, check_arrays, common_backend
 from netcl.functional.elementwise import add, multiply, negative, positive, subtract
 from netcl.functional.factorization import inverse_on_host

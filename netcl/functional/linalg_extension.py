@@ -8,7 +8,8 @@ from netcl import tape
 from netcl.array import Array
 from netcl.dtypes import DType, promote
 from netcl.errors import AxisError, DTypeError, ShapeError
-from netcl.functional.complex_gradients import conjugated, gradient_of
+from netcl.functional.complex_gradients import gradient_of
+from netcl.functional.complex_parts import conjugated
 from netcl.functional.dispatch import A, check_arrays, common_backend, identity, map_into, sum_to_shape
 from netcl.functional.elementwise import multiply
 from netcl.functional.matrices import diagonal_view, on_diagonal

@@ -13,7 +13,7 @@ from netcl.array import Array
 from netcl.dtypes import bool_
 from netcl.errors import ShapeError
 from netcl.functional.casting import assign
-from netcl.functional.complex_gradients import conjugated
+from netcl.functional.complex_parts import conjugated
 from netcl.functional.dispatch import A, check_arrays, identity, map_arrays, zeros_for
 from netcl.functional.elementwise import add, multiply
 from netcl.functional.host import from_host
