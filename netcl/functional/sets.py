@@ -119,9 +119,9 @@ def _minus(x: Any, y: Any) -> Any:
 
 
 def unique_all(x: A, /) -> UniqueAllResult[A]:
-    """The different elements in order, where each first stands, which one each element is, and how often they occur.
+    """The different elements in order, where each first stands, and which and how many of them there are. **Blocks**.
 
-    **Blocks**: their number decides the shapes. Each NaN counts as different.
+    Their number decides the shapes. Each NaN counts as different.
 
     Parameters
     ----------

@@ -10,11 +10,28 @@ import pytest
 import netcl
 from netcl import fft, linalg
 from netcl.errors import DTypeError, LinAlgError
-from netcl.functional import eigenvalues, factorization, fourier, inversion, linalg_extension, norms
+from netcl.functional import (
+    cumulative,
+    eigenvalues,
+    einstein,
+    factorization,
+    fourier,
+    inversion,
+    linalg_extension,
+    norms,
+    ordering,
+    repetition,
+    scattering,
+    searching,
+    sets,
+)
 from netcl.functional.host_compute import compute_on_host
 from tests.valid_calls import ENTRIES
 
-MODULES = (linalg_extension, norms, factorization, eigenvalues, inversion, fourier)
+MODULES = (
+    linalg_extension, norms, factorization, eigenvalues, inversion, fourier, cumulative, einstein, ordering,
+    repetition, scattering, searching, sets,
+)  # fmt: skip
 NAMES = [name for module in MODULES for name in module.__all__]
 COMPLEX = {"eig", "eigvals", "fft", "ifft", "rfft", "ihfft", "fftn", "ifftn", "rfftn"}
 """What gives complex numbers, which a device may not have."""

@@ -391,3 +391,42 @@ def test_indexing(backend, dtype):
         expected[:, place] += updates.given[:, c]
     backend.scatter_add(updates.view, indices, x.view)
     np.testing.assert_array_equal(x.stored, expected)
+
+
+@pytest.mark.parametrize("dtype", BOTH, ids=str)
+@pytest.mark.parametrize(("shape", "axis"), [((1,), 0), ((3, 8, 2), 1), ((2, 129), 1), ((70, 3), 0)], ids=str)
+def test_running_sums_and_products(backend, dtype, shape, axis):
+    need(backend, dtype)
+    values = some(np.random.default_rng(6), *shape)
+    values /= np.abs(values)  # so that no product leaves the range
+    x = Operand(backend, values, dtype, [-stride for stride in Operand(backend, values, dtype).strides])
+    for op, function in (("sum", np.cumsum), ("prod", np.cumprod)):
+        out = zeros(backend, shape, dtype)
+        backend.scan(op, ex.trace(lambda z: z * 1.0, (dtype,)), [x.view], axis, out.view)
+        expected = function(x.given.astype(complex), axis=axis)
+        assert_near(out.stored, expected, dtype, op, 4.0 * shape[axis], floor=1.0)
+
+
+def test_running_results_of_other_dtypes(backend):
+    need(backend, complex64)
+    x = Operand(backend, [1.0, 2.0, 3.0], float32)
+    out = zeros(backend, 3, complex64)
+    backend.scan("sum", ex.conversion(float32, float32), [x.view], 0, out.view)
+    np.testing.assert_array_equal(out.stored, [1, 3, 6])
+    z = Operand(backend, [3 + 4j, 0, -1], complex64)
+    out = zeros(backend, 3, float32)
+    backend.scan("max", ex.trace(abs, (complex64,)), [z.view], 0, out.view)
+    np.testing.assert_array_equal(out.stored, [5, 5, 5])
+
+
+@pytest.mark.parametrize("dtype", BOTH, ids=str)
+def test_writes_by_index_keep_every_bit(backend, dtype):
+    need(backend, dtype)
+    values = np.array([1 + 2j, complex(-0.0, 0.0), complex(math.inf, math.nan), 3j])
+    updates = Operand(backend, values[None, :, None], dtype)
+    index = Operand(backend, np.array([[[2], [0], [-1], [0]]]), int64)
+    out = zeros(backend, (1, 4, 1), dtype)
+    backend.scatter(updates.view, index.view, out.view)
+    expected = np.zeros((1, 4, 1), dtype.name)
+    expected[0, [2, 0, 3, 0], 0] = values
+    np.testing.assert_array_equal(bits(out.stored), bits(expected))
