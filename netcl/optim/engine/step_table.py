@@ -80,7 +80,7 @@ class StepTable:
     @property
     def any_active(self) -> bool:
         """Whether any parameter has a gradient."""
-        return any(row.active for row in self._rows)
+        return True in [row.active for row in self._rows]  # no generator, at every step
 
     def take_over(self, earlier: StepTable, position: Mapping[int, int]) -> None:
         """Go on from the step counts of fewer parameters; ``position`` says where each of those is now."""

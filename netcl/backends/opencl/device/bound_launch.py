@@ -35,10 +35,11 @@ class BoundLaunch:
 
     def fits(self, spans: Sequence[Span]) -> bool:
         """Whether the arguments are those of ``spans``."""
-        return all(
-            buffer() is span.buffer and offset == span.offset and size == span.size
-            for (buffer, offset, size), span in zip(self.operands, spans, strict=True)
-        )
+        # A loop, because the generator of an all() costs as much again, at every step.
+        for (buffer, offset, size), span in zip(self.operands, spans, strict=True):
+            if buffer() is not span.buffer or offset != span.offset or size != span.size:
+                return False
+        return True
 
 
 def bind(
