@@ -118,3 +118,7 @@ class RMSProp(Optimizer):
             "centered": centered,
         }
         super().__init__(params, defaults, _rule, _CHECKS, common=common)
+
+
+RMSprop = RMSProp
+"""torch's spelling of the same class."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from netcl import validation
@@ -117,3 +118,27 @@ def columns(hyper: Callable[[Mapping[str, Any]], Mapping[str, float]], group: Ma
     for name, value in made.items():
         text("a name that hyper() returns", name)
         validation.real(f"{name}, which the rule's hyper() returns,", value, finite=False, error=HyperParameterError)
+
+
+def three_betas(name: str, value: Any) -> tuple[float, float, float]:
+    """``value`` if it is three decay rates in [0, 1)."""
+    beta1, beta2, beta3 = _unpacked(name, value, 3, "three decay rates such as (0.98, 0.92, 0.99)")
+    return fraction("beta1", beta1), fraction("beta2", beta2), fraction("beta3", beta3)
+
+
+def pair(name: str, value: Any, example: str) -> tuple[float, float]:
+    """``value`` if it is a pair of numbers in [0, inf)."""
+    first, second = _unpacked(name, value, 2, f"a pair such as {example}")
+    return not_negative(f"the first of {name}", first), not_negative(f"the second of {name}", second)
+
+
+def _unpacked(name: str, value: Any, count: int, what: str) -> tuple[Any, ...]:
+    try:
+        if isinstance(value, str | bytes | Mapping | set | frozenset):
+            raise TypeError
+        items = tuple(islice(iter(value), count + 1))
+    except Exception:  # an array says in its own way that it cannot be iterated over
+        items = ()
+    if len(items) != count:
+        raise HyperParameterError(f"{name} must be {what}, got {validation.shown(value)}")
+    return items

@@ -17,6 +17,7 @@ import numpy as np
 
 from netcl.array import Array
 from netcl.errors import HyperParameterError, NetclError, StateError
+from netcl.host_dtypes import STORAGE
 from netcl.optim.engine.group import NOTES, ParameterGroup
 from netcl.optim.rule import Rule
 from netcl.validation import shown
@@ -34,8 +35,17 @@ _SWITCHES: Mapping[str, tuple[str, Any]] = {
 _PART_OF_THE_KIND = ("amsgrad",)
 """Hyper-parameters that make another algorithm: they are not taken from a checkpoint but must agree with it."""
 
-_NEVER_NEGATIVE = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
-"""Averages of squares: a negative value would become NaN under the root."""
+_NEVER_NEGATIVE = (
+    "exp_avg_sq", "max_exp_avg_sq", "exp_avg_var", "square_avg", "sum", "acc_delta", "exp_inf", "step_size",
+    "weight_sum",
+)  # fmt: skip
+"""Averages and sums of squares, and sizes: a negative value would become NaN under the root, or turn a step around."""
+
+_ONE_NUMBER = ("mu_product",)
+"""Fields of which torch has one number for all elements of a parameter."""
+
+_FOLLOW = {"ASGD": ("eta", "mu")}
+"""Fields of torch that follow from hyper-parameters and the step count, by the kind of optimizer."""
 
 _OF_TORCH = {"foreach", "fused", "capturable", "differentiable"}
 """How torch runs a step: keys of its groups without a meaning here."""
@@ -170,7 +180,10 @@ def read(checkpoint: Any, kind: str, groups: Sequence[ParameterGroup], choose: C
             else:
                 raise StateError(f"the checkpoint lacks the state of {label}, which its groups list as {index}")
             here = known | ({"master"} if parameter.dtype.compute is not parameter.dtype else set())
-            entries[id(parameter)] = _entry(label, state[index], parameter, here, needed, every, former)
+            values = state[index]
+            if not every and isinstance(values, Mapping):
+                values = {name: value for name, value in values.items() if name not in _FOLLOW.get(kind, ())}
+            entries[id(parameter)] = _entry(label, values, parameter, here, needed, every, former)
     if left:
         raise StateError(
             f"the checkpoint has state for {min(left)}, which is not a parameter of its groups; it must come from an "
@@ -264,7 +277,7 @@ def _hyper(
         _index(f'an item of "params" of {where}', index)
     changes = {name: value for name, value in source.items() if name not in ("params", "param_names")}
     if not ours:
-        _take_out_torchs(where, changes, kind)
+        _take_out_torchs(where, changes, kind, "decoupled_weight_decay" in group)
     # Before amsgrad and centered were hyper-parameters of a group, only the state said so.
     if not ours and "master_weights" in changes:
         held = {field for index in indices for field in _fields_of(state.get(operator.index(index)))}
@@ -293,11 +306,12 @@ def _hyper(
     return checked
 
 
-def _take_out_torchs(where: str, changes: dict[str, Any], kind: str) -> None:
+def _take_out_torchs(where: str, changes: dict[str, Any], kind: str, known_decoupled: bool) -> None:
     """Leave out the keys of torch that have no meaning here, after they were asked for the kind of optimizer."""
     for name in _OF_TORCH | _OF_TORCHS_SCHEDULES:
         changes.pop(name, None)
-    decoupled = changes.pop("decoupled_weight_decay", None)
+    # Where both are one class, the group says which; else they are two kinds.
+    decoupled = None if known_decoupled else changes.pop("decoupled_weight_decay", None)
     if decoupled is not None and (kind not in ("Adam", "AdamW") or decoupled != (kind == "AdamW")):
         raise StateError(
             f"{where} is of torch's {'AdamW' if decoupled else 'Adam'} (decoupled_weight_decay={shown(decoupled)}) and "
@@ -358,7 +372,7 @@ def _entry(
             )
         if field in found:
             raise StateError(f"{label} has {field} twice in the checkpoint, once as {shown(given)}")
-        found[field] = _array(label, given, values[given], parameter)
+        found[field] = _array(label, given, values[given], parameter, not every and given in _ONE_NUMBER)
     # torch's SGD counts no steps.
     counted = "step" in values or every or bool(set(found) - {"momentum_buffer"})
     step = _step(label, values.get("step")) if counted else 0
@@ -370,13 +384,15 @@ def _entry(
     return Entry(step, found)
 
 
-def _array(label: str, field: str, value: Any, parameter: Array) -> np.ndarray[Any, Any]:
+def _array(label: str, field: str, value: Any, parameter: Array, one_number: bool) -> np.ndarray[Any, Any]:
     try:
         array = _as_host(value)
     except Exception as error:  # every library refuses in its own way
         raise StateError(
             f"{label} has {field} in the checkpoint as {shown(value)}, which is not an array on the host: {error}"
         ) from error
+    if one_number and array.shape == () and array.dtype.kind == "f":
+        array = np.full(parameter.shape, array, STORAGE[parameter.dtype.compute])
     if array.shape != parameter.shape:
         raise StateError(
             f"{label} has {field} of shape {array.shape} in the checkpoint and shape {parameter.shape} in the "

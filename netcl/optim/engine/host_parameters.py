@@ -95,6 +95,21 @@ class HostParameters:
             for each, written in moved:
                 each.unmap(written=written)
 
+    @contextmanager
+    def mapped(self) -> Iterator[None]:
+        """Let the device have all parameters. At the end the host has them back, as written: that **blocks**."""
+        moved: list[HostBackedArray] = []
+        try:
+            for parameter in self._parameters:
+                moved.append(parameter)
+                parameter.map_for_device()
+            yield
+        finally:
+            for parameter in moved:
+                parameter.start_unmap()
+            for parameter in moved:
+                parameter.unmap(written=True)
+
     def _checked(self, grads: Sequence[Any]) -> list[tuple[np.ndarray[Any, Any], DType] | None]:
         if len(grads) != len(self._parameters):
             raise HyperParameterError(

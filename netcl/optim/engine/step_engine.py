@@ -204,6 +204,11 @@ class StepEngine:
                 "this optimizer was built from host arrays, which have no gradients of their own; pass them as "
                 "step(grads=[...])"
             )
+        if False in [group.get("train_mode", True) for group in self.groups]:
+            raise NetclError(
+                f"the parameters of this {self._kind} are averages for evaluation since eval(); call train() on the "
+                "optimizer before the next step"
+            )
         if max_norm is not None:
             max_norm = validation.bound("max_norm", max_norm)
             if not _measurable_together(self.partitions):
