@@ -275,7 +275,7 @@ def lion(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
 
 
 def adan(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
-    """Adan; a decay shrinks the parameter by ``h.keep`` before the step and by ``h.shrink`` after it."""
+    """Adan; the decay takes ``h.before`` of the parameter before the step, or ``h.after`` of it afterwards."""
     change = where(h.step == 1.0, 0.0, g - s.pre_grad)
     m = h.beta1 * s.exp_avg + h.one_minus_beta1 * g
     d = h.beta2 * s.exp_avg_diff + h.one_minus_beta2 * change
@@ -283,7 +283,8 @@ def adan(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:
     n = h.beta3 * s.exp_avg_sq + h.one_minus_beta3 * (ahead * ahead)
     denominator = sqrt(n / -expm1(h.step * h.log_beta3)) + h.eps
     update = (m / h.bias_correction1 + h.beta2 * (d / h.bias_correction2)) / denominator
-    return h.shrink * (h.keep * p - h.lr * update), m, d, n, g
+    moved = p - h.before * p - h.lr * update
+    return moved - h.after * moved, m, d, n, g
 
 
 def adabelief(p: Node, g: Node, s: Any, h: Any) -> tuple[Node, ...]:

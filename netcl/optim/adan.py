@@ -19,8 +19,9 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
         "lr": group["lr"],
         **average_numbers(beta1=beta1, beta2=beta2, beta3=beta3),
         "eps": group["eps"],
-        "keep": 1.0 - decay if before else 1.0,
-        "shrink": 1.0 if before else 1.0 / (1.0 + decay),
+        # A factor near 1 would be rounded, at each step alike.
+        "before": decay if before else 0.0,
+        "after": 0.0 if before else decay / (1.0 + decay),
     }
 
 
