@@ -249,9 +249,7 @@ def lion_oracle(lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, maximize=False) ->
     return step
 
 
-def adan_oracle(
-    lr=1e-3, betas=(0.98, 0.92, 0.99), eps=1e-8, weight_decay=0.0, no_prox=False, maximize=False
-) -> Step:
+def adan_oracle(lr=1e-3, betas=(0.98, 0.92, 0.99), eps=1e-8, weight_decay=0.0, no_prox=False, maximize=False) -> Step:
     m = d = n = 0.0
     before = None
     t = 0

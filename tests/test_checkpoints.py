@@ -15,7 +15,7 @@ import netcl
 from netcl.errors import StateError
 from netcl.expression import sign
 from netcl.optim import SGD, Adam, AdamW, CosineAnnealingLR, Momentum, Optimizer, RMSProp, Rule
-from tests.optimizers import CASES
+from tests.optimizers import CASES, EVERY, FAMILY
 from tests.snapshots import at, frozen, paths, snapshot
 
 SIZES = (1500, 3)
@@ -62,7 +62,7 @@ def trained(case, device="numpy", steps=3, **options):
     return optimizer
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", EVERY, ids=str)
 def test_an_optimizer_with_the_defaults_adopts_the_whole(case, backend):
     """Hyper-parameters and the state that they call for come with the checkpoint; only amsgrad has to agree."""
     first = trained(case, backend.device)
@@ -76,7 +76,7 @@ def test_an_optimizer_with_the_defaults_adopts_the_whole(case, backend):
     assert values(second) == values(first)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", EVERY, ids=str)
 def test_a_checkpoint_without_its_kind_still_loads(case):
     """As netcl wrote it before: no kind, and amsgrad and centered told by the state alone."""
     first = trained(case)
@@ -178,6 +178,10 @@ NO_PAIRS = [
     (True, 0.9),
 ]
 NO_ARRAYS = [None, "x", 1.0, [1.0], np.ones(7, "float32"), np.ones((3, 1), "float32"), np.array(None), {}]
+NEVER_NEGATIVE = (
+    "exp_avg_sq", "max_exp_avg_sq", "exp_avg_var", "square_avg", "sum", "acc_delta", "exp_inf", "step_size",
+    "weight_sum",
+)  # fmt: skip
 NO_INDICES = [None, -1, 1.5, "0", True, NAN, 9, 2**70, [0]]
 
 
@@ -192,14 +196,16 @@ def misfits(state):
             yield path, value.astype("float64")
             yield path, value.astype("int32")
             yield path, value.astype("complex64")
-            if name in ("exp_avg_sq", "max_exp_avg_sq", "square_avg"):
+            if name in NEVER_NEGATIVE:
                 yield path, np.where(np.arange(value.size) == value.size - 1, np.float32(-1e-8), value)
         elif name == "betas":
-            yield from ((path, bad) for bad in NO_PAIRS)
+            yield from ((path, bad) for bad in NO_PAIRS if len(value) == 2 or bad != (0.9, 0.99, 0.999))
         elif isinstance(value, bool):
             yield from ((path, bad) for bad in NO_FLAGS)
         elif isinstance(value, float):
             yield from ((path, bad) for bad in NO_NUMBERS if name != "dampening" or bad is not NO_NUMBERS[5])
+        elif name == "warmup_steps":
+            yield from ((path, bad) for bad in NO_COUNTS)
         elif isinstance(value, int):
             yield from ((path, bad) for bad in NO_INDICES)
             yield path, value ^ 1
@@ -217,7 +223,10 @@ def spoiled(state, path, value):
     return made
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.options not in ({}, {"maximize": True})][::2], ids=str)
+MISFITTED = [case for case in CASES if case.options not in ({}, {"maximize": True})][::2] + FAMILY
+
+
+@pytest.mark.parametrize("case", MISFITTED, ids=str)
 def test_no_misfit_changes_anything(case):
     optimizer = trained(case)
     state = optimizer.state_dict()

@@ -14,7 +14,7 @@ from netcl import child_process, nn
 from netcl.amp import GradScaler
 from netcl.errors import NetclError
 from netcl.optim import SGD, Adam, AdamW, CosineAnnealingLR, Optimizer, ReduceLROnPlateau, Rule, WarmupCosine
-from tests.optimizers import CASES
+from tests.optimizers import EVERY
 from tests.snapshots import frozen, snapshot
 
 
@@ -47,7 +47,7 @@ WAYS = pytest.mark.parametrize("way", [copy.deepcopy, pickled])
 
 
 @WAYS
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", EVERY, ids=str)
 def test_training_goes_on_bit_for_bit(case, way, backend):
     first = case.optimizer(parameters(backend.device), **case.options)
     train(first, 3)

@@ -7,10 +7,13 @@ import pytest
 
 import netcl
 from netcl.amp import GradScaler
-from netcl.optim import SGD, AdamW
-from tests.optimizers import CASES
+from netcl.optim import SGD, AdamW, NAdam, Rprop, ScheduleFreeAdamW
+from tests.optimizers import CASES, FAMILY
 
 DTYPES = ["float16", "bfloat16"]
+SOME = CASES + [
+    case for case in FAMILY if case.optimizer in (NAdam, Rprop, ScheduleFreeAdamW)
+]  # a kernel for each dtype
 
 
 def sixteen_bits(values, dtype, backend, requires_grad=True):
@@ -32,7 +35,7 @@ def rounded(values, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", SOME, ids=str)
 def test_a_parameter_is_the_rounded_float32_one(case, dtype, backend):
     """As a float32 parameter with the same gradients, rounded: so it moves however small the steps are."""
     rng = np.random.default_rng(3)

@@ -8,21 +8,32 @@ import pytest
 import netcl
 from netcl.errors import StateError
 from netcl.optim import SGD, Adam, AdamW, CosineAnnealingLR, Momentum, ReduceLROnPlateau, RMSProp
-from tests.optimizers import CASES, Case
+from tests.optimizers import CASES, FAMILY, Case
 from tests.snapshots import snapshot
 
 torch = pytest.importorskip("torch", reason="the parity extra is not installed")
 
+SAME_NAMES = ("ASGD", "Adadelta", "Adagrad", "Adamax", "NAdam", "RAdam", "Rprop")
 PEERS = {
     SGD: (torch.optim.SGD, {"lr": 1e-2}),
     Momentum: (torch.optim.SGD, {"lr": 1e-2, "momentum": 0.9}),
     Adam: (torch.optim.Adam, {}),
     AdamW: (torch.optim.AdamW, {}),
     RMSProp: (torch.optim.RMSprop, {"lr": 1e-3}),
+    **{getattr(netcl.optim, name): (getattr(torch.optim, name), {}) for name in SAME_NAMES},
 }
 
 # torch leaves the dampening out of SGD's first step.
 AGREEING = [case for case in CASES if not case.options.get("dampening")]
+TOGETHER = [*AGREEING, *(case for case in FAMILY if case.optimizer in PEERS)]
+
+
+@pytest.fixture
+def doubles():
+    """torch keeps the numbers of a whole parameter in its default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def trajectories(case: Case, backend, dtype: str):
@@ -43,8 +54,8 @@ def trajectories(case: Case, backend, dtype: str):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("case", AGREEING, ids=str)
-def test_float64_on_numpy(case):
+@pytest.mark.parametrize("case", TOGETHER, ids=str)
+def test_float64_on_numpy(case, doubles):
     assert trajectories(case, netcl.get_backend("numpy"), "float64") <= 1e-12
 
 
@@ -79,8 +90,8 @@ def test_plateau(options):
         assert optimizer.lr == pytest.approx(peer.param_groups[0]["lr"], rel=1e-12)
 
 
-@pytest.mark.parametrize("case", AGREEING, ids=str)
-def test_state_of_torch_is_taken_over(case):
+@pytest.mark.parametrize("case", TOGETHER, ids=str)
+def test_state_of_torch_is_taken_over(case, doubles):
     rng = np.random.default_rng(7)
     start, gradients = rng.standard_normal(50), rng.standard_normal((6, 50))
     theirs = torch.tensor(start, requires_grad=True)
@@ -99,14 +110,15 @@ def test_state_of_torch_is_taken_over(case):
     np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("case", AGREEING, ids=str)
-def test_a_checkpoint_of_torch_is_adopted_whole(case):
+@pytest.mark.parametrize("case", TOGETHER, ids=str)
+def test_a_checkpoint_of_torch_is_adopted_whole(case, doubles):
     """By an optimizer with other hyper-parameters, and with a parameter that never moved; only amsgrad has to agree."""
     rng = np.random.default_rng(6)
     theirs = [torch.tensor(rng.standard_normal(n), requires_grad=True) for n in (3, 1500, 2)]
     kind, defaults = PEERS[case.optimizer]
     options = {**defaults, **case.options}
-    peer = kind([{"params": theirs[:2]}, {"params": theirs[2:], "lr": 0.05, "weight_decay": 0.2}], **options)
+    changed = {"lr": 0.05} if kind is torch.optim.Rprop else {"lr": 0.05, "weight_decay": 0.2}
+    peer = kind([{"params": theirs[:2]}, {"params": theirs[2:], **changed}], **options)
     for step in range(3):
         for p in theirs[1:]:
             p.grad = torch.tensor(rng.standard_normal(p.shape))
