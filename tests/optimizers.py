@@ -249,7 +249,11 @@ def lion_oracle(lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, maximize=False) ->
     return step
 
 
-def adan_oracle(lr=1e-3, betas=(0.98, 0.92, 0.99), eps=1e-8, weight_decay=0.0, no_prox=False, maximize=False) -> Step:
+def adan_oracle(
+    lr=1e-3, betas=(0.98, 0.92, 0.99), eps=1e-8, weight_decay=0.0, no_prox=False, maximize=False, ahead=None
+) -> Step:
+    """``ahead`` is the factor of what looks ahead, where it is not the second beta."""
+    ahead = betas[1] if ahead is None else ahead
     m = d = n = 0.0
     before = None
     t = 0
@@ -262,9 +266,9 @@ def adan_oracle(lr=1e-3, betas=(0.98, 0.92, 0.99), eps=1e-8, weight_decay=0.0, n
         before = g
         m = betas[0] * m + (1 - betas[0]) * g
         d = betas[1] * d + (1 - betas[1]) * change
-        n = betas[2] * n + (1 - betas[2]) * (g + betas[1] * change) ** 2
+        n = betas[2] * n + (1 - betas[2]) * (g + ahead * change) ** 2
         eta = lr / (np.sqrt(n / (1 - betas[2] ** t)) + eps)
-        update = eta * (m / (1 - betas[0] ** t) + betas[1] * d / (1 - betas[1] ** t))
+        update = eta * (m / (1 - betas[0] ** t) + ahead * d / (1 - betas[1] ** t))
         if no_prox:
             return theta - lr * weight_decay * theta - update
         return (theta - update) / (1 + lr * weight_decay)

@@ -13,15 +13,27 @@ from netcl.amp import GradScaler, autocast
 from netcl.errors import NetclError
 from netcl.expression import sqrt
 from netcl.optim import (
+    ASGD,
     SGD,
+    AdaBelief,
+    Adadelta,
+    Adagrad,
     Adam,
+    Adamax,
     AdamW,
+    Adan,
     CosineAnnealingLR,
+    Lion,
     Momentum,
+    NAdam,
     Optimizer,
+    RAdam,
     ReduceLROnPlateau,
     RMSProp,
+    Rprop,
     Rule,
+    ScheduleFreeAdamW,
+    ScheduleFreeSGD,
     WarmupCosine,
     clip_grad_norm,
     clip_grad_norm_device,
@@ -69,12 +81,29 @@ PAIR = [
 REAL = [*NO_NUMBER, INF, -INF, 1e39]
 TEXT = [None, 5, "x", True, ["min"], b"min"]
 SHARED = {"lr": NOT_NEGATIVE, "weight_decay": NOT_NEGATIVE, "maximize": NO_FLAG, "master_weights": NO_FLAG}
+WITHOUT_DECAY = {name: bad for name, bad in SHARED.items() if name != "weight_decay"}
+ADAMS = {"betas": PAIR, "eps": NOT_NEGATIVE, "decoupled_weight_decay": NO_FLAG}
+AVERAGES = {"warmup_steps": NO_COUNT, "r": NOT_NEGATIVE, "weight_lr_power": NOT_NEGATIVE}
+NO_THREE = [bad for bad in PAIR if not isinstance(bad, tuple | np.ndarray) or len(bad) != 3]
+NO_PAIR = [bad for bad in PAIR if bad is not PAIR[8]]  # 1 is a size
 
 HYPER = {
     SGD: {**SHARED, "momentum": NOT_NEGATIVE, "dampening": REAL, "nesterov": [*NO_FLAG, True]},
     Momentum: {**SHARED, "momentum": NOT_NEGATIVE, "nesterov": NO_FLAG},
     Adam: {**SHARED, "betas": PAIR, "eps": NOT_NEGATIVE, "amsgrad": NO_FLAG},
     AdamW: {**SHARED, "betas": PAIR, "eps": NOT_NEGATIVE, "amsgrad": NO_FLAG},
+    Adagrad: {**SHARED, "lr_decay": NOT_NEGATIVE, "initial_accumulator_value": NOT_NEGATIVE, "eps": NOT_NEGATIVE},
+    Adadelta: {**SHARED, "rho": FRACTION, "eps": NOT_NEGATIVE},
+    Adamax: {**SHARED, "betas": PAIR, "eps": NOT_NEGATIVE},
+    NAdam: {**SHARED, **ADAMS, "momentum_decay": NOT_NEGATIVE},
+    RAdam: {**SHARED, **ADAMS},
+    ASGD: {**SHARED, "lambd": NOT_NEGATIVE, "alpha": NOT_NEGATIVE, "t0": NOT_NEGATIVE},
+    Rprop: {**WITHOUT_DECAY, "etas": [*PAIR, (0.0, 1.2), (1.0, 1.2), (0.5, 1.0)], "step_sizes": [*NO_PAIR, (1.0, 0.5)]},
+    Lion: {**SHARED, "betas": PAIR},
+    Adan: {**SHARED, "betas": [*NO_THREE, (0.9, 0.9), (0.9, 0.9, 1.0)], "eps": NOT_NEGATIVE, "no_prox": NO_FLAG},
+    AdaBelief: {**SHARED, **ADAMS, "eps_root": NOT_NEGATIVE},
+    ScheduleFreeSGD: {**SHARED, **AVERAGES, "momentum": [*FRACTION, 0.0]},
+    ScheduleFreeAdamW: {**SHARED, **AVERAGES, "betas": [*PAIR, (0.0, 0.9)], "eps": NOT_NEGATIVE},
     RMSProp: {**SHARED, "alpha": FRACTION, "eps": NOT_NEGATIVE, "momentum": NOT_NEGATIVE, "centered": NO_FLAG},
 }
 HYPER_CASES = [pytest.param(kind, name, id=f"{kind.__name__}-{name}") for kind in HYPER for name in HYPER[kind]]
