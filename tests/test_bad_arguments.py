@@ -122,12 +122,13 @@ TAKEN: list[tuple[str, str, tuple[str, ...], str]] = [
     ("netcl.distributed", "target model", ("empty list", "empty dict"), "nothing to be done"),
     ("netcl.optim", "params*", ("0-d array", "array"), "a host array"),
     ("netcl.optim netcl.distributed", "max_norm clip_value norm_type new_scale init_scale growth_factor factor alpha "
-     "backoff_factor betas* min_scale warmup_start dampening min_lr threshold eta_min lr momentum weight_decay",
+     "backoff_factor betas* min_scale warmup_start dampening min_lr threshold eta_min lr momentum weight_decay "
+     "lr_decay initial_accumulator_value momentum_decay rho lambd t0 etas* step_sizes* eps_root r weight_lr_power",
      ("0", *POSITIVE), "a hyper-parameter in its range, which tests of its own hold"),
     ("netcl.optim", "norm_type clip_value", ("inf",), "the largest magnitude; no limit"),
     ("netcl.optim", "max_norm", ("None",), "no clipping"),
     ("netcl.optim", "eps patience cooldown warmup_steps", ("0",), "none"),
-    ("netcl.optim", "T_max total_steps patience cooldown", ("2**62",), "a very long run"),
+    ("netcl.optim", "T_max total_steps patience cooldown warmup_steps", ("2**62",), "a very long run"),
     ("netcl.optim.ReduceLROnPlateau.step", "metric", (*REAL, "NaN", "inf", "-inf"), "a metric may be NaN"),
     ("netcl.optim.clip", "parameters", ("empty list", *TENSORS), "one Tensor, or nothing to clip"),
     ("netcl.optim.AMPGradScaler.scale", "outputs", TENSORS, "a loss of any shape, anywhere"),
