@@ -27,7 +27,7 @@ from benchmarks.counts import COUNTS, QUICK, Size  # noqa: E402
 from benchmarks.models import netcl_job, netcl_training, torch_job, torch_training  # noqa: E402
 from benchmarks.ratios import Line, Row, begin, environment, options  # noqa: E402
 from benchmarks.sides import Method, Side  # noqa: E402
-from benchmarks.steps import Work, expressions_side, netcl_side, torch_side, traffic_side  # noqa: E402
+from benchmarks.steps import FAMILY_OF_TORCH, Work, expressions_side, netcl_side, torch_side, traffic_side  # noqa: E402
 
 TRAFFIC = 1 / 0.95
 """The most that a step may take of the time that moving its bytes takes."""
@@ -68,6 +68,8 @@ def rows(size: Size) -> dict[str, Row]:
         "rmsprop": step(Work("RMSProp", "RMSProp", 1, large), 0.2, 1),
         "rmsprop-centered": step(Work("RMSProp centered", "RMSProp", 1, large, {"centered": True}), 0.2, 2),
         "rmsprop-momentum": step(Work("RMSProp with momentum", "RMSProp", 1, large, {"momentum": 0.9}), 0.2, 2),
+        **{name.lower(): step(Work(name, name, 1, large), 1.0) for name in FAMILY_OF_TORCH},
+        **{f"{name.lower()}-1000": step(Work(name, name, many, 1000), 0.1) for name in FAMILY_OF_TORCH},
         "traced": Row(
             Work("AdamW traced", "AdamW", 1, large).row,
             own(netcl_side, work=adamw, traced=True),
@@ -106,11 +108,20 @@ def starts() -> dict[str, tuple[Callable[[str], Side], dict[str, Callable[[], Si
 
 
 NAMES = [*COUNTS, *rows(QUICK), "start"]
+FAMILY = [f"{name.lower()}{end}" for name in FAMILY_OF_TORCH for end in ("", "-1000")]
+"""Rows that are measured when they are asked for."""
 
 
 def main(argv: Sequence[str] | None = None) -> list[Line]:
     parser = options(__doc__.splitlines()[0], Method())
-    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", default=NAMES, help=", ".join(NAMES))
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=NAMES,
+        metavar="NAME",
+        default=[name for name in NAMES if name not in FAMILY],
+        help=", ".join(NAMES),
+    )
     chosen = parser.parse_args(argv)
     size = QUICK if chosen.quick else Size()
     measured = begin(chosen)

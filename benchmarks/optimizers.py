@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import SimpleNamespace
 
 import netcl
@@ -22,6 +22,14 @@ OPTIMIZERS = {
     "RMSProp": lambda params: optim.RMSProp(params, lr=1e-3, centered=True),
 }
 
+# What came later: plain steps of the whole size alone, and none in the short form.
+FAMILY = () if SHORT else (
+    "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop", "Lion", "Adan", "AdaBelief", "ScheduleFreeSGD",
+    "ScheduleFreeAdamW",
+)  # fmt: skip
+OPTIMIZERS |= {name: partial(getattr(optim, name), lr=1e-3) for name in FAMILY}
+FIRST = tuple(name for name in OPTIMIZERS if name not in FAMILY)
+
 
 @lru_cache(maxsize=1)
 def parameters(runtime: str, layout: str, optimizer: str) -> SimpleNamespace:
@@ -40,7 +48,7 @@ def parameters(runtime: str, layout: str, optimizer: str) -> SimpleNamespace:
 class OptimizerStep:
     """``step()``: alone, after clipping, with the clipping folded in, and through a scaler."""
 
-    params = (RUNTIMES, tuple(LAYOUTS), tuple(OPTIMIZERS)[-2:] if SHORT else tuple(OPTIMIZERS))
+    params = (RUNTIMES, tuple(LAYOUTS), FIRST[-2:] if SHORT else FIRST)
     param_names = ("runtime", "layout", "optimizer")
     warmup_time = 0.3
     rounds = 1
@@ -65,6 +73,25 @@ class OptimizerStep:
     def time_scaled_step(self, runtime: str, layout: str, optimizer: str) -> None:
         self.o.scaler.step(self.o.optimizer, max_norm=1.0)
         self.o.scaler.update()
+        self.o.backend.synchronize()
+
+
+class FamilyStep:
+    """``step()`` of each optimizer of the family, over one tensor and over many."""
+
+    params = (RUNTIMES, tuple(name for name in LAYOUTS if name != "200 x 50k"), FAMILY or ("none",))
+    param_names = ("runtime", "layout", "optimizer")
+    warmup_time = 0.3
+    rounds = 1
+    timeout = 120
+
+    def setup(self, runtime: str, layout: str, optimizer: str) -> None:
+        if optimizer == "none":
+            raise NotImplementedError("the short form leaves the family out")
+        self.o = parameters(runtime, layout, optimizer)
+
+    def time_step(self, runtime: str, layout: str, optimizer: str) -> None:
+        self.o.optimizer.step()
         self.o.backend.synchronize()
 
 

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,14 @@ from .sides import Side
 Arrays = Sequence[tuple[np.ndarray, np.ndarray]]
 Step = Callable[[], Any]
 
+FAMILY_OF_TORCH = ("Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop")
+"""What torch has besides, under the same names."""
+
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "AdamW": {"lr": 1e-3, "weight_decay": 0.01},
     "SGD": {"lr": 1e-3, "momentum": 0.9},
     "RMSProp": {"lr": 1e-3},
+    **{name: {"lr": 1e-3} for name in FAMILY_OF_TORCH},
 }
 """The optimizers that are compared, and their options."""
 
@@ -157,6 +162,13 @@ def torch_side(work: Work) -> Side:
         "AdamW": lambda **options: torch.optim.AdamW(params, fused=True, **options),
         "SGD": lambda **options: torch.optim.SGD(params, fused=True, **options),
         "RMSProp": lambda **options: torch.optim.RMSprop(params, **options),
+        "Adagrad": lambda **options: torch.optim.Adagrad(params, fused=True, **options),
+        # The others have no fused form. Many small tensors are faster in its form for lists, one large one is not.
+        **{
+            name: partial(getattr(torch.optim, name), params, foreach=work.count > 1)
+            for name in FAMILY_OF_TORCH
+            if name != "Adagrad"
+        },
     }[work.optimizer](**work.arguments)
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     scaler.scale(torch.ones(()))
