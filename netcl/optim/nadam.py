@@ -79,7 +79,7 @@ class NAdam(Optimizer):
     >>> w.grad = netcl.asarray([0.5, -0.5])
     >>> opt.step()
     >>> w.numpy().round(4).tolist()
-    [0.8830000162124634, -1.88300001621582]
+    [0.8944000005722046, -1.8944000005722046]
 
     Notes
     -----
