@@ -11,6 +11,8 @@ from netcl.optim.asgd import ASGD
 from netcl.optim.clip import clip_grad_norm, clip_grad_norm_device, clip_grad_value
 from netcl.optim.lion import Lion
 from netcl.optim.nadam import NAdam
+from netcl.optim.lamb import LAMB
+from netcl.optim.lars import LARS
 from netcl.optim.optimizer import Optimizer
 from netcl.optim.radam import RAdam
 from netcl.optim.reduce_lr_on_plateau import ReduceLROnPlateau
@@ -18,6 +20,8 @@ from netcl.optim.rmsprop import RMSProp, RMSprop
 from netcl.optim.rprop import Rprop
 from netcl.optim.rule import Rule
 from netcl.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from netcl.optim.rmsprop import RMSProp
+from netcl.optim.rule import PerTensor, Rule
 from netcl.optim.schedules import CosineAnnealingLR, WarmupCosine
 from netcl.optim.sgd import SGD, Momentum
 
@@ -33,10 +37,13 @@ __all__ = [
     "Adan",
     "CosineAnnealingLR",
     "Lion",
+    "LAMB",
+    "LARS",
     "Momentum",
     "NAdam",
     "Optimizer",
     "RAdam",
+    "PerTensor",
     "RMSProp",
     "RMSprop",
     "ReduceLROnPlateau",

@@ -13,13 +13,62 @@ from typing import Any
 from netcl.backends.base import ADAM_COLUMNS, COUNTERS, ROW
 from netcl.dtypes import DType
 from netcl.errors import ArgumentError, HyperParameterError, TraceError
-from netcl.expression import Expression, Node, build, caller
+from netcl.expression import Expression, Node, build, caller, constant
 from netcl.expression_text import python_text
 from netcl.optim import validation
 from netcl.optim.engine.group import NOTES
 from netcl.validation import flag, shown
 
 Update = Callable[..., Any]
+
+RATIO = "ratio"
+"""The column that holds the factor of a tensor, in the block of the second pass."""
+
+OF_TENSORS = ("p", "u", "size")
+"""What the ratio of a rule may read of a tensor: two norms, and its number of elements."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerTensor:
+    """What a rule takes over each whole tensor, between two passes over its elements.
+
+    The first pass makes a direction ``u`` and moves the state on; then come the norms of each tensor; the second pass
+    is the rule's ``update``, which gets ``u`` in place of the gradient and the factor of its tensor as ``h.ratio``.
+
+    Parameters
+    ----------
+    direction : callable
+        ``direction(p, g, s, h) -> (u, *state)``: what the first pass computes of each element; it leaves ``p`` alone.
+        ``p``, ``g``, ``s`` and ``h`` are those of :class:`Rule`.
+    ratio : callable
+        ``ratio(n, h) -> number``: one value for each tensor, in plain arithmetic, of the norms ``n.p`` and ``n.u`` (of
+        the parameter before the step and of the direction), the number of elements ``n.size``, and ``h``. A norm that
+        it does not read is not taken.
+    between : callable, optional
+        ``between(layout, compute) -> object`` whose ``run(u, tensors)`` replaces the direction of whole tensors in
+        place, after the first pass and before the norms. See :mod:`netcl.optim.engine.tensor_passes`.
+
+    Raises
+    ------
+    ArgumentError
+        If a piece is not a function.
+
+    Notes
+    -----
+    The number of launches is the same for one tensor and for thousands: both passes; two reductions for each norm that
+    is taken, for its largest element comes first, so that no square overflows or underflows; and five more of a value
+    per chunk or per tensor. Memory: one more field, the direction, that checkpoints do not hold.
+    """
+
+    direction: Update
+    ratio: Callable[..., Any]
+    between: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("direction", "ratio", "between"):
+            value = getattr(self, name)
+            if not callable(value) and not (name == "between" and value is None):
+                raise ArgumentError(f"{name} of a PerTensor must be a function, got {shown(value)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +90,9 @@ class Rule:
         mapping has for it. Afterwards the attribute holds the names.
     fused_adam : bool, default False
         The backend's own ``fused_adam`` runs this update; ``update`` then only states what it computes.
+    per_tensor : PerTensor, optional
+        What is taken over whole tensors before the update. Then ``update(p, u, s, h)`` gets the direction in place of
+        the gradient; ``h`` has ``ratio``, and neither the step nor the bias corrections.
 
     Raises
     ------
@@ -58,6 +110,7 @@ class Rule:
     state: tuple[str, ...] | Mapping[str, float] = ()
     fused_adam: bool = False
     starts: tuple[float, ...] = ()
+    per_tensor: PerTensor | None = None
 
     def __post_init__(self) -> None:
         for name in ("update", "hyper"):
@@ -84,6 +137,11 @@ class Rule:
         object.__setattr__(self, "state", tuple(fields))
         object.__setattr__(self, "starts", tuple(checked))
         flag("fused_adam", self.fused_adam)
+        if self.per_tensor is not None and (self.fused_adam or not isinstance(self.per_tensor, PerTensor)):
+            raise ArgumentError(
+                f"per_tensor must be a PerTensor or None, without fused_adam, got {shown(self.per_tensor)} with "
+                f"fused_adam={self.fused_adam}"
+            )
 
     def started(self) -> dict[str, float]:
         """What each state field starts at, by name."""
@@ -91,7 +149,15 @@ class Rule:
 
     def columns(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """The hyper-parameter columns, in the order in which the device holds them."""
-        return ADAM_COLUMNS if self.fused_adam else (*ROW, *self.hyper(group))
+        if self.fused_adam:
+            return ADAM_COLUMNS
+        own = tuple(self.hyper(group))
+        if self.per_tensor is not None and RATIO in own:
+            raise ArgumentError(
+                f"hyper of a rule with per_tensor must not return {RATIO!r}, which is each tensor's own factor; call it "
+                "otherwise"
+            )
+        return (*ROW, *own)
 
     def expression(self, parameter: DType, gradient: DType, columns: tuple[str, ...]) -> Expression:
         """The traced update for parameters and gradients of these dtypes.
@@ -102,19 +168,68 @@ class Rule:
             If the update branches on a value, calls what is not an operator, or returns the wrong number of values;
             the message names the line.
         """
-        return _trace(self.update, tuple(self.state), parameter, gradient, columns)
+        state = tuple(self.state)
+        if self.per_tensor is not None:
+            return _trace_direction(self.per_tensor.direction, state, parameter, gradient, columns)
+        return _trace(self.update, state, parameter, gradient, (*columns, *COUNTERS[:3]))
+
+    def second_expression(self, parameter: DType, columns: tuple[str, ...]) -> Expression:
+        """The traced update of a rule with ``per_tensor``: its inputs are ``(p, u, *state)``."""
+        return _trace(self.update, tuple(self.state), parameter, parameter.compute, (*columns, RATIO))
+
+    def ratio_of(self, compute: DType, columns: tuple[str, ...]) -> Node:
+        """What ``per_tensor.ratio`` computes; its leaves are ``hyper`` nodes, those of ``n`` with a dot before.
+
+        Raises
+        ------
+        TraceError
+            As :meth:`expression`.
+        """
+        assert self.per_tensor is not None
+        ratio = self.per_tensor.ratio
+        n = _Names("n", "value of a tensor", {name: Node("hyper", (), compute, f".{name}") for name in OF_TENSORS})
+        names = (*columns[len(ROW) :], *COUNTERS[:3])
+        h = _Names("h", "hyper-parameter", {name: Node("hyper", (), compute, name) for name in names})
+        returned = _called(ratio, (n, h))
+        if isinstance(returned, int | float) and not isinstance(returned, bool):
+            returned = constant(returned, compute)
+        if not isinstance(returned, Node) or returned.dtype.kind != "f":
+            raise TraceError(f"{ratio.__qualname__} must return one real number {_place(ratio)}, got {shown(returned)}")
+        return returned
 
     def text(self, dtype: DType, columns: tuple[str, ...]) -> str:
         """The update as it was traced for parameters and gradients of a dtype: a Python function of one element."""
-        expression = self.expression(dtype, dtype, columns)
-        names: dict[tuple[str, int | str], str] = {("input", 0): "p", ("input", 1): "g"}
-        names |= {("input", i): f"s.{name}" for i, name in enumerate(self.state, 2)}
-        names |= {("hyper", name): f"h.{name}" for name in (*columns, *COUNTERS)}
-        lines, results = python_text(expression.outputs, names)
-        name = self.update.__qualname__.rpartition(".")[2]
-        name = name if name.isidentifier() else "update"  # a lambda
-        head = f"def {name}(p, g, s, h):  # {dtype}, computed in {dtype.compute}"
-        return "\n    ".join([head, *lines, f"return {', '.join(results)}"])
+        fields = tuple(self.state)
+        first = self.expression(dtype, dtype, columns)
+        if self.per_tensor is None:
+            return _function_text(self.update, first.outputs, "g", fields, dtype, columns)
+        # The first pass has the parameter first and the direction last.
+        outputs = (first.outputs[-1], *first.outputs[1:-1])
+        second = self.second_expression(dtype, columns).outputs
+        return "\n\n".join(
+            [
+                _function_text(self.per_tensor.direction, outputs, "g", fields, dtype, columns),
+                _function_text(self.update, second, "u", fields, dtype, (*columns, RATIO)),
+            ]
+        )
+
+
+def _function_text(
+    update: Update,
+    outputs: tuple[Node, ...],
+    gradient: str,
+    state: tuple[str, ...],
+    dtype: DType,
+    columns: tuple[str, ...],
+) -> str:
+    names: dict[tuple[str, int | str], str] = {("input", 0): "p", ("input", 1): gradient}
+    names |= {("input", i): f"s.{name}" for i, name in enumerate(state, 2)}
+    names |= {("hyper", name): f"h.{name}" for name in (*columns, *COUNTERS)}
+    lines, results = python_text(outputs, names)
+    name = update.__qualname__.rpartition(".")[2]
+    name = name if name.isidentifier() else "update"  # a lambda
+    head = f"def {name}(p, {gradient}, s, h):  # {dtype}, computed in {dtype.compute}"
+    return "\n    ".join([head, *lines, f"return {', '.join(results)}"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,37 +262,65 @@ def check_author(defaults: Any, rule: Any, check: Any, check_group: Any) -> None
 
 @lru_cache(maxsize=256)
 def _trace(
-    update: Update, state: tuple[str, ...], parameter: DType, gradient: DType, columns: tuple[str, ...]
+    update: Update, state: tuple[str, ...], parameter: DType, gradient: DType, names: tuple[str, ...]
 ) -> Expression:
+    """The update with ``h`` of these names, but for :data:`ROW`, which the launch reads itself."""
+    outputs, inputs = _traced(update, state, parameter, gradient, names, "p")
+    return build(outputs, inputs, stored=(parameter, *inputs[2:]), name=update.__qualname__)
+
+
+@lru_cache(maxsize=256)
+def _trace_direction(
+    direction: Update, state: tuple[str, ...], parameter: DType, gradient: DType, columns: tuple[str, ...]
+) -> Expression:
+    """The first pass of a rule with per-tensor values: its inputs are ``(p, g, *state, u)``."""
+    names = (*columns, *COUNTERS[:3])
+    (u, *moved), inputs = _traced(direction, state, parameter, gradient, names, "u")
     compute = parameter.compute
-    inputs = (parameter, gradient, *(compute for _ in state))
-    p, g, *fields = (Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs))
-    hyper = {name: Node("hyper", (), compute, name) for name in (*columns[len(ROW) :], *COUNTERS[:3])}
-    s = _Names("s", "state field", dict(zip(state, fields, strict=True)))
-    h = _Names("h", "hyper-parameter", hyper)
+    inputs = (*inputs, compute)
+    outputs = (Node("input", (), compute, 0), *moved, u)
+    return build(outputs, inputs, stored=(parameter, *inputs[2:]), name=direction.__qualname__)
+
+
+def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """What an author's function returns for traced values."""
     try:
-        returned = update(p, g, s, h)
+        return function(*arguments)
     except TraceError:
         raise
     except Exception as error:  # whatever goes wrong in a rule, its author is told the line
         raise TraceError(
-            f"{update.__qualname__} cannot be traced: {error} {_line_of(error, update)}; a rule is arithmetic on p, g, "
-            "s.<name> and h.<name> with the functions of netcl.expression"
+            f"{function.__qualname__} cannot be traced: {error} {_line_of(error, function)}; a rule is arithmetic on "
+            "p, g, s.<name> and h.<name> with the functions of netcl.expression"
         ) from error
+
+
+def _traced(
+    update: Update, state: tuple[str, ...], parameter: DType, gradient: DType, names: tuple[str, ...], first: str
+) -> tuple[tuple[Any, ...], tuple[DType, ...]]:
+    """What an update returns, checked, and the dtypes of its inputs; ``first`` is what it returns before its state."""
+    compute = parameter.compute
+    inputs = (parameter, gradient, *(compute for _ in state))
+    p, g, *fields = (Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs))
+    hyper = {name: Node("hyper", (), compute, name) for name in names[len(ROW) :]}
+    s = _Names("s", "state field", dict(zip(state, fields, strict=True)))
+    h = _Names("h", "hyper-parameter", hyper)
+    returned = _called(update, (p, g, s, h))
     outputs = tuple(returned) if isinstance(returned, tuple | list) else (returned,)
+    results = f"({', '.join((first, *state))})"
     if len(outputs) != 1 + len(state):
         raise TraceError(
-            f"{update.__qualname__} must return {_results(state)}: {1 + len(state)} value(s), got {len(outputs)} "
+            f"{update.__qualname__} must return {results}: {1 + len(state)} value(s), got {len(outputs)} "
             f"{_place(update)}"
         )
-    for name, output in zip(("p", *state), outputs, strict=True):
+    for name, output in zip((first, *state), outputs, strict=True):
         if not isinstance(output, Node | int | float) or (isinstance(output, Node) and output.dtype.kind == "c"):
             got = f"a {output.dtype} value" if isinstance(output, Node) else type(output).__name__
             raise TraceError(
-                f"{update.__qualname__} must return {_results(state)} as real traced values, got {got} for {name} "
+                f"{update.__qualname__} must return {results} as real traced values, got {got} for {name} "
                 f"{_place(update)}"
             )
-    return build(outputs, inputs, stored=(parameter, *(compute for _ in state)), name=update.__qualname__)
+    return outputs, inputs
 
 
 class _Names:
@@ -208,10 +351,6 @@ class _Names:
             f"{self._called}.{name} cannot be assigned to {caller(__file__)}; an update returns its new values: "
             "(p, *state)"
         )
-
-
-def _results(state: tuple[str, ...]) -> str:
-    return f"({', '.join(('p', *state))})"
 
 
 def _line_of(error: BaseException, update: Update) -> str:

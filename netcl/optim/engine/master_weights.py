@@ -8,6 +8,7 @@ from outside (or there is no copy yet), and the rule continues from the paramete
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,18 +21,30 @@ from netcl.optim.rule import Rule
 def with_master_weights(rule: Rule, dtype: DType) -> Rule:
     """``rule`` on float32 copies of parameters of ``dtype``, in the groups that ask for it."""
 
+    def current(p: Node, s: Any, h: Any) -> Node:
+        return where(h.master_weights != 0.0, where(equal(rounded(s.master, dtype), p), s.master, p), p)
+
+    def direction(p: Node, g: Node, s: Any, h: Any) -> tuple[Any, ...]:
+        assert rule.per_tensor is not None
+        held = current(p, s, h)
+        u, *state = _as_tuple(rule.per_tensor.direction(held, g, s, h))
+        return u, *state, where(h.master_weights != 0.0, held, 0.0)
+
     def update(p: Node, g: Node, s: Any, h: Any) -> tuple[Any, ...]:
-        keeps = h.master_weights != 0.0
-        current = where(equal(rounded(s.master, dtype), p), s.master, p)
-        updated, *state = _as_tuple(rule.update(where(keeps, current, p), g, s, h))
-        return updated, *state, where(keeps, updated, 0.0)
+        updated, *state = _as_tuple(rule.update(current(p, s, h), g, s, h))
+        return updated, *state, where(h.master_weights != 0.0, updated, 0.0)
 
     def hyper(group: Mapping[str, Any]) -> dict[str, float]:
         return {**rule.hyper(group), "master_weights": float(group["master_weights"])}
 
     update.__qualname__ = f"{rule.update.__qualname__}_with_master_weights"
     update.__wrapped__ = rule.update  # type: ignore[attr-defined]  # whose lines an error names
-    return Rule(update, hyper, {**rule.started(), "master": 0.0})
+    per_tensor = rule.per_tensor
+    if per_tensor is not None:
+        direction.__qualname__ = f"{per_tensor.direction.__qualname__}_with_master_weights"
+        direction.__wrapped__ = per_tensor.direction  # type: ignore[attr-defined]
+        per_tensor = replace(per_tensor, direction=direction)
+    return Rule(update, hyper, {**rule.started(), "master": 0.0}, per_tensor=per_tensor)
 
 
 def _as_tuple(returned: Any) -> tuple[Any, ...]:

@@ -25,6 +25,7 @@ from netcl.optim.engine.parameter_arena import ParameterArena
 from netcl.optim.engine.state_fields import StateFields
 from netcl.optim.engine.step_state import Prepared, StepState
 from netcl.optim.engine.step_table import StepTable
+from netcl.optim.engine.tensor_passes import TensorPasses
 from netcl.optim.rule import Rule
 
 
@@ -36,6 +37,7 @@ class _Operands:
     gradients: Span
     state: tuple[Span, ...]
     rows: Span
+    offset: int
 
 
 class Partition:
@@ -99,6 +101,7 @@ class Partition:
             position = {id(p): i for i, p in enumerate(self.parameters)}
             table.take_over(earlier.step.table, {i: position[id(p)] for i, p in enumerate(earlier.parameters)})
             self.fields.take_over(earlier.fields)
+        self._passes = self._passes_of(self._rule, columns, groups)
         self.step = StepState(table)
         self._earlier = earlier
         self._given: set[int] = set(range(len(self.parameters)))
@@ -120,6 +123,14 @@ class Partition:
         columns = rule.columns(groups[0])
         return rule, columns, None if rule.fused_adam else rule.expression(dtype, dtype, columns)
 
+    def _passes_of(
+        self, rule: Rule, columns: tuple[str, ...], groups: Sequence[Mapping[str, Any]]
+    ) -> TensorPasses | None:
+        """What comes after the first pass of a rule with per-tensor values."""
+        if rule.per_tensor is None:
+            return None
+        return TensorPasses(self.arena.layout, self.compute, rule, columns, self._group_of, groups)
+
     def plan(self, rule: Rule, groups: Sequence[Mapping[str, Any]]) -> Callable[[], Callable[[], None]] | None:
         """Take the memory that another rule needs, and return what changes to it; None if nothing has to change.
 
@@ -132,16 +143,17 @@ class Partition:
             return None
         fields = self.fields.extended(chosen.started())
         block = table.with_rule(columns)
+        passes = self._passes_of(chosen, columns, groups)
 
         def change() -> Callable[[], None]:
-            before = self._rule, self._expression, self.fields
+            before = self._rule, self._expression, self.fields, self._passes
             columns_before, block_before = table.columns, table.block
-            self._rule, self._expression, self.fields = chosen, expression, fields
+            self._rule, self._expression, self.fields, self._passes = chosen, expression, fields, passes
             self.step.adopt_rule(chosen, columns, block)
             self._bind()
 
             def change_back() -> None:
-                self._rule, self._expression, self.fields = before
+                self._rule, self._expression, self.fields, self._passes = before
                 self.step.adopt_rule(self._rule, columns_before, block_before)
                 self._bind()
 
@@ -177,7 +189,8 @@ class Partition:
     def enqueue(
         self, max_norm: float | None = None, loss_scale: Span | None = None, records: Span | None = None
     ) -> None:
-        """Enqueue one step: one launch, or three with clipping or a loss scale. Does not block.
+        """Enqueue one step: one launch, or three with clipping or a loss scale, and those of a rule with per-tensor
+        values (:class:`~netcl.optim.rule.PerTensor`). Does not block.
 
         ``records`` are those of the norm of more gradients than these, if they decide the step together.
         """
@@ -260,12 +273,16 @@ class Partition:
             found = [(run, (given or {}).get(owner[run.offset])) for run in runs]
             runs = [run for run, gradient in found if gradient is not None]
             gradients = [gradient.span() for _, gradient in found if gradient is not None]
+        fields = [self.fields.spans[name] for name in self._rule.state]
+        if self._passes is not None:
+            fields.append(self._passes.direction)
         self._operands = [
             _Operands(
                 run.parameters,
                 gradient,
-                tuple(run.within(self.fields.spans[name]) for name in self._rule.state),
+                tuple(run.within(field) for field in fields),
                 rows.part(run.offset // CHUNK, -(-run.parameters.size // CHUNK)),
+                run.offset,
             )
             for run, gradient in zip(runs, gradients, strict=True)
         ]
@@ -288,6 +305,8 @@ class Partition:
                 backend.fused_update(rule, p, g, state, block, rows, advance=advance)
             # One launch of a step moves the counters on.
             advance = False
+        if self._passes is not None and self._operands:
+            self._passes.enqueue(self.step.table, block.header, block.slot, self._operands)
 
     def source(self) -> str:
         """The program of the update, of a backend that tells it; else the rule as it was traced."""

@@ -47,6 +47,8 @@ class StepTable:
     block : StepBlock
     chunk_to_row : Span
         One uint16 for each chunk: its row.
+    row_of : numpy.ndarray
+        The row of each parameter; another array after every change.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class StepTable:
         row_of = np.zeros(len(self._chunks), np.uint16)
         for number, row in enumerate(self._rows):
             row_of[list(row.members)] = number
+        self.row_of = row_of
         self._backend.upload(np.repeat(row_of, self._chunks), self.chunk_to_row)
 
     def split(self, active: set[int]) -> None:
