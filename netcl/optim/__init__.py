@@ -13,6 +13,7 @@ from netcl.optim.lion import Lion
 from netcl.optim.nadam import NAdam
 from netcl.optim.lamb import LAMB
 from netcl.optim.lars import LARS
+from netcl.optim.muon import Muon
 from netcl.optim.optimizer import Optimizer
 from netcl.optim.radam import RAdam
 from netcl.optim.reduce_lr_on_plateau import ReduceLROnPlateau
@@ -41,6 +42,7 @@ __all__ = [
     "LARS",
     "Momentum",
     "NAdam",
+    "Muon",
     "Optimizer",
     "RAdam",
     "PerTensor",

@@ -45,8 +45,9 @@ class PerTensor:
         the parameter before the step and of the direction), the number of elements ``n.size``, and ``h``. A norm that
         it does not read is not taken.
     between : callable, optional
-        ``between(layout, compute) -> object`` whose ``run(u, tensors)`` replaces the direction of whole tensors in
-        place, after the first pass and before the norms. See :mod:`netcl.optim.engine.tensor_passes`.
+        ``between(table) -> object`` whose ``run(u)`` replaces the direction of whole tensors in place, after the first
+        pass and before the norms, and whose ``prepare()`` takes memory beforehand. ``table`` is a
+        :class:`~netcl.optim.engine.tensor_passes.TensorTable`.
 
     Raises
     ------

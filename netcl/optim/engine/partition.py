@@ -184,6 +184,8 @@ class Partition:
             self._bind()
         if measured:
             self._handed_out.move_out(self.step.block.header)
+        if self._passes is not None:
+            self._passes.prepare()
         self.step.write_table(self.pending.workers)
 
     def enqueue(

@@ -164,7 +164,12 @@ class TensorPasses:
         self._records = {name: (_zeros(backend, compute, chunks), _zeros(backend, compute, chunks)) for name in "pu"}
         self._binned = _zeros(backend, compute, chunks * width)
         self._sums = _zeros(backend, compute, count * width)
-        self._between = None if rule.per_tensor.between is None else rule.per_tensor.between(layout, compute)
+        self._between = None if rule.per_tensor.between is None else rule.per_tensor.between(self.table)
+
+    def prepare(self) -> None:
+        """Take the memory that a step needs, if the hyper-parameters call for more than so far. Does not block."""
+        if self._between is not None:
+            self._between.prepare()
 
     @property
     def between(self) -> Any:
@@ -183,7 +188,7 @@ class TensorPasses:
         self.table.header = header
         self._gather_rows(table, slot)
         if self._between is not None:
-            self._between.run(self.direction, self.table)
+            self._between.run(self.direction)
         self._take_norms(operands)
         self._make_ratios(header)
         block = self.table.block
