@@ -4,6 +4,7 @@ from netcl.amp.scaler import GradScaler as AMPGradScaler
 from netcl.optim.adabelief import AdaBelief
 from netcl.optim.adadelta import Adadelta
 from netcl.optim.adagrad import Adagrad
+from netcl.optim.adafactor import Adafactor
 from netcl.optim.adam import Adam, AdamW
 from netcl.optim.adamax import Adamax
 from netcl.optim.adan import Adan
@@ -32,6 +33,7 @@ __all__ = [
     "AdaBelief",
     "Adadelta",
     "Adagrad",
+    "Adafactor",
     "Adam",
     "AdamW",
     "Adamax",

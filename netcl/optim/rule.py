@@ -48,6 +48,9 @@ class PerTensor:
         ``between(table) -> object`` whose ``run(u)`` replaces the direction of whole tensors in place, after the first
         pass and before the norms, and whose ``prepare()`` takes memory beforehand. ``table`` is a
         :class:`~netcl.optim.engine.tensor_passes.TensorTable`.
+    fields : callable, optional
+        ``fields(shape) -> {name: shape}``: state of ``between`` for a tensor of this shape, which goes into checkpoints.
+        ``between``'s object has it as ``stored``, a list of :class:`~netcl.optim.engine.shaped_state.Stored`.
 
     Raises
     ------
@@ -64,11 +67,12 @@ class PerTensor:
     direction: Update
     ratio: Callable[..., Any]
     between: Callable[..., Any] | None = None
+    fields: Callable[[tuple[int, ...]], Mapping[str, tuple[int, ...]]] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("direction", "ratio", "between"):
+        for name in ("direction", "ratio", "between", "fields"):
             value = getattr(self, name)
-            if not callable(value) and not (name == "between" and value is None):
+            if not callable(value) and not (name in ("between", "fields") and value is None):
                 raise ArgumentError(f"{name} of a PerTensor must be a function, got {shown(value)}")
 
 
@@ -147,6 +151,11 @@ class Rule:
     def started(self) -> dict[str, float]:
         """What each state field starts at, by name."""
         return dict(zip(self.state, self.starts, strict=True))
+
+    def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """The shape of each state field of a parameter of this shape, by name."""
+        own = None if self.per_tensor is None else self.per_tensor.fields
+        return dict.fromkeys(self.state, shape) | ({} if own is None else dict(own(shape)))
 
     def columns(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """The hyper-parameter columns, in the order in which the device holds them."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from netcl.array import Array
+from netcl.dtypes import DType
 from netcl.errors import HyperParameterError, NetclError, StateError
 from netcl.host_dtypes import STORAGE
 from netcl.optim.engine.group import NOTES, ParameterGroup
@@ -37,7 +38,7 @@ _PART_OF_THE_KIND = ("amsgrad",)
 
 _NEVER_NEGATIVE = (
     "exp_avg_sq", "max_exp_avg_sq", "exp_avg_var", "square_avg", "sum", "acc_delta", "exp_inf", "step_size",
-    "weight_sum",
+    "weight_sum", "row_var", "col_var", "variance",
 )  # fmt: skip
 """Averages and sums of squares, and sizes: a negative value would become NaN under the root, or turn a step around."""
 
@@ -164,13 +165,13 @@ def read(checkpoint: Any, kind: str, groups: Sequence[ParameterGroup], choose: C
     ours = "optimizer" in checkpoint
     hyper = [_hyper(n, *pair, kind, state, ours) for n, pair in enumerate(zip(saved, groups, strict=True))]
     _refuse_repeated(saved)
-    known = set(choose(switched_on(hyper, _SWITCHES)).state)
+    widest = choose(switched_on(hyper, _SWITCHES))
     every = ours or any("master_weights" in source for source in saved)
     former = _FORMER_NAMES.get(kind, {})
     entries: dict[int, Entry] = {}
     left = set(state)
     for number, (source, group) in enumerate(zip(saved, groups, strict=True)):
-        needed = set(choose([hyper[number]]).state)
+        rule = choose([hyper[number]])
         for label, index, parameter in _matched(number, source, group):
             if index in left:
                 left.remove(index)
@@ -179,11 +180,14 @@ def read(checkpoint: Any, kind: str, groups: Sequence[ParameterGroup], choose: C
                 continue
             else:
                 raise StateError(f"the checkpoint lacks the state of {label}, which its groups list as {index}")
-            here = known | ({"master"} if parameter.dtype.compute is not parameter.dtype else set())
+            known = widest.shapes(parameter.shape)
+            if parameter.dtype.compute is not parameter.dtype:
+                known["master"] = parameter.shape
+            needed = set(rule.shapes(parameter.shape))
             values = state[index]
             if not every and isinstance(values, Mapping):
                 values = {name: value for name, value in values.items() if name not in _FOLLOW.get(kind, ())}
-            entries[id(parameter)] = _entry(label, values, parameter, here, needed, every, former)
+            entries[id(parameter)] = _entry(label, values, parameter, known, needed, every, former)
     if left:
         raise StateError(
             f"the checkpoint has state for {min(left)}, which is not a parameter of its groups; it must come from an "
@@ -352,7 +356,7 @@ def _entry(
     label: str,
     values: Any,
     parameter: Array,
-    known: set[str],
+    known: Mapping[str, tuple[int, ...]],
     needed: set[str],
     every: bool,
     former: Mapping[str, str],
@@ -372,7 +376,8 @@ def _entry(
             )
         if field in found:
             raise StateError(f"{label} has {field} twice in the checkpoint, once as {shown(given)}")
-        found[field] = _array(label, given, values[given], parameter, not every and given in _ONE_NUMBER)
+        one_number = not every and given in _ONE_NUMBER
+        found[field] = _array(label, given, values[given], parameter.dtype.compute, known[field], one_number)
     # torch's SGD counts no steps.
     counted = "step" in values or every or bool(set(found) - {"momentum_buffer"})
     step = _step(label, values.get("step")) if counted else 0
@@ -384,7 +389,9 @@ def _entry(
     return Entry(step, found)
 
 
-def _array(label: str, field: str, value: Any, parameter: Array, one_number: bool) -> np.ndarray[Any, Any]:
+def _array(
+    label: str, field: str, value: Any, compute: DType, shape: tuple[int, ...], one_number: bool
+) -> np.ndarray[Any, Any]:
     try:
         array = _as_host(value)
     except Exception as error:  # every library refuses in its own way
@@ -392,13 +399,13 @@ def _array(label: str, field: str, value: Any, parameter: Array, one_number: boo
             f"{label} has {field} in the checkpoint as {shown(value)}, which is not an array on the host: {error}"
         ) from error
     if one_number and array.shape == () and array.dtype.kind == "f":
-        array = np.full(parameter.shape, array, STORAGE[parameter.dtype.compute])
-    if array.shape != parameter.shape:
+        array = np.full(shape, array, STORAGE[compute])
+    if array.shape != shape:
         raise StateError(
-            f"{label} has {field} of shape {array.shape} in the checkpoint and shape {parameter.shape} in the "
+            f"{label} has {field} of shape {array.shape} in the checkpoint and shape {shape} in the "
             "optimizer; they must be of the same model"
         )
-    expected = parameter.dtype.compute.name
+    expected = compute.name
     if array.dtype.name != expected:
         raise StateError(
             f"{label} has {field} of dtype {array.dtype} in the checkpoint where the optimizer keeps {expected}; "

@@ -17,6 +17,7 @@ from netcl.backends.base import CHUNK, Span, UpdateSource
 from netcl.dtypes import DType
 from netcl.expression import Expression
 from netcl.host_dtypes import STORAGE
+from netcl.optim.engine import shaped_state
 from netcl.optim.engine.checkpoint import Entry
 from netcl.optim.engine.gradient_norm import GradientNorm, HandedOutNorm, new_header
 from netcl.optim.engine.group import ParameterGroup
@@ -99,9 +100,12 @@ class Partition:
         table = StepTable(self.backend, self.compute, self._rule, columns, groups, self._group_of, chunks)
         if earlier is not None:
             position = {id(p): i for i, p in enumerate(self.parameters)}
-            table.take_over(earlier.step.table, {i: position[id(p)] for i, p in enumerate(earlier.parameters)})
+            positions = {i: position[id(p)] for i, p in enumerate(earlier.parameters)}
+            table.take_over(earlier.step.table, positions)
             self.fields.take_over(earlier.fields)
         self._passes = self._passes_of(self._rule, columns, groups)
+        if earlier is not None:
+            shaped_state.take_over(self.backend, earlier.stored, self.stored, positions)
         self.step = StepState(table)
         self._earlier = earlier
         self._given: set[int] = set(range(len(self.parameters)))
@@ -144,6 +148,9 @@ class Partition:
         fields = self.fields.extended(chosen.started())
         block = table.with_rule(columns)
         passes = self._passes_of(chosen, columns, groups)
+        if passes is not None:
+            unmoved = {i: i for i in range(len(self.parameters))}
+            shaped_state.take_over(self.backend, self.stored, passes.stored, unmoved)
 
         def change() -> Callable[[], None]:
             before = self._rule, self._expression, self.fields, self._passes
@@ -321,7 +328,27 @@ class Partition:
     def read_state(self) -> dict[int, tuple[int, dict[str, np.ndarray[Any, Any]]]]:
         """Step count and state fields of each parameter, by its id. **Blocks**."""
         steps, fields = self.step.table.steps(), self.fields.read()
-        return {id(p): (steps[i], fields[id(p)]) for i, p in enumerate(self.parameters)}
+        shaped = shaped_state.read(self.backend, self.stored)
+        return {id(p): (steps[i], fields[id(p)] | self._shaped(p, shaped.get(i))) for i, p in enumerate(self.parameters)}
+
+    def _shaped(
+        self, p: Array, found: Mapping[str, np.ndarray[Any, Any]] | None
+    ) -> Mapping[str, np.ndarray[Any, Any]]:
+        """The fields with shapes of their own; a parameter without elements has none on the device."""
+        if found is None:
+            shapes = self._rule.shapes(p.shape).items()
+            return {name: np.zeros(shape, STORAGE[self.compute]) for name, shape in shapes if name not in self.fields.spans}
+        return found
+
+    @property
+    def stored(self) -> Sequence[shaped_state.Stored]:
+        """The state whose fields have shapes of their own."""
+        return () if self._passes is None else self._passes.stored
+
+    @property
+    def field_names(self) -> set[str]:
+        """Names of all fields that there is room for."""
+        return {*self.fields.spans, *(each.name for each in self.stored)}
 
     def prepared_state(self, entries: Mapping[int, Entry]) -> Callable[[], None]:
         """Take the memory for the state that a checkpoint has for each parameter, and return what takes it up.
@@ -329,11 +356,14 @@ class Partition:
         Nothing is changed before that is called. Enqueues; does not block.
         """
         take_up_fields = self.fields.prepared(entries)
+        shaped = [entries[id(p)].fields for p in self.parameters]
+        take_up_shaped = shaped_state.prepared(self.backend, self.stored, shaped)
         steps = [entries[id(p)].step for p in self.parameters]
         block = self.step.table.block_for(steps)
 
         def take_up() -> None:
             take_up_fields()
+            take_up_shaped()
             self.pending.apply_clip()
             self.step.restore(steps, block)
             self.arena.all_active()

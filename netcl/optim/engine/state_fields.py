@@ -77,6 +77,8 @@ class StateFields:
         host = {name: np.full(self._layout.size, self.starts[name], STORAGE[self._dtype]) for name in self.spans}
         for segment in self._layout.segments:
             for name, values in entries[id(segment.array)].fields.items():
+                if name not in host:  # of a shape of its own, kept elsewhere
+                    continue
                 host[name][segment.offset : segment.offset + segment.size] = values.reshape(-1)
 
         def take_up() -> None:

@@ -29,6 +29,7 @@ from netcl.expression import (
     where,
 )
 from netcl.host_dtypes import STORAGE
+from netcl.optim.engine.shaped_state import Stored
 from netcl.optim.engine.step_table import StepTable, counters_of
 from netcl.optim.rule import OF_TENSORS, RATIO, Rule
 
@@ -172,9 +173,9 @@ class TensorPasses:
             self._between.prepare()
 
     @property
-    def between(self) -> Any:
-        """What runs between the passes, with state of its own if it has any; None without."""
-        return self._between
+    def stored(self) -> Sequence[Stored]:
+        """The state of what runs between the passes."""
+        return getattr(self._between, "stored", ())
 
     def rows(self, offset: int, size: int) -> Span:
         """The tensor of each chunk of these elements of the layout."""
