@@ -14,6 +14,7 @@ from netcl.optim.lion import Lion
 from netcl.optim.nadam import NAdam
 from netcl.optim.lamb import LAMB
 from netcl.optim.lars import LARS
+from netcl.optim.lbfgs import LBFGS
 from netcl.optim.muon import Muon
 from netcl.optim.optimizer import Optimizer
 from netcl.optim.radam import RAdam
@@ -42,6 +43,7 @@ __all__ = [
     "Lion",
     "LAMB",
     "LARS",
+    "LBFGS",
     "Momentum",
     "NAdam",
     "Muon",

@@ -392,12 +392,7 @@ def _entry(
 def _array(
     label: str, field: str, value: Any, compute: DType, shape: tuple[int, ...], one_number: bool
 ) -> np.ndarray[Any, Any]:
-    try:
-        array = _as_host(value)
-    except Exception as error:  # every library refuses in its own way
-        raise StateError(
-            f"{label} has {field} in the checkpoint as {shown(value)}, which is not an array on the host: {error}"
-        ) from error
+    array = as_host(value, f"{field} of {label} in the checkpoint")
     if one_number and array.shape == () and array.dtype.kind == "f":
         array = np.full(shape, array, STORAGE[compute])
     if array.shape != shape:
@@ -436,6 +431,20 @@ def _step(label: str, value: Any) -> int:
     if not 0 <= count < _MOST_STEPS:
         raise StateError(rule)
     return count
+
+
+def as_host(value: Any, what: str) -> np.ndarray[Any, Any]:
+    """A value of a checkpoint as a NumPy array.
+
+    Raises
+    ------
+    StateError
+        If it is none.
+    """
+    try:
+        return _as_host(value)
+    except Exception as error:  # every library refuses in its own way
+        raise StateError(f"{what} is {shown(value)}, which is not an array on the host: {error}") from error
 
 
 def _as_host(value: Any) -> np.ndarray[Any, Any]:
