@@ -18,6 +18,10 @@ from netcl.optim import (
     AdaBelief,
     Adadelta,
     Adagrad,
+    LAMB,
+    LARS,
+    SGD,
+    Adafactor,
     Adam,
     Adamax,
     AdamW,
@@ -104,6 +108,16 @@ HYPER = {
     AdaBelief: {**SHARED, **ADAMS, "eps_root": NOT_NEGATIVE},
     ScheduleFreeSGD: {**SHARED, **AVERAGES, "momentum": [*FRACTION, 0.0]},
     ScheduleFreeAdamW: {**SHARED, **AVERAGES, "betas": [*PAIR, (0.0, 0.9)], "eps": NOT_NEGATIVE},
+    LAMB: {**SHARED, "betas": PAIR, "eps": NOT_NEGATIVE},
+    LARS: {
+        **SHARED,
+        "momentum": NOT_NEGATIVE,
+        "trust_coefficient": NOT_NEGATIVE,
+        "eps": NOT_NEGATIVE,
+        "nesterov": NO_FLAG,
+        "joint_norm": NO_FLAG,
+    },
+    Adafactor: {**SHARED, "d": NOT_NEGATIVE, "eps": [None, 1e-3, "x", (1.0,), (-1.0, 1.0), (None, None)]},
     RMSProp: {**SHARED, "alpha": FRACTION, "eps": NOT_NEGATIVE, "momentum": NOT_NEGATIVE, "centered": NO_FLAG},
 }
 HYPER_CASES = [pytest.param(kind, name, id=f"{kind.__name__}-{name}") for kind in HYPER for name in HYPER[kind]]

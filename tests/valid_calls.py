@@ -39,6 +39,11 @@ NOT_CALLED_BY_USERS = {
     "netcl.data.Sampler.order": "a protocol's method",
     "netcl.nn.Module.forward": "what subclasses write",
     "netcl.optim.Optimizer": "abstract; its subclasses are called",
+    "netcl.optim.LBFGS.add_param_group": "refuses every group",
+    "netcl.optim.LBFGS.scaled_step": "refuses every scaler",
+    "netcl.optim.Rule.second_expression": "what an optimizer calls, with its groups",
+    "netcl.optim.Rule.ratio_of": "what an optimizer calls, with its groups",
+    "netcl.optim.Rule.shapes": "what an optimizer calls, with its groups",
     "netcl.optim.Optimizer.scaled_step": "what the scaler calls, with device memory",
     "netcl.optim.Optimizer.unscale_gradients": "what the scaler calls, with device memory",
     "netcl.optim.CosineAnnealingLR.lr_at": "what step calls, with numbers that are checked already",
@@ -440,6 +445,18 @@ def _stepped() -> optim.SGD:
     return opt
 
 
+_LBFGS_LEAF = leaf(3)
+
+
+def _lbfgs() -> optim.LBFGS:
+    return optim.LBFGS([_LBFGS_LEAF])
+
+
+def _lbfgs_closure() -> float:
+    _LBFGS_LEAF.grad = f32(3)
+    return 1.0
+
+
 def _plateau() -> optim.ReduceLROnPlateau:
     return optim.ReduceLROnPlateau(_sgd())
 
@@ -477,6 +494,16 @@ _add(
     ScheduleFreeSGD__dot__train=lambda: (optim.ScheduleFreeSGD([leaf(3)]),),
     ScheduleFreeAdamW__dot__eval=lambda: (optim.ScheduleFreeAdamW([leaf(3)]),),
     ScheduleFreeAdamW__dot__train=lambda: (optim.ScheduleFreeAdamW([leaf(3)]),),
+    LAMB=lambda: (_plain(), 0.1, (0.5, 0.75), 1e-8, 0.25, dict(_PLAIN)),
+    LARS=lambda: (_plain(), 0.1, 0.5, 0.25, 0.5, 1e-8, True, False, dict(_PLAIN)),
+    Adafactor=lambda: (_plain(), 0.1, -0.5, (None, 1e-3), 1.5, 0.25, dict(_PLAIN)),
+    Muon=lambda: ([np.ones((2, 3), np.float32)], 0.1, 0.25, 0.5, True, (3.0, -4.0, 2.0), 1e-7, 5, "original",
+                  dict(_PLAIN)),
+    LBFGS=lambda: ([leaf(3)], 0.5, 4, 5, 1e-7, 1e-9, 10, "strong_wolfe"),
+    LBFGS__dot__step=lambda: (_lbfgs(), _lbfgs_closure, {}),
+    LBFGS__dot__state_dict=lambda: (_lbfgs(),),
+    LBFGS__dot__load_state_dict=lambda: (_lbfgs(), _lbfgs().state_dict(), {}),
+    PerTensor=lambda: (lambda p, g, s, h: g, lambda n, h: n.u),
     Rule=lambda: (lambda p, g, s, h: (p,), lambda group: {}, ("velocity",), False),
     Optimizer__dot__add_param_group=lambda: (_sgd(), {"params": [leaf(2)], "lr": 0.5}, {}),
     Optimizer__dot__step=lambda: (_sgd(), {"max_norm": 1.5}),

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
-import numpy as np
-
 from netcl.backends.base import Span
 from netcl.errors import ArgumentError, DTypeError, HyperParameterError, NetclError, StateError
 from netcl.optim import validation
@@ -204,9 +202,11 @@ class LBFGS(Optimizer):
 
     def scaled_step(self, loss_scale: Span, max_norm: float | None = None) -> list[Span]:
         """Refused: a scaler cannot decide a step that evaluates the loss itself."""
-        raise NetclError("LBFGS cannot be stepped by a GradScaler, for it evaluates the loss itself; call step(closure)")
+        raise NetclError(
+            "LBFGS cannot be stepped by a GradScaler, for it evaluates the loss itself; call step(closure)"
+        )
 
-    def step(  # type: ignore[override]
+    def step(
         self,
         closure: Callable[[], T] | None = None,
         *,
@@ -240,8 +240,8 @@ class LBFGS(Optimizer):
         for name, value in (("max_norm", max_norm), ("grads", grads)):
             if value is not None:
                 raise ArgumentError(
-                    f"step of LBFGS takes no {name}, got {shown(value)}; change the gradients in the closure, each time "
-                    "alike"
+                    f"step of LBFGS takes no {name}, got {shown(value)}; change the gradients in the closure, each "
+                    "time alike"
                 )
         group, memory = self.param_groups[0], self._memory
         first = closure()
@@ -377,7 +377,9 @@ class LBFGS(Optimizer):
                 entries = dict(own["state"])
                 found = entries.pop(0, entries.pop("0", {}))
                 if entries or not isinstance(found, Mapping):
-                    raise StateError(f"the checkpoint's state of LBFGS is one dict, of index 0, got {shown(own['state'])}")
+                    raise StateError(
+                        f"the checkpoint's state of LBFGS is one dict, of index 0, got {shown(own['state'])}"
+                    )
                 # The groups are checked as those of any optimizer, without state of single parameters.
                 own["state"] = {i: {"step": 0} for i in range(len(self.param_groups[0]["params"]))}
             loaded = checkpoint.read(own, self._kind(), self.param_groups, self._choose_rule)
@@ -391,7 +393,9 @@ class LBFGS(Optimizer):
         known = {*_NUMBERS, *_VECTORS, *_LISTS, "ro", "al"}
         for name in found:
             if name not in known:
-                raise StateError(f"the checkpoint has {shown(name)}, which LBFGS does not keep; it keeps {sorted(known)}")
+                raise StateError(
+                    f"the checkpoint has {shown(name)}, which LBFGS does not keep; it keeps {sorted(known)}"
+                )
 
         def vector(name: str, value: Any) -> Span:
             host = checkpoint.as_host(value, f"{name} of the checkpoint")

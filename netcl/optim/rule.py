@@ -13,7 +13,7 @@ from typing import Any
 from netcl.backends.base import ADAM_COLUMNS, COUNTERS, ROW
 from netcl.dtypes import DType
 from netcl.errors import ArgumentError, HyperParameterError, TraceError
-from netcl.expression import Expression, Node, build, caller, constant
+from netcl.expression import Expression, Node, build, caller, constant, equal, where
 from netcl.expression_text import python_text
 from netcl.optim import validation
 from netcl.optim.engine.group import NOTES
@@ -49,7 +49,7 @@ class PerTensor:
         pass and before the norms, and whose ``prepare()`` takes memory beforehand. ``table`` is a
         :class:`~netcl.optim.engine.tensor_passes.TensorTable`.
     fields : callable, optional
-        ``fields(shape) -> {name: shape}``: state of ``between`` for a tensor of this shape, which goes into checkpoints.
+        ``fields(shape) -> {name: shape}``: state of ``between`` for a tensor of this shape, for checkpoints.
         ``between``'s object has it as ``stored``, a list of :class:`~netcl.optim.engine.shaped_state.Stored`.
 
     Raises
@@ -164,8 +164,8 @@ class Rule:
         own = tuple(self.hyper(group))
         if self.per_tensor is not None and RATIO in own:
             raise ArgumentError(
-                f"hyper of a rule with per_tensor must not return {RATIO!r}, which is each tensor's own factor; call it "
-                "otherwise"
+                f"hyper of a rule with per_tensor must not return {RATIO!r}, which is each tensor's own factor; give "
+                "it another name"
             )
         return (*ROW, *own)
 
@@ -180,12 +180,14 @@ class Rule:
         """
         state = tuple(self.state)
         if self.per_tensor is not None:
-            return _trace_direction(self.per_tensor.direction, state, parameter, gradient, columns)
+            return _trace_direction(self.per_tensor.direction, state, self.starts, parameter, gradient, columns)
         return _trace(self.update, state, parameter, gradient, (*columns, *COUNTERS[:3]))
 
     def second_expression(self, parameter: DType, columns: tuple[str, ...]) -> Expression:
         """The traced update of a rule with ``per_tensor``: its inputs are ``(p, u, *state)``."""
-        return _trace(self.update, tuple(self.state), parameter, parameter.compute, (*columns, RATIO))
+        traced = _trace(self.update, tuple(self.state), parameter, parameter.compute, (*columns, RATIO))
+        kept = [Node("input", (), dtype.compute, i) for i, dtype in enumerate(traced.inputs) if i != 1]
+        return _keeping_zeros(traced, self.starts, kept)
 
     def ratio_of(self, compute: DType, columns: tuple[str, ...]) -> Node:
         """What ``per_tensor.ratio`` computes; its leaves are ``hyper`` nodes, those of ``n`` with a dot before.
@@ -281,7 +283,12 @@ def _trace(
 
 @lru_cache(maxsize=256)
 def _trace_direction(
-    direction: Update, state: tuple[str, ...], parameter: DType, gradient: DType, columns: tuple[str, ...]
+    direction: Update,
+    state: tuple[str, ...],
+    starts: tuple[float, ...],
+    parameter: DType,
+    gradient: DType,
+    columns: tuple[str, ...],
 ) -> Expression:
     """The first pass of a rule with per-tensor values: its inputs are ``(p, g, *state, u)``."""
     names = (*columns, *COUNTERS[:3])
@@ -289,7 +296,22 @@ def _trace_direction(
     compute = parameter.compute
     inputs = (*inputs, compute)
     outputs = (Node("input", (), compute, 0), *moved, u)
-    return build(outputs, inputs, stored=(parameter, *inputs[2:]), name=direction.__qualname__)
+    traced = build(outputs, inputs, stored=(parameter, *inputs[2:]), name=direction.__qualname__)
+    kept = [Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs[:-1]) if i != 1]
+    return _keeping_zeros(traced, starts, [*kept, constant(0.0, compute)])
+
+
+def _keeping_zeros(traced: Expression, starts: Sequence[float], kept: Sequence[Node]) -> Expression:
+    """A pass that returns ``kept`` where parameter and gradient are zero and the state is as it started.
+
+    That is what padding holds. A rule maps it to itself, but for 0/0 and 0·inf, whose NaN would reach a tensor's norm.
+    """
+    p, g, *fields = (Node("input", (), dtype.compute, i) for i, dtype in enumerate(traced.inputs))
+    untouched = equal(p, 0.0) & equal(g, 0.0)
+    for field, start in zip(fields, starts, strict=False):
+        untouched = untouched & equal(field, start)
+    outputs = [where(untouched, old, new) for old, new in zip(kept, traced.outputs, strict=True)]
+    return build(outputs, traced.inputs, stored=traced.stored, name=traced.name)
 
 
 def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

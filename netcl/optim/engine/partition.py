@@ -329,15 +329,17 @@ class Partition:
         """Step count and state fields of each parameter, by its id. **Blocks**."""
         steps, fields = self.step.table.steps(), self.fields.read()
         shaped = shaped_state.read(self.backend, self.stored)
-        return {id(p): (steps[i], fields[id(p)] | self._shaped(p, shaped.get(i))) for i, p in enumerate(self.parameters)}
+        return {
+            id(p): (steps[i], fields[id(p)] | self._shaped(p, shaped.get(i))) for i, p in enumerate(self.parameters)
+        }
 
-    def _shaped(
-        self, p: Array, found: Mapping[str, np.ndarray[Any, Any]] | None
-    ) -> Mapping[str, np.ndarray[Any, Any]]:
+    def _shaped(self, p: Array, found: dict[str, np.ndarray[Any, Any]] | None) -> dict[str, np.ndarray[Any, Any]]:
         """The fields with shapes of their own; a parameter without elements has none on the device."""
         if found is None:
             shapes = self._rule.shapes(p.shape).items()
-            return {name: np.zeros(shape, STORAGE[self.compute]) for name, shape in shapes if name not in self.fields.spans}
+            return {
+                name: np.zeros(shape, STORAGE[self.compute]) for name, shape in shapes if name not in self.fields.spans
+            }
         return found
 
     @property

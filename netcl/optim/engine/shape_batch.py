@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class ShapeBatch:
         self.shape: tuple[int, ...] = segments[0].array.shape
         self._backend, self._chunks = layout.backend, layout.chunks
         self._first, self._padded = segments[0].offset, segments[0].chunks * CHUNK
-        distances = {b.offset - a.offset for a, b in zip(segments, segments[1:], strict=False)} or {self._padded}
+        distances = {b.offset - a.offset for a, b in pairwise(segments)} or {self._padded}
         self._distance = distances.pop() if len(distances) == 1 else None
         self._rows = self._put([float(i) for i in members])
         if self._distance is None:

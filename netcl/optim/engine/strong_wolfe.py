@@ -48,8 +48,8 @@ def search(
 
     Notes
     -----
-    Source: J. Nocedal and S. Wright, "Numerical Optimization", 2nd edition, 2006, algorithms 3.5 and 3.6, with the cubic
-    interpolation of equation 3.59. The bounds on its steps are those of ``torch.optim.LBFGS``.
+    Source: J. Nocedal and S. Wright, "Numerical Optimization", 2nd edition, 2006, algorithms 3.5 and 3.6, with the
+    cubic interpolation of equation 3.59. The bounds on its steps are those of ``torch.optim.LBFGS``.
     """
     bracket, count = _bracket(evaluate, start, t, most)
     if len(bracket) == 1:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from netcl.arena import Arena
-from netcl.backends.base import CHUNK, COUNTERS, ROW, Backend, Span, StepBlock, View, header_entry
+from netcl.backends.base import CHUNK, COUNTERS, Backend, Span, StepBlock, View, header_entry
 from netcl.dtypes import DType, int64, uint16
 from netcl.errors import HyperParameterError
 from netcl.expression import (
@@ -248,9 +248,7 @@ class TensorPasses:
         master = None if self._master is None else run.state[self._master]
         return Measured(run.parameters, master, run.offset // CHUNK)
 
-    def _reduce(
-        self, name: str, run: Any, start: int, shape: tuple[int, int], largest: Span, total: Span
-    ) -> None:
+    def _reduce(self, name: str, run: Any, start: int, shape: tuple[int, int], largest: Span, total: Span) -> None:
         measured = self._measured_of(name, run)
         fields = [measured.values] if measured.master is None else [measured.values, measured.master]
         inputs = [View(x.buffer, x.offset + start, shape, (CHUNK, 1)) for x in fields]
