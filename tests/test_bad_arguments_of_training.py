@@ -14,14 +14,13 @@ from netcl.errors import NetclError
 from netcl.expression import sqrt
 from netcl.optim import (
     ASGD,
-    SGD,
-    AdaBelief,
-    Adadelta,
-    Adagrad,
     LAMB,
     LARS,
     SGD,
+    AdaBelief,
+    Adadelta,
     Adafactor,
+    Adagrad,
     Adam,
     Adamax,
     AdamW,

@@ -68,10 +68,8 @@ class Fit:
         rng = np.random.default_rng(0)
         a, b = rng.standard_normal((30, 12)).astype(dtype), rng.standard_normal(30).astype(dtype)
         start = [np.full((3, 4), 0.3, dtype), np.zeros(1, dtype)]
-        self.parameters, self.peers = (
-            tensors(start, backend, dtype),
-            [torch.nn.Parameter(torch.tensor(x)) for x in start],
-        )
+        self.parameters = tensors(start, backend, dtype)
+        self.peers = [torch.nn.Parameter(torch.tensor(x)) for x in start]
         self.data = [netcl.asarray(x, device=backend.device) for x in (a, b)]
         self.peer_data = [torch.tensor(x) for x in (a, b)]
         self.optimizer, self.peer = LBFGS(self.parameters, **options), torch.optim.LBFGS(self.peers, **options)

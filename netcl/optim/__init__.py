@@ -3,28 +3,26 @@
 from netcl.amp.scaler import GradScaler as AMPGradScaler
 from netcl.optim.adabelief import AdaBelief
 from netcl.optim.adadelta import Adadelta
-from netcl.optim.adagrad import Adagrad
 from netcl.optim.adafactor import Adafactor
+from netcl.optim.adagrad import Adagrad
 from netcl.optim.adam import Adam, AdamW
 from netcl.optim.adamax import Adamax
 from netcl.optim.adan import Adan
 from netcl.optim.asgd import ASGD
 from netcl.optim.clip import clip_grad_norm, clip_grad_norm_device, clip_grad_value
-from netcl.optim.lion import Lion
-from netcl.optim.nadam import NAdam
 from netcl.optim.lamb import LAMB
 from netcl.optim.lars import LARS
 from netcl.optim.lbfgs import LBFGS
+from netcl.optim.lion import Lion
 from netcl.optim.muon import Muon
+from netcl.optim.nadam import NAdam
 from netcl.optim.optimizer import Optimizer
 from netcl.optim.radam import RAdam
 from netcl.optim.reduce_lr_on_plateau import ReduceLROnPlateau
 from netcl.optim.rmsprop import RMSProp, RMSprop
 from netcl.optim.rprop import Rprop
-from netcl.optim.rule import Rule
-from netcl.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
-from netcl.optim.rmsprop import RMSProp
 from netcl.optim.rule import PerTensor, Rule
+from netcl.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from netcl.optim.schedules import CosineAnnealingLR, WarmupCosine
 from netcl.optim.sgd import SGD, Momentum
 
