@@ -103,7 +103,8 @@ class Partition:
             positions = {i: position[id(p)] for i, p in enumerate(earlier.parameters)}
             table.take_over(earlier.step.table, positions)
             self.fields.take_over(earlier.fields)
-        self._passes = self._passes_of(self._rule, columns, groups)
+        self._groups = groups
+        self._passes = self._passes_of(self._rule, columns)
         if earlier is not None:
             shaped_state.take_over(self.backend, earlier.stored, self.stored, positions)
         self.step = StepState(table)
@@ -127,13 +128,11 @@ class Partition:
         columns = rule.columns(groups[0])
         return rule, columns, None if rule.fused_adam else rule.expression(dtype, dtype, columns)
 
-    def _passes_of(
-        self, rule: Rule, columns: tuple[str, ...], groups: Sequence[Mapping[str, Any]]
-    ) -> TensorPasses | None:
+    def _passes_of(self, rule: Rule, columns: tuple[str, ...]) -> TensorPasses | None:
         """What comes after the first pass of a rule with per-tensor values."""
         if rule.per_tensor is None:
             return None
-        return TensorPasses(self.arena.layout, self.compute, rule, columns, self._group_of, groups)
+        return TensorPasses(self.arena.layout, self.compute, rule, columns, self._group_of, self._groups)
 
     def plan(self, rule: Rule, groups: Sequence[Mapping[str, Any]]) -> Callable[[], Callable[[], None]] | None:
         """Take the memory that another rule needs, and return what changes to it; None if nothing has to change.
@@ -147,7 +146,7 @@ class Partition:
             return None
         fields = self.fields.extended(chosen.started())
         block = table.with_rule(columns)
-        passes = self._passes_of(chosen, columns, groups)
+        passes = self._passes_of(chosen, columns)
         if passes is not None:
             unmoved = {i: i for i in range(len(self.parameters))}
             shaped_state.take_over(self.backend, self.stored, passes.stored, unmoved)
