@@ -445,16 +445,19 @@ def _stepped() -> optim.SGD:
     return opt
 
 
-_LBFGS_LEAF = leaf(3)
-
-
 def _lbfgs() -> optim.LBFGS:
-    return optim.LBFGS([_LBFGS_LEAF])
+    return optim.LBFGS([leaf(3)])
 
 
-def _lbfgs_closure() -> float:
-    _LBFGS_LEAF.grad = f32(3)
-    return 1.0
+def _lbfgs_step() -> tuple[Any, ...]:
+    optimizer = _lbfgs()
+    (p,) = optimizer.param_groups[0]["params"]
+
+    def closure() -> float:
+        p.grad = netcl.ones_like(p)
+        return 1.0
+
+    return optimizer, closure, {}
 
 
 def _plateau() -> optim.ReduceLROnPlateau:
@@ -500,7 +503,7 @@ _add(
     Muon=lambda: ([np.ones((2, 3), np.float32)], 0.1, 0.25, 0.5, True, (3.0, -4.0, 2.0), 1e-7, 5, "original",
                   dict(_PLAIN)),
     LBFGS=lambda: ([leaf(3)], 0.5, 4, 5, 1e-7, 1e-9, 10, "strong_wolfe"),
-    LBFGS__dot__step=lambda: (_lbfgs(), _lbfgs_closure, {}),
+    LBFGS__dot__step=_lbfgs_step,
     LBFGS__dot__state_dict=lambda: (_lbfgs(),),
     LBFGS__dot__load_state_dict=lambda: (_lbfgs(), _lbfgs().state_dict(), {}),
     PerTensor=lambda: (lambda p, g, s, h: g, lambda n, h: n.u),
