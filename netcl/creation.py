@@ -73,7 +73,8 @@ def asarray(
     ----------
     obj : Python number, nested sequence, NumPy array, Tensor, torch tensor, or anything with ``__dlpack__``
     dtype : DType or str, optional
-        By default float32 for Python floats, int64 for ints, and otherwise that of ``obj``.
+        By default float32 for Python floats, int64 for ints, what Tensors in a sequence promote to, and otherwise that
+        of ``obj``.
     device : str or Device, optional
         Such as ``"opencl:gpu"``; by default that of ``obj`` if it is a Tensor, else the default device.
     backend : str, optional

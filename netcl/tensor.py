@@ -275,8 +275,8 @@ class Tensor(Array):
             raise ArgumentError(f"netcl has one queue per device: stream must be None, got {validation.shown(stream)}")
         return self.to(device)
 
-    def astype(self, dtype: DType | str, /, *, copy: bool = True) -> Self:
-        """The elements converted; see :func:`netcl.astype`."""
+    def astype(self, dtype: DType | str, *, copy: bool = True) -> Self:
+        """The elements converted; see :func:`netcl.astype`. NumPy's functions name the ``dtype``."""
         return casting.astype(self, dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 from netcl import tape
 from netcl.array import Array, Storage
 from netcl.backends.base import Backend
-from netcl.dtypes import DEFAULT_COMPLEX, DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bfloat16, bool_, uint64
+from netcl.dtypes import (
+    DEFAULT_COMPLEX,
+    DEFAULT_FLOAT,
+    DEFAULT_INT,
+    DType,
+    as_dtype,
+    bfloat16,
+    bool_,
+    promote,
+    promote_scalar,
+    uint64,
+)
 from netcl.errors import DeviceMemoryError, DTypeError, NetclError, RangeError, ShapeError
 from netcl.functional.casting import check_supported
 from netcl.functional.dispatch import INTEGER_RANGE, contiguous, out_of_range
@@ -142,13 +153,13 @@ def read_values(obj: Any) -> tuple[NDArray[Any], DType]:
     if not isinstance(obj, bool | int | float | complex | list | tuple | range):
         return _read_array(_exported(obj))
     leaf = _first_leaf(obj)
-    if isinstance(leaf, Array):
-        obj, leaf = _read_tensors(obj), None
+    common = None
+    if isinstance(leaf, Array) or _holds_tensors(obj):
+        found: list[Any] = []
+        obj, leaf = _read_tensors(obj, found), None
+        common = _common_dtype(found)
     try:
         values = np.asarray(obj)
-        if values.dtype.kind == "O":
-            obj = _read_tensors(obj)
-            values = np.asarray(obj)
     except NetclError:
         raise
     except (ValueError, OverflowError, TypeError, RecursionError) as error:
@@ -161,6 +172,8 @@ def read_values(obj: Any) -> tuple[NDArray[Any], DType]:
         return _read_array(values)
     if values.dtype.kind == "f" and isinstance(leaf, int) and (np.abs(values) >= 2.0**63).any():
         values = _large_integers(obj, values)
+    if common is not None:
+        return values, common
     own = {"b": bool_, "i": DEFAULT_INT, "u": uint64, "f": DEFAULT_FLOAT, "c": DEFAULT_COMPLEX}
     return values, DEFAULT_FLOAT if values.size == 0 else own[values.dtype.kind]
 
@@ -222,9 +235,34 @@ def _first_leaf(obj: Any) -> Any:
     raise ShapeError(f"this sequence is nested more than {_DEEPEST} deep, or holds itself; an array has fewer axes")
 
 
-def _read_tensors(obj: Any, depth: int = 0) -> Any:
+def _holds_tensors(obj: Any) -> bool:
+    """Whether a Tensor stands anywhere in a nested sequence."""
+    if not isinstance(obj, list | tuple):
+        return False
+    kinds = set(map(type, obj))
+    if any(issubclass(kind, Array) for kind in kinds):
+        return True
+    return any(issubclass(kind, list | tuple) for kind in kinds) and any(map(_holds_tensors, obj))
+
+
+def _read_tensors(obj: Any, found: list[Any], depth: int = 0) -> Any:
+    """A nested sequence with Python numbers in place of its Tensors; dtypes and other numbers are added to ``found``."""
     if depth > _DEEPEST:
         raise ShapeError(f"this sequence is nested more than {_DEEPEST} deep, or holds itself; an array has fewer axes")
     if isinstance(obj, list | tuple):
-        return [_read_tensors(part, depth + 1) for part in obj]
-    return to_numpy(obj).tolist() if isinstance(obj, Array) else obj
+        return [_read_tensors(part, found, depth + 1) for part in obj]
+    if isinstance(obj, Array):
+        found.append(obj.dtype)
+        return to_numpy(obj).tolist()
+    if isinstance(obj, np.generic | np.ndarray):
+        found.append(host_dtype(np.asarray(obj)))
+    elif isinstance(obj, bool | int | float | complex):
+        found.append(obj)
+    return obj
+
+
+def _common_dtype(found: list[Any]) -> DType:
+    """What arrays of such dtypes and Python numbers give in one operation."""
+    common: DType = reduce(promote, [each for each in found if isinstance(each, DType)])
+    numbers = {type(each): each for each in found if not isinstance(each, DType)}
+    return reduce(promote_scalar, numbers.values(), common)

@@ -64,7 +64,7 @@ def main() -> int:
     made.add_argument("library", choices=sorted(MODULES))
     made.add_argument("--backend", default="numpy", help="such as opencl:intel (default numpy)")
     made.add_argument("modules", nargs="*", help="others than the ten that are listed in this file")
-    chosen = made.parse_args()
+    chosen = made.parse_intermixed_args()
     done = run(chosen.modules or MODULES[chosen.library], chosen.backend)
     print(done.stdout, done.stderr, sep="", end="")
     return done.returncode
