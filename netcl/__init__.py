@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from netcl import amp as amp
 from netcl import autograd as autograd
 from netcl import backends as backends
-from netcl import creation, dtypes, inspection, ranges
+from netcl import creation, dtypes, einops_backend, inspection, ranges
 from netcl import data as data
 from netcl import distributed as distributed
 from netcl import errors as errors
@@ -48,6 +48,7 @@ from netcl.ranges import *
 from netcl.tensor import Tensor as Tensor
 from netcl.version import __version__ as __version__
 
+einops_backend.register()
 __array_api_version__ = "2025.12"
 bool = dtypes.bool_
 newaxis = None

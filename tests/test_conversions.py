@@ -382,3 +382,36 @@ def test_a_device_that_is_another_tensor_is_refused():
         netcl.zeros(2, device=netcl.ones(2, device="numpy"))
     with pytest.raises(ArgumentError, match="requires_grad must be True or False"):
         netcl.zeros(2, requires_grad="yes")
+
+
+SEQUENCES = {
+    "one dtype": (("int32", "int32"), "int32"),
+    "a 64-bit float": (("float64",), "float64"),
+    "wider": (("float32", "float64"), "float64"),
+    "with a number": (("int32", 1), "int32"),
+    "after a number": ((1, "int8"), "int8"),
+    "a float beside integers": (("int32", 0.5), "float32"),
+    "a float beside 64 bits": ((0.5, "float64"), "float64"),
+    "sixteen bits": (("bfloat16", 2), "bfloat16"),
+    "complex": (("float64", 1j), "complex128"),
+    "bool": (("bool", "uint8"), "uint8"),
+    "of NumPy": ((np.int16(3), "int8"), "int16"),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+@pytest.mark.parametrize("deep", [False, True], ids=["flat", "nested"])
+def test_a_sequence_with_tensors_has_the_dtype_that_they_promote_to(name, deep):
+    parts, dtype = SEQUENCES[name]
+    with netcl.use_backend("numpy"):
+        row = [netcl.ones((), dtype=part) if isinstance(part, str) else part for part in parts]
+        made = netcl.asarray([tuple(row), row] if deep else row)
+    assert str(made.dtype) == dtype
+    values = [1 if isinstance(part, str) else part for part in parts]
+    assert made.tolist() == ([values, values] if deep else values)
+
+
+def test_astype_takes_the_dtype_by_name():
+    """As NumPy's functions, and array-api-compat's, give it."""
+    x = netcl.asarray([1.5], device="numpy")
+    assert x.astype(dtype=np.dtype("int32"), copy=False).dtype is netcl.int32

@@ -246,7 +246,7 @@ def _holds_tensors(obj: Any) -> bool:
 
 
 def _read_tensors(obj: Any, found: list[Any], depth: int = 0) -> Any:
-    """A nested sequence with Python numbers in place of its Tensors; dtypes and other numbers are added to ``found``."""
+    """A nested sequence with Python numbers for its Tensors; dtypes and other numbers are added to ``found``."""
     if depth > _DEEPEST:
         raise ShapeError(f"this sequence is nested more than {_DEEPEST} deep, or holds itself; an array has fewer axes")
     if isinstance(obj, list | tuple):
