@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from netcl import amp as amp
 from netcl import autograd as autograd
 from netcl import backends as backends
+from netcl import checkpoint as checkpoint
 from netcl import creation, dtypes, einops_backend, inspection, ranges
 from netcl import data as data
 from netcl import distributed as distributed
@@ -39,6 +40,9 @@ from netcl.backends import devices as devices
 from netcl.backends import get_backend as get_backend
 from netcl.backends import set_backend as set_backend
 from netcl.backends import use_backend as use_backend
+from netcl.checkpoint import load as load
+from netcl.checkpoint import save as save
+from netcl.checkpoint import to_torch_state_dict as to_torch_state_dict
 from netcl.creation import *
 from netcl.dtypes import *
 from netcl.functional.array_api import *
@@ -56,8 +60,9 @@ newaxis = None
 if not TYPE_CHECKING:  # as in netcl/functional/array_api.py
     __all__ = sorted([
         "Tensor", "__array_api_version__", "__version__", "amp", "autograd", "available", "backends", "bool", "data",
-        "devices", "distributed", "e", "errors", "fft", "functional", "get_backend", "inf", "linalg", "manual_seed",
-        "nan", "newaxis", "nn", "optim", "pi", "random", "set_backend", "special", "use_backend",
+        "devices", "distributed", "e", "errors", "fft", "functional", "get_backend", "inf", "linalg", "load",
+        "manual_seed", "nan", "newaxis", "nn", "optim", "pi", "random", "save", "set_backend", "special",
+        "to_torch_state_dict", "use_backend",
         *creation.__all__, *dtypes.__all__, *functional.array_api.__all__, *inspection.__all__,
         *ranges.__all__,
     ])  # fmt: skip

@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from netcl.cli import bench, demo, devices, doctor, tune
+from netcl.cli import bench, demo, devices, doctor, inspect, tune
 from netcl.errors import NetclError
 from netcl.version import __version__
 
-COMMANDS = (devices, doctor, bench, tune, demo)
+COMMANDS = (devices, doctor, inspect, bench, tune, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

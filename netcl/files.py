@@ -7,11 +7,12 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 
-def write_atomically(file: Path, content: bytes, *, mode: int = 0o666) -> None:
+def write_atomically(file: Path, content: bytes | Iterable[Any], *, mode: int = 0o666) -> None:
     """Replace ``file`` by one with this content, or leave it as it was. **Blocks** until the disk has it.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one step: no
@@ -21,7 +22,8 @@ def write_atomically(file: Path, content: bytes, *, mode: int = 0o666) -> None:
     ----------
     file : Path
         In a folder that exists.
-    content : bytes
+    content : bytes, or iterable of bytes-like
+        Pieces are written one after the other, so that they need not be in memory at once.
     mode : int, default 0o666
         Permissions of the new file, less the process's umask; 0o600 for what is the owner's alone.
 
@@ -47,16 +49,19 @@ def write_private(file: Path, content: bytes) -> None:
     _replace(file, content, 0o600, flush=False)
 
 
-def _replace(target: Path, content: bytes, mode: int, *, flush: bool) -> None:
+def _replace(target: Path, content: bytes | Iterable[Any], mode: int, *, flush: bool) -> None:
     made = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}.tmp"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(made, flags, mode)
+    descriptor, named = _opened(made, mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+            pieces: Iterable[Any] = (content,) if isinstance(content, bytes) else content
+            for piece in pieces:
+                stream.write(piece)
+            stream.flush()
             if flush:
-                stream.flush()
                 os.fsync(stream.fileno())
+            if not named:
+                _name(stream.fileno(), made)
         os.replace(made, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -64,6 +69,29 @@ def _replace(target: Path, content: bytes, mode: int, *, flush: bool) -> None:
         raise
     if flush:
         _flush_folder(target.parent)
+
+
+def _opened(made: Path, mode: int) -> tuple[int, bool]:
+    """A descriptor of a new file, and whether it has the name ``made`` already.
+
+    Linux makes files that have no name until they are complete, so that a killed process leaves nothing behind.
+    """
+    nameless = getattr(os, "O_TMPFILE", None)
+    if nameless is not None and os.path.isdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # some file systems have none
+            return os.open(made.parent, os.O_WRONLY | nameless | os.O_CLOEXEC, mode), False
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    return os.open(made, flags, mode), True
+
+
+def _name(descriptor: int, made: Path) -> None:
+    """Give a file without a name the name ``made``."""
+    folder = os.open(made.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # Only with a folder's descriptor does Python make the call that follows the link of /proc.
+        os.link(f"/proc/self/fd/{descriptor}", made.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netcl.backends import Selection, get_backend
-from netcl.errors import ArgumentError
+from netcl.errors import ArgumentError, StateError
 from netcl.functional.host import from_host, host_dtype, read_values
 from netcl.tensor import Tensor
 from netcl.validation import extent, flag, integer, shown
@@ -189,6 +189,8 @@ class DataLoader:
         self.device = device
         self.progress = _tqdm_bar() if progress is True else progress
         self.epoch = 0
+        self._reached = (0, 0)
+        self._first = 0
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.dataset if self.sampler is None else self.sampler), self.batch_size)
@@ -197,19 +199,80 @@ class DataLoader:
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration be epoch ``epoch``, to repeat an order or to resume a run."""
         self.epoch = as_seed("epoch", epoch)
+        self._reached, self._first = (self.epoch, 0), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iteration is: what :meth:`load_state_dict` needs to go on with the next batch.
+
+        Taken while a batch is worked on, it counts that batch as done.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from netcl.data import DataLoader
+        >>> loader = DataLoader(np.arange(6), batch_size=2, device="numpy")
+        >>> first = next(iter(loader))
+        >>> state = loader.state_dict()
+        >>> state["epoch"], state["batch"]
+        (0, 1)
+        >>> resumed = DataLoader(np.arange(6), batch_size=2, device="numpy")
+        >>> resumed.load_state_dict(state)
+        >>> [x.tolist() for x, in resumed], [x.tolist() for x, in resumed]
+        ([[2, 3], [4, 5]], [[0, 1], [2, 3], [4, 5]])
+        """
+        epoch, batch = self._reached
+        return {"epoch": epoch, "batch": batch, **self._order_settings()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration go on where a :meth:`state_dict` was taken, and those after it be whole epochs.
+
+        Raises
+        ------
+        StateError
+            If it is none, or of a loader of another order: of another number of samples, batch size, shuffling, seed or
+            ``drop_last``. Nothing is changed then.
+        """
+        own = self._order_settings()
+        if not isinstance(state, Mapping) or set(state) != {"epoch", "batch", *own}:
+            raise StateError(
+                f"a loader's state has the entries epoch, batch, {', '.join(own)}, got {shown(state)}; it must come "
+                "from state_dict()"
+            )
+        for name, value in own.items():
+            if state[name] != value or type(state[name]) is not type(value):
+                raise StateError(
+                    f"the loader's state has {name}={shown(state[name])} and the loader {name}={value}, so that its "
+                    "batches are others; build the loader that it was saved from"
+                )
+        epoch = integer("epoch of the loader's state", state["epoch"], least=0, error=StateError)
+        batch = integer("batch of the loader's state", state["batch"], least=0, most=len(self), error=StateError)
+        if batch == len(self):
+            epoch, batch = epoch + 1, 0
+        self.epoch, self._first, self._reached = epoch, batch, (epoch, batch)
+
+    def _order_settings(self) -> dict[str, Any]:
+        """What decides which samples stand in which batch."""
+        samples = len(self.dataset if self.sampler is None else self.sampler)
+        settings = {"samples": samples, "batch_size": self.batch_size, "drop_last": self.drop_last}
+        # What a sampler does is its own: it has order(epoch).
+        own = {"shuffle": self.shuffle, "seed": self.seed} if self.sampler is None else {}
+        return {**settings, **own}
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        batches = self._batches(epoch)
-        return iter(self.progress(batches, total=len(self))) if self.progress else batches
+        first, self._first = self._first, 0
+        batches = self._batches(epoch, first)
+        return iter(self.progress(batches, total=len(self) - first)) if self.progress else batches
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
+    def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
         backend = get_backend(self.device)
         order = self._order(epoch)
-        for number in range(len(self)):
+        for number in range(first, len(self)):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
             parts = _take(self.dataset, rows)
-            yield tuple(from_host(Tensor, part, backend, host_dtype(part)) for part in parts)
+            batch = tuple(from_host(Tensor, part, backend, host_dtype(part)) for part in parts)
+            self._reached = (epoch, number + 1)
+            yield batch
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if self.sampler is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -148,8 +148,15 @@ class Module:
             for name in getattr(module, kind):
                 yield (f"{path}.{name}" if path else name), getattr(module, name)
 
-    def _state(self) -> list[tuple[str, Tensor]]:
-        """Every parameter and buffer under every name it has."""
+    def named_state(self) -> list[tuple[str, Tensor]]:
+        """Every parameter and buffer under every name it has, tied ones several times.
+
+        Examples
+        --------
+        >>> from netcl import nn
+        >>> [(name, tensor.shape) for name, tensor in nn.Linear(2, 3).named_state()]
+        [('weight', (3, 2)), ('bias', (3,))]
+        """
         kinds = ("_parameter_names", "_buffer_names")
         return [named for kind in kinds for named in self._named_tensors(kind, "", tied=True)]
 
@@ -201,7 +208,7 @@ class Module:
         'numpy'
         """
         backend = get_backend(device)
-        for name, tensor in self._state():
+        for name, tensor in self.named_state():
             if not backend.supports(tensor.dtype):
                 raise DTypeError(
                     f"{name} has dtype {tensor.dtype}, with which {backend.device} ({backend.device.name}) cannot "
@@ -233,7 +240,7 @@ class Module:
         >>> {name: array.shape for name, array in nn.Linear(2, 3).state_dict().items()}
         {'weight': (3, 2), 'bias': (3,)}
         """
-        return {name: tensor.numpy() for name, tensor in self._state()}
+        return {name: tensor.numpy() for name, tensor in self.named_state()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Set every parameter and buffer from host arrays, in place. All is checked before anything is changed.
@@ -262,10 +269,35 @@ class Module:
         >>> b.load_state_dict(a.state_dict())
         IncompatibleKeys(missing=[], unexpected=[])
         """
+        found, take_up = self.prepared_state(state, strict)
+        take_up()
+        return found
+
+    def prepared_state(
+        self, state: Mapping[str, Any], strict: bool = True
+    ) -> tuple[IncompatibleKeys, Callable[[], None]]:
+        """What :meth:`load_state_dict` passes over, and what sets the values. Changes nothing before that is called.
+
+        All checks are made and all memory is taken here, so that several things can be restored together or not at all.
+
+        Raises
+        ------
+        StateError
+            As :meth:`load_state_dict`.
+
+        Examples
+        --------
+        >>> from netcl import nn
+        >>> a, b = nn.Linear(2, 3), nn.Linear(2, 3)
+        >>> _, take_up = b.prepared_state(a.state_dict())
+        >>> take_up()
+        >>> bool((a.weight.numpy() == b.weight.numpy()).all())
+        True
+        """
         if not isinstance(state, Mapping):
             raise StateError(f"the state must be a mapping from names to arrays, got {shown(state)}")
         strict = flag("strict", strict)
-        own = dict(self._state())
+        own = dict(self.named_state())
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         if strict and missing:
@@ -290,13 +322,16 @@ class Module:
             array.copy() if _takes(tensor, array) else from_host(Tensor, array.copy(), tensor.backend, tensor.dtype)
             for _, tensor, array in checked.values()
         ]
-        for (_, tensor, _), source in zip(checked.values(), sources, strict=True):
-            if isinstance(source, Tensor):
-                assign(tensor, source)
-            elif tensor.size:
-                tensor.backend.upload(source.reshape(-1), tensor.span())
-            tensor.storage.version += 1
-        return IncompatibleKeys(missing, unexpected)
+
+        def take_up() -> None:
+            for (_, tensor, _), source in zip(checked.values(), sources, strict=True):
+                if isinstance(source, Tensor):
+                    assign(tensor, source)
+                elif tensor.size:
+                    tensor.backend.upload(source.reshape(-1), tensor.span())
+                tensor.storage.version += 1
+
+        return IncompatibleKeys(missing, unexpected), take_up
 
     # ---- text
 

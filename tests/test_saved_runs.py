@@ -1,0 +1,585 @@
+"""netcl.save and netcl.load: a run goes on bit for bit, and no file is half written or half believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import netcl
+import netcl.autograd as ag
+from netcl import nn
+from netcl.amp import GradScaler
+from netcl.checkpoint.safetensors import CODES, Elements, Reader, write
+from netcl.child_process import run_python
+from netcl.data import DataLoader
+from netcl.errors import ArgumentError, StateError
+from netcl.host_dtypes import STORAGE
+from netcl.optim import SGD, Adam, AdamW, CosineAnnealingLR, ReduceLROnPlateau, RMSProp
+
+OPTIMIZERS = {
+    "SGD": lambda p: SGD(p, lr=0.1),
+    "momentum": lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "Adam": lambda p: Adam(p, lr=1e-2, amsgrad=True),
+    "AdamW": lambda p: AdamW(p, lr=1e-2),
+    "RMSProp": lambda p: RMSProp(p, lr=1e-2, momentum=0.5, centered=True),
+}
+
+
+class Run:
+    """A small training with everything that has a state."""
+
+    def __init__(self, optimizer: str, seed: int = 0) -> None:
+        netcl.manual_seed(seed)
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+        self.optimizer = OPTIMIZERS[optimizer](self.model.named_parameters())
+        self.schedule = CosineAnnealingLR(self.optimizer, T_max=20)
+        self.scaler = GradScaler(256.0, growth_interval=7)
+        values = np.random.default_rng(1).normal(size=(40, 4)).astype(np.float32)
+        self.loader = DataLoader((values, np.arange(40) % 2), 8, shuffle=True, seed=3)
+
+    @property
+    def parts(self):
+        return {name: getattr(self, name) for name in ("model", "optimizer", "schedule", "scaler", "loader")}
+
+    def go(self, start: int, end: int) -> None:
+        step = start
+        while step < end:
+            for x, y in self.loader:
+                with ag.Tape() as tape:
+                    loss = ag.cross_entropy(self.model(x), y)
+                tape.backward(self.scaler.scale(loss))
+                self.scaler.step(self.optimizer, max_norm=1.0)
+                self.scaler.update()
+                self.optimizer.zero_grad()
+                self.schedule.step()
+                step += 1
+                if step == end:
+                    return
+
+    def everything(self):
+        weights = {name: array.tobytes() for name, array in self.model.state_dict().items()}
+        others = [repr(self.parts[name].state_dict()) for name in ("optimizer", "schedule", "scaler", "loader")]
+        return weights, others, netcl.random.get_state()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_goes_on_bit_for_bit(optimizer, backend, tmp_path):
+    with netcl.use_backend(backend):
+        straight = Run(optimizer)
+        straight.go(0, 40)
+        begun = Run(optimizer)
+        begun.go(0, 18)  # within an epoch
+        netcl.save(tmp_path / "run.safetensors", **begun.parts, extra={"step": 18})
+        resumed = Run(optimizer, seed=99)
+        assert netcl.load(tmp_path / "run.safetensors", **resumed.parts) == {"step": 18}
+        resumed.go(18, 40)
+        expected = straight.everything()
+        assert resumed.everything()[:2] == expected[:2]
+
+
+IN_A_NEW_PROCESS = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import netcl
+from tests.test_saved_runs import Run
+netcl.set_backend(sys.argv[3])
+run = Run("AdamW", seed=5)
+start = netcl.load(sys.argv[1], **run.parts)
+run.go(start, 40)
+print(hash_of := __import__("hashlib").sha256(repr(run.everything()[:2]).encode()).hexdigest())
+"""
+
+
+def test_a_run_goes_on_in_a_new_process(backend, tmp_path):
+    from hashlib import sha256
+    from pathlib import Path
+
+    name = str(backend.device)
+    if name.split(":")[0] not in ("numpy", "opencl"):
+        return  # a backend of the tests alone, which no other process knows
+    with netcl.use_backend(backend):
+        straight, begun = Run("AdamW"), Run("AdamW")
+        begun.go(0, 20)
+        netcl.save(tmp_path / "run", **begun.parts, extra=20)
+        netcl.manual_seed(0)
+        straight = Run("AdamW")
+        straight.go(0, 40)
+    root = Path(__file__).resolve().parents[1]
+    code = f"exec({IN_A_NEW_PROCESS!r})"
+    outcome = run_python(code, str(tmp_path / "run"), str(root), name, timeout=120)
+    assert outcome.status == 0, outcome
+    assert outcome.output.split()[-1] == sha256(repr(straight.everything()[:2]).encode()).hexdigest()
+
+
+def test_a_run_goes_on_from_one_backend_on_another(backend, tmp_path):
+    with netcl.use_backend("numpy"):
+        begun = Run("AdamW")
+        begun.go(0, 20)
+        netcl.save(tmp_path / "run", **begun.parts)
+        begun.go(20, 40)
+    with netcl.use_backend(backend):
+        resumed = Run("AdamW", seed=4)
+        netcl.load(tmp_path / "run", **resumed.parts)
+        resumed.go(20, 40)
+        for name, values in begun.model.state_dict().items():
+            np.testing.assert_allclose(resumed.model.state_dict()[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+# Values
+
+
+def plain(depth=3):
+    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+    return st.recursive(
+        leaves,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.lists(inner, max_size=3).map(tuple)
+            | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+            | st.dictionaries(st.integers() | st.booleans() | st.floats(allow_nan=False), inner, max_size=3)
+        ),
+        max_leaves=8,
+    )
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return (
+            type(b) is dict and len(a) == len(b) and all(same(*pair) for pair in zip(a.items(), b.items(), strict=True))
+        )
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(same(*pair) for pair in zip(a, b, strict=True))
+    return type(a) is type(b) and repr(a) == repr(b)
+
+
+@given(value=plain())
+@settings(max_examples=60, deadline=None)
+def test_plain_data_comes_back_as_it_was(tmp_path_factory, value):
+    file = tmp_path_factory.mktemp("plain") / "file"
+    netcl.save(file, extra=value)
+    assert same(netcl.load(file)["extra"], value)
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in netcl.dtypes.ALL if dtype is not netcl.complex128], ids=str)
+def test_arrays_keep_dtype_shape_and_bits(dtype, tmp_path):
+    with netcl.use_backend("numpy"):
+        tensors = [
+            netcl.asarray(np.arange(size).reshape(shape) % 2, dtype=dtype)
+            for size, shape in ((6, (2, 3)), (0, (0, 4)), (1, ()))
+        ]
+        netcl.save(tmp_path / "file", extra=tensors)
+        for tensor, back in zip(tensors, netcl.load(tmp_path / "file")["extra"], strict=True):
+            assert (back.shape, back.tolist()) == (tensor.shape, tensor.tolist())
+            assert back.dtype.name == ("float32" if dtype is netcl.bfloat16 else dtype.name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1, 2}, b"bytes", np.array(["text"]), np.array([None]), netcl.complex128, print],
+    ids=repr,
+)
+def test_what_is_no_plain_data_is_refused_before_anything_is_written(value, tmp_path):
+    (tmp_path / "file").write_bytes(b"before")
+    with pytest.raises(StateError, match=r"extra/deep/0"):
+        netcl.save(tmp_path / "file", extra={"deep": [value]})
+    assert (tmp_path / "file").read_bytes() == b"before"
+
+
+def test_data_that_holds_itself_is_refused(tmp_path):
+    held: list = []
+    held.append(held)
+    with pytest.raises(StateError, match="nested"):
+        netcl.save(tmp_path / "file", extra=held)
+
+
+@pytest.mark.parametrize("dtype", [netcl.float16, netcl.bfloat16, netcl.float32], ids=str)
+def test_weights_keep_their_bits(dtype, backend, tmp_path):
+    if not backend.supports(dtype):
+        return
+    with netcl.use_backend(backend):
+        a, b = (nn.Linear(5, 3, dtype=dtype) for _ in range(2))
+        netcl.save(tmp_path / "w", model=a)
+        with Reader(tmp_path / "w") as reader:
+            assert {name: place.dtype for name, place in reader.tensors.items()} == {"weight": dtype, "bias": dtype}
+        netcl.load(tmp_path / "w", model=b)
+        assert a.weight.numpy().tobytes() == b.weight.numpy().tobytes()
+        c = nn.Linear(5, 3, dtype=netcl.float32 if dtype is not netcl.float32 else netcl.bfloat16)
+        before = c.weight.numpy()
+        with pytest.raises(StateError, match=rf"{dtype}.*convert"):
+            netcl.load(tmp_path / "w", model=c)
+        assert (c.weight.numpy() == before).all()
+
+
+def test_several_models_and_optimizers_in_one_file(tmp_path):
+    with netcl.use_backend("numpy"):
+        made = [{"g": nn.Linear(2, 2), "d": nn.Linear(2, 1)} for _ in range(2)]
+        optimizers = [{name: AdamW(model.parameters()) for name, model in models.items()} for models in made]
+        netcl.save(tmp_path / "f", model=made[0], optimizer=optimizers[0])
+        netcl.load(tmp_path / "f", model=made[1], optimizer=optimizers[1])
+        assert (made[0]["d"].weight.numpy() == made[1]["d"].weight.numpy()).all()
+        with pytest.raises(StateError, match="optimizer"):
+            netcl.load(tmp_path / "f", model=made[1], optimizer=optimizers[1]["g"])
+
+
+# All or nothing
+
+
+@pytest.mark.parametrize("broken", ["model", "optimizer", "schedule", "scaler", "loader"])
+def test_a_part_that_does_not_fit_leaves_all_as_it_was(broken, tmp_path):
+    with netcl.use_backend("numpy"):
+        run = Run("AdamW")
+        run.go(0, 7)
+        netcl.save(tmp_path / "run", **run.parts)
+        other = Run("AdamW", seed=8)
+        other.go(0, 3)
+        parts = dict(other.parts)
+        if broken == "model":
+            parts["model"] = nn.Sequential(nn.Linear(4, 9), nn.Dropout(0.5), nn.Linear(9, 2))
+        elif broken == "optimizer":
+            parts["optimizer"] = RMSProp(nn.Linear(4, 8).parameters())
+        elif broken == "schedule":
+            parts["schedule"] = ReduceLROnPlateau(other.optimizer)
+        elif broken == "scaler":
+            parts["scaler"] = CosineAnnealingLR(other.optimizer, T_max=3)
+        else:
+            parts["loader"] = DataLoader(np.arange(12), 2)
+        everything = other.everything()
+        with pytest.raises(StateError):
+            netcl.load(tmp_path / "run", **parts)
+        assert repr(other.everything()) == repr(everything)
+
+
+def test_a_part_that_the_file_lacks_is_named(tmp_path):
+    with netcl.use_backend("numpy"):
+        run = Run("SGD")
+        netcl.save(tmp_path / "f", model=run.model)
+        with pytest.raises(StateError, match="holds no optimizer; it holds model"):
+            netcl.load(tmp_path / "f", model=run.model, optimizer=run.optimizer)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"bytes", "", "a\0b"], ids=repr)
+def test_a_path_is_a_path(path):
+    for call in (netcl.load, netcl.save):
+        with pytest.raises(ArgumentError, match="path must name a file"):
+            call(path)
+
+
+# Files from elsewhere, and for elsewhere
+
+
+def test_the_format_is_that_of_safetensors(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    arrays = {
+        name: np.arange(6).reshape(2, 3).astype(name)
+        for name in (
+            "float64",
+            "float32",
+            "float16",
+            "int64",
+            "int32",
+            "int16",
+            "int8",
+            "uint64",
+            "uint32",
+            "uint8",
+            "bool",
+        )
+    }
+    save_file(arrays, tmp_path / "theirs")
+    ours = netcl.load(tmp_path / "theirs")["model"]
+    assert {name: (a.dtype, a.tobytes()) for name, a in ours.items()} == {
+        n: (a.dtype, a.tobytes()) for n, a in arrays.items()
+    }
+    netcl.save(tmp_path / "ours", model=arrays, extra={"x": np.ones(2)})
+    theirs = load_file(tmp_path / "ours")
+    assert {name: theirs[name].tobytes() for name in arrays} == {name: a.tobytes() for name, a in arrays.items()}
+    assert set(theirs) == {*arrays, "extra/x"}
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
+def test_torch_goes_on_from_a_run_and_back(name, tmp_path):
+    torch = pytest.importorskip("torch")
+    ours_of = {"SGD": lambda p: SGD(p, lr=0.1, momentum=0.9), "Adam": Adam, "AdamW": AdamW, "RMSprop": RMSProp}[name]
+    theirs_of = {"SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)}.get(name, getattr(torch.optim, name))
+    with netcl.use_backend("numpy"):
+        ours = nn.Linear(3, 2)
+        opt = ours_of(ours.parameters())
+
+        def step_ours(model, optimizer):
+            with ag.Tape() as tape:
+                loss = netcl.sum(model(netcl.ones((4, 3))) ** 2)
+            tape.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        step_ours(ours, opt)
+        theirs = torch.nn.Linear(3, 2)
+        theirs.load_state_dict(netcl.to_torch_state_dict(ours))
+        their_opt = theirs_of(theirs.parameters())
+        their_opt.load_state_dict(netcl.to_torch_state_dict(opt))
+        for _ in range(2):
+            step_ours(ours, opt)
+            their_opt.zero_grad()
+            (theirs(torch.ones(4, 3)) ** 2).sum().backward()
+            their_opt.step()
+        np.testing.assert_allclose(theirs.weight.detach().numpy(), ours.weight.numpy(), rtol=2e-5, atol=1e-6)
+        torch.save({"model": theirs.state_dict(), "optimizer": their_opt.state_dict()}, tmp_path / "run.pt")
+        back = nn.Linear(3, 2)
+        back_opt = ours_of(back.parameters())
+        netcl.load(tmp_path / "run.pt", model=back, optimizer=back_opt)
+        assert (back.weight.numpy() == theirs.weight.detach().numpy()).all()
+        torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+        netcl.load(tmp_path / "weights.pt", model=back)
+
+
+def test_bfloat16_of_torch_comes_and_goes(tmp_path):
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.Linear(3, 2).to(torch.bfloat16)
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    with netcl.use_backend("numpy"):
+        ours = nn.Linear(3, 2, dtype=netcl.bfloat16)
+        netcl.load(tmp_path / "w.pt", model=ours)
+        back = netcl.to_torch_state_dict(ours)
+        assert all(torch.equal(back[name], value) for name, value in theirs.state_dict().items())
+
+
+# Files that are not sound
+
+
+def whole(tensors: dict, data: bytes, **metadata) -> bytes:
+    entries = {"__metadata__": metadata, **tensors} if metadata else tensors
+    return framed(json.dumps(entries).encode(), data)
+
+
+def framed(text: bytes, data: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+HOSTILE = {
+    "empty": b"",
+    "seven bytes": b"\0" * 7,
+    "no header": struct.pack("<Q", 0),
+    "header beyond the file": struct.pack("<Q", 1 << 62) + b"{}",
+    "header of all memory": struct.pack("<Q", (1 << 64) - 1) + b"{}",
+    "no brace": framed(b" {}"),
+    "no JSON": framed(b"{nothing"),
+    "no UTF-8": framed(b'{"\xff": 1}'),
+    "a list": framed(b"[]"),
+    "a number": framed(b"{}1"),
+    "NaN": framed(b'{"a": NaN}'),
+    "deep": framed(b'{"a":' * 50_000 + b"1" + b"}" * 50_000),
+    "a name twice": framed(b'{"a":%b,"a":%b}' % ((json.dumps(entry()).encode(),) * 2), bytes(8)),
+    "an offset twice": framed(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"data_offsets":[0,8]}}', bytes(8)),
+    "overlap": whole({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)),
+    "the same place": whole({"a": entry(), "b": entry()}, bytes(8)),
+    "hole": whole({"a": entry(), "b": entry(offsets=(12, 20))}, bytes(20)),
+    "hole at the start": whole({"a": entry(offsets=(4, 12))}, bytes(12)),
+    "tail": whole({"a": entry()}, bytes(9)),
+    "truncated": whole({"a": entry()}, bytes(7)),
+    "beyond the end": whole({"a": entry(offsets=(0, 1 << 40))}, bytes(8)),
+    "backwards": whole({"a": entry(offsets=(8, 0))}, bytes(8)),
+    "negative": whole({"a": entry(offsets=(-8, 0))}, bytes(8)),
+    "fraction": whole({"a": entry(offsets=(0.0, 8.0))}, bytes(8)),
+    "bool offset": whole({"a": entry(shape=(1,), dtype="U8", offsets=(False, True))}, bytes(1)),
+    "three offsets": whole({"a": entry(offsets=(0, 8, 8))}, bytes(8)),
+    "wrong size": whole({"a": entry(shape=(3,))}, bytes(8)),
+    "negative extents": whole({"a": entry(shape=(-1, -2))}, bytes(8)),
+    "huge extents": whole(
+        {"a": entry(shape=(1 << 62, 1 << 62, 0), offsets=(0, 0))} | {"b": entry(shape=(1 << 80,))}, bytes(8)
+    ),
+    "a million extents": whole({"a": entry(shape=(1,) * 1_000_000)}, bytes(8)),
+    "unknown dtype": whole({"a": entry(dtype="F8_E4M3", shape=(8,))}, bytes(8)),
+    "dtype is a number": whole({"a": entry(dtype=7)}, bytes(8)),
+    "missing key": framed(b'{"a":{"dtype":"F32","shape":[2]}}', bytes(8)),
+    "surplus key": whole({"a": entry() | {"more": 1}}, bytes(8)),
+    "metadata of numbers": framed(b'{"__metadata__":{"a":1}}'),
+    "metadata is a list": framed(b'{"__metadata__":[]}'),
+    "a bool of 2": whole({"a": entry(dtype="BOOL", shape=(1,), offsets=(0, 1))}, b"\2"),
+    "description of nothing": whole({}, b"", netcl="{}"),
+    "description is no JSON": whole({}, b"", netcl="{"),
+    "another layout": whole({}, b"", netcl='{"layout": 2, "parts": {}, "weights": null}'),
+    "description of missing weights": whole({}, b"", netcl='{"layout": 1, "parts": {}, "weights": ["a"]}'),
+    "description of a missing tensor": whole(
+        {}, b"", netcl='{"layout":1,"weights":null,"parts":{"extra":{"$tensor":"a"}}}'
+    ),
+    "a mark of another": whole({}, b"", netcl='{"layout":1,"weights":null,"parts":{"extra":{"$pickle":"a"}}}'),
+    "two marks": whole({}, b"", netcl='{"layout":1,"weights":null,"parts":{"extra":{"$tuple":[],"$float":"nan"}}}'),
+    "items that are none": whole({}, b"", netcl='{"layout":1,"weights":null,"parts":{"extra":{"$items":[[[], 1]]}}}'),
+    "a deep description": whole(
+        {}, b"", netcl='{"layout":1,"weights":null,"parts":{"extra":' + "[" * 900 + "]" * 900 + "}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_is_not_sound_is_refused(name, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(HOSTILE[name])
+    with pytest.raises(StateError, match=re.escape(str(file)) + "|description"):
+        netcl.load(file)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, tmp_path / "missing", "/dev/zero"):
+        with pytest.raises(OSError, match=r"not a regular file|Is a directory|No such file"):
+            netcl.load(path)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_damaged_file_is_refused_or_another_sound_one(data, tmp_path_factory):
+    file = tmp_path_factory.mktemp("damaged") / "file"
+    netcl.save(file, model={"a": np.arange(4.0), "b": np.ones((2, 2), bool)}, extra={"n": 3, "x": np.arange(3)})
+    sound = file.read_bytes()
+    kind = data.draw(st.sampled_from(["cut", "flip", "insert"]))
+    at = data.draw(st.integers(0, len(sound) - 1))
+    if kind == "cut":
+        broken = sound[:at]
+    elif kind == "flip":
+        broken = sound[:at] + bytes([sound[at] ^ (1 << data.draw(st.integers(0, 7)))]) + sound[at + 1 :]
+    else:
+        broken = sound[:at] + data.draw(st.binary(min_size=1, max_size=9)) + sound[at:]
+    file.write_bytes(broken)
+    try:
+        loaded = netcl.load(file)
+    except StateError:
+        return
+    assert loaded
+    assert kind == "flip"  # a bit of a value, a name or a number of the description
+
+
+# Kills, and disks that are full
+
+KILLS = """
+import os, random, signal, sys, time
+import numpy as np
+import netcl
+from netcl.checkpoint.safetensors import Reader
+file, kills = sys.argv[1], int(sys.argv[2])
+def save(number):
+    values = np.full(20000, number, np.float32)
+    netcl.save(file, model={"a": values, "b": values[:7]}, extra={"number": number, "c": values})
+save(0)
+draw, seen, last = random.Random(0), set(), 0
+for kill in range(kills):
+    child = os.fork()
+    if not child:
+        number = last
+        while True:
+            number += 1
+            save(number)
+    time.sleep(draw.uniform(0.0, 0.03))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    loaded = netcl.load(file)
+    number = loaded["extra"]["number"]
+    arrays = [loaded["model"]["a"], loaded["model"]["b"], loaded["extra"]["c"]]
+    assert all((array == number).all() for array in arrays), (kill, number)
+    assert number >= last, (kill, number, last)
+    seen.add(number - last)
+    last = number
+print(kills, "kills,", last, "saves,", len(os.listdir(os.path.dirname(file))), "files")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forks")
+def test_a_killed_save_leaves_the_old_file_or_the_new_one(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    environment = {**os.environ, "NETCL_BACKEND": "numpy"}
+    outcome = run_python(f"exec({KILLS!r})", str(folder / "run"), "300", timeout=300, environment=environment)
+    assert outcome.status == 0, outcome
+    kills, saves, files = (int(word) for word in re.findall(r"\d+", outcome.output))
+    assert kills == 300
+    assert saves > 10
+    # A name given a moment before the file takes its own is all that a kill can leave.
+    assert files <= (3 if sys.platform == "linux" else 300)
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+import netcl
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+file = sys.argv[1]
+netcl.save(file, extra=1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+for wait in (True, False):
+    try:
+        pending = netcl.save(file, extra=np.ones(100_000), wait=wait)
+        pending.wait()
+    except OSError as error:
+        print(type(error).__name__, netcl.load(file)["extra"])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are those of POSIX")
+def test_a_full_disk_leaves_the_old_file_and_an_error(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    environment = {**os.environ, "NETCL_BACKEND": "numpy"}
+    outcome = run_python(f"exec({FULL!r})", str(folder / "run"), timeout=60, environment=environment)
+    assert outcome.status == 0, outcome
+    assert outcome.output.split() == ["OSError", "1"] * 2
+    assert [path.name for path in folder.iterdir()] == ["run"]
+
+
+def test_a_folder_that_is_missing_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        netcl.save(tmp_path / "missing" / "file", extra=1)
+
+
+def test_writing_in_the_background(backend, tmp_path):
+    with netcl.use_backend(backend):
+        w = netcl.ones(1000, requires_grad=True)
+        opt = SGD([w], lr=1.0)
+        w.grad = netcl.ones(1000)
+        pending = netcl.save(tmp_path / "f", model={"w": w}, optimizer=opt, wait=False)
+        opt.step()  # after the copy
+        pending.wait()
+        assert pending.done
+        assert (netcl.load(tmp_path / "f")["model"]["w"] == 1.0).all()
+
+
+# The command
+
+
+def test_inspect_tells_what_there_is_without_reading_it(tmp_path, capsys):
+    from netcl.__main__ import main
+
+    with netcl.use_backend("numpy"):
+        run = Run("AdamW")
+        netcl.save(tmp_path / "run", **run.parts, extra={"note": "hello"})
+    assert main(["inspect", str(tmp_path / "run")]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "0.weight",
+        "optimizer/state/0/exp_avg",
+        "(8, 4)",
+        "optimizer/param_groups/0/lr: 0.01",
+        "extra/note: hello",
+    ):
+        assert part in text
+    assert main(["inspect", "--json", str(tmp_path / "run")]) == 0
+    assert json.loads(capsys.readouterr().out)["tensors"]["0.bias"] == {"dtype": "float32", "shape": [8], "bytes": 32}
+    write(tmp_path / "weights", {"a": Elements(CODES["F32"], np.ones(3, STORAGE[CODES["F32"]]))}, {"by": "hand"})
+    assert main(["inspect", str(tmp_path / "weights")]) == 0
+    assert "weights alone" in capsys.readouterr().out
+    (tmp_path / "broken").write_bytes(b"nothing")
+    assert main(["inspect", str(tmp_path / "broken")]) == 1
+    assert "not a sound safetensors file" in textwrap.dedent(capsys.readouterr().err)
