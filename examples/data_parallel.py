@@ -14,8 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from fashion_mnist_mlp import build, standardised_values, write
+from fashion_mnist_mlp import build, standardised_values
 
 import netcl
 import netcl.autograd as ag
@@ -36,7 +35,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the images")
     parser.add_argument("--subset", action="store_true", help="use the 6,000 images that ship with netcl")
     parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the weights as .npz after every epoch")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the weights as safetensors after every epoch")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     return parser.parse_args(argv)
 
@@ -67,7 +66,7 @@ def evaluate(model: nn.Module, loader: DataLoader) -> float:
 
 @distributed.rank_zero_only
 def save(model: nn.Module, path: Path) -> None:
-    write(path, lambda file: np.savez(file, **model.state_dict()))
+    netcl.save(path, model=model)
 
 
 @distributed.rank_zero_only

@@ -3,7 +3,8 @@
     python examples/fashion_mnist_mlp.py --backend opencl --plot curves.png
 
 The loop is the one of docs/optim.md with the clipping left to the step, so nothing in it waits: the loss is added up on
-the device and read once per epoch. ``--amp float16`` or ``--amp bfloat16`` trains in mixed precision.
+the device and read once per epoch. ``--amp float16`` or ``--amp bfloat16`` trains in mixed precision. With
+``--checkpoint FILE`` a run that was interrupted or killed goes on after its last whole epoch when it is started again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,14 +68,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--subset", action="store_true", help="use the 6,000 images that ship with netcl")
     parser.add_argument("--limit", type=int, metavar="N", help="train on the first N images only")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the curves")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the weights as .npz")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the weights as safetensors")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="save the run here; go on from it if it is there"
+    )
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     options = parser.parse_args(argv)
     for name in ("epochs", "batch_size", "limit"):
         value = getattr(options, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    for path in (options.plot, options.save):
+    for path in (options.plot, options.save, options.checkpoint):
         if path is not None and not path.absolute().parent.is_dir():
             parser.error(f"{path}: the folder does not exist; create it first")
     return options
@@ -189,7 +193,11 @@ def run(options: argparse.Namespace) -> Result:
     sched = CosineAnnealingLR(opt, T_max=options.epochs)
 
     result = Result(name, train.source, [])
-    for number in range(1, options.epochs + 1):
+    parts = {"model": model, "optimizer": opt, "schedule": sched, "scaler": scaler, "loader": batches}
+    if options.checkpoint and options.checkpoint.exists():
+        result.epochs.extend([Epoch(**epoch) for epoch in netcl.load(options.checkpoint, **parts)["epochs"]])
+        print(f"going on from {options.checkpoint}, after {len(result.epochs)} epoch(s)", flush=True)
+    for number in range(len(result.epochs) + 1, options.epochs + 1):
         started = time.perf_counter()
         lr, loss = opt.lr, train_epoch(model, batches, opt, scaler, options.amp)
         speed = len(images) / (time.perf_counter() - started)
@@ -201,8 +209,10 @@ def run(options: argparse.Namespace) -> Result:
             flush=True,
         )
         sched.step()
+        if options.checkpoint:
+            netcl.save(options.checkpoint, **parts, extra={"epochs": [asdict(epoch) for epoch in result.epochs]})
     if options.save:
-        write(options.save, lambda file: np.savez(file, **model.state_dict()))
+        netcl.save(options.save, model=model)
     if options.plot:
         plot(result, options.plot)
     return result
@@ -212,4 +222,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("interrupted: nothing was written")
+        sys.exit("interrupted; with --checkpoint FILE the same command goes on after the last whole epoch")

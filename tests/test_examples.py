@@ -6,8 +6,9 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+
+import netcl
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SHORT = ["--subset", "--epochs", "2", "--no-progress"]
@@ -30,7 +31,7 @@ def on_numpy(example):
 
 def test_short_run_learns_alike_on_every_backend(example, on_numpy, backend, tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    curves, weights = tmp_path / "curves.png", tmp_path / "weights.npz"
+    curves, weights = tmp_path / "curves.png", tmp_path / "weights.safetensors"
     result = example.main(["--backend", str(backend.device), *SHORT, "--plot", str(curves), "--save", str(weights)])
     printed = capsys.readouterr().out
     assert result.accuracy > 0.75
@@ -43,9 +44,9 @@ def test_short_run_learns_alike_on_every_backend(example, on_numpy, backend, tmp
     assert "6,000 training and 1,000 test images from the subset shipped with netcl" in printed
     assert f"accuracy {result.accuracy:.4f}" in printed.splitlines()[-1]
     assert curves.read_bytes().startswith(b"\x89PNG")
-    with np.load(weights) as saved:
-        assert [saved[name].shape for name in saved][:2] == [(256, 784), (256,)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "weights.npz"]
+    saved = netcl.load(weights)["model"]
+    assert [saved[name].shape for name in saved][:2] == [(256, 784), (256,)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "weights.safetensors"]
 
 
 def test_the_loop_reads_nothing_per_batch(example, backend):
@@ -65,19 +66,40 @@ def test_same_seed_same_run(example, on_numpy):
 
 
 def test_interrupt_leaves_files_as_they_were(example, tmp_path, monkeypatch):
-    old = tmp_path / "weights.npz"
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    old = tmp_path / "curves.png"
     old.write_bytes(b"old")
 
-    def interrupted(*_args, **_arrays):
-        (tmp_path / "started").touch()
+    def interrupted(*_args, **_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "savez", interrupted)
+    monkeypatch.setattr(Figure, "savefig", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        example.main(["--backend", "numpy", *SHORT, "--limit", "100", "--save", str(old)])
-    (tmp_path / "started").unlink()
-    assert [path.name for path in tmp_path.iterdir()] == ["weights.npz"]
+        example.main(["--backend", "numpy", *SHORT, "--limit", "100", "--plot", str(old)])
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
     assert old.read_bytes() == b"old"
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_been(example, on_numpy, tmp_path, monkeypatch, capsys):
+    """The main example with --checkpoint, interrupted in its second epoch and started again."""
+    arguments = ["--backend", "numpy", *SHORT, "--checkpoint", str(tmp_path / "run")]
+    calls = []
+
+    def interrupted(*given, train_epoch=example.train_epoch):
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train_epoch(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(example, "train_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            example.main(arguments)
+    result = example.main(arguments)
+    assert "going on from" in capsys.readouterr().out
+    assert [(e.loss, e.accuracy, e.lr) for e in result.epochs] == [(e.loss, e.accuracy, e.lr) for e in on_numpy.epochs]
 
 
 @pytest.mark.parametrize(

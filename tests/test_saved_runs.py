@@ -273,6 +273,37 @@ def test_a_path_is_a_path(path):
             call(path)
 
 
+@pytest.mark.parametrize("value", [3, "text", object(), [1], {"a": 1}, {1: nn.ReLU()}, print, np.ones(2)], ids=repr)
+@pytest.mark.parametrize("name", ["model", "optimizer", "schedule", "scaler", "loader", "wait", "strict"])
+def test_parts_are_what_has_a_state(name, value, tmp_path):
+    with netcl.use_backend("numpy"):
+        run = Run("SGD")
+        netcl.save(tmp_path / "f", **run.parts)
+        before = (tmp_path / "f").read_bytes()
+        if isinstance(value, dict) and 1 in value and name != "model":
+            return  # a Module has a state
+        calls = {"wait": (netcl.save,), "strict": (netcl.load,)}.get(name, (netcl.save, netcl.load))
+        for call in calls:
+            with pytest.raises((ArgumentError, StateError), match=name):
+                call(tmp_path / "f", **{name: value})
+        assert (tmp_path / "f").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 4), ("seed", 1), ("shuffle", False), ("samples", 9), ("drop_last", 1), ("epoch", -1), ("batch", 6),
+     ("batch", 0.5), ("epoch", "0"), ("surplus", 1)],
+)  # fmt: skip
+def test_a_loader_of_other_batches_refuses_the_place(name, value):
+    loader = Run("SGD").loader
+    next(iter(loader))
+    state = loader.state_dict()
+    for bad in (state | {name: value}, {k: v for k, v in state.items() if k != "epoch"}, None, []):
+        with pytest.raises(StateError):
+            loader.load_state_dict(bad)
+    assert loader.state_dict() == state
+
+
 # Files from elsewhere, and for elsewhere
 
 
