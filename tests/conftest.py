@@ -12,7 +12,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    selection.configure()
+    selection.configure(config)
 
 
 def pytest_generate_tests(metafunc):
@@ -29,7 +29,8 @@ LONGEST = (
 """Files that take minutes. A worker has a file to itself, so these come first and none is left over for the end."""
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    selection.deselect_rows(config, items)
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
@@ -43,3 +44,9 @@ def backend(request):
     from netcl.backends import get_backend
 
     return get_backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def every_row(request, backend):
+    """Whether all combinations are tried, or pairs of options."""
+    return selection.every_row(request.config, backend)

@@ -57,7 +57,7 @@ def clean(**variables):
     return kept | {"PYTHONPATH": path} | {name: str(value) for name, value in variables.items()}
 
 
-def run(*command, folder, **variables):
+def run(*command, folder, umask=-1, **variables):
     return subprocess.run(
         [str(part) for part in command],
         cwd=folder,
@@ -66,6 +66,7 @@ def run(*command, folder, **variables):
         text=True,
         timeout=300,
         check=False,
+        umask=umask,
     )
 
 
@@ -94,6 +95,21 @@ def cache(tmp_path_factory):
     return take_over_probes(tmp_path_factory.mktemp("cache") / "kept")
 
 
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory, hostile):
+    """A folder with a home, and the hostile folder before every device was tried anew there, and what was said.
+
+    That takes half a minute of processor time, so it is done once for all tests that need a home without any answer.
+    """
+    folder = tmp_path_factory.mktemp("tried")
+    for name in ("home", "tmp", "here"):
+        (folder / name).mkdir()
+    netcl = [SCRIPT] if SCRIPT.exists() else [sys.executable, "-P", "-m", "netcl"]
+    homes = {"HOME": folder / "home", "TMPDIR": folder / "tmp"}
+    before = sorted(os.listdir(hostile[0]))
+    return folder, before, run(*netcl, "devices", "--probe", folder=hostile[0], umask=0, **homes)
+
+
 # Folders that a command or a script is started in
 
 
@@ -115,7 +131,6 @@ def test_a_script_uses_devices_in_any_folder(place, time, used, hostile, cache, 
 
 COMMANDS = {
     "devices": ("devices", "--json"),
-    "devices anew": ("devices", "--probe"),
     "doctor": ("doctor", "--json"),
     "bench": ("bench", "--size", "1000", "--seconds", "0", "--json"),
     "tune": ("tune", "--quick", "--kernel", "prepare_step", "--output", "{output}"),
@@ -142,6 +157,16 @@ def test_a_command_runs_nothing_from_the_working_directory(command, hostile, cac
     if command == "doctor":
         checks = json.loads(done.stdout)["checks"]
         assert [check for check in checks if check["name"].startswith("train") and check["state"] != "ok"] == []
+
+
+def test_devices_tried_anew_run_nothing_from_the_working_directory(tried, hostile, healthy):
+    folder, marked = hostile
+    before, done = tried[1:]
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(platform in done.stdout for platform in healthy)
+    assert marks(marked) == []
+    assert sorted(os.listdir(folder)) == before
 
 
 def test_files_may_have_any_name(hostile, tmp_path, used):
@@ -203,17 +228,15 @@ def test_devices_work_without_a_place_to_keep_anything(case, tmp_path, used, hea
     assert sorted(tmp_path.rglob("*")) == before  # nothing is left behind, in the temporary folder neither
 
 
-def test_all_that_is_written_lies_in_one_folder(tmp_path, used, healthy):
+def test_all_that_is_written_lies_in_one_folder(tried, used, healthy):
     """Of its owner alone, whatever the umask; a second process finds it and changes nothing that was written once."""
-    code = f"import os; os.umask(0); exec(open({str(used)!r}).read())"
-    home, kept = tmp_path / "home", tmp_path / "home/.cache/netcl"
-    for name in ("home", "tmp", "here"):
-        (tmp_path / name).mkdir()
+    folder, *_ = tried
+    home, kept = folder / "home", folder / "home/.cache/netcl"
     for _ in range(2):
-        done = run(sys.executable, "-c", code, folder=tmp_path / "here", HOME=home, TMPDIR=tmp_path / "tmp")
+        done = run(sys.executable, used, folder=folder / "here", umask=0, HOME=home, TMPDIR=folder / "tmp")
         assert (done.returncode, done.stderr) == (0, "")
         assert_works(done.stdout, healthy)
-    assert [path for path in tmp_path.iterdir() if path.name != "home" and any(path.iterdir())] == []
+    assert [path for path in folder.iterdir() if path.name != "home" and any(path.iterdir())] == []
     outside = [path for path in home.rglob("*") if not path.is_relative_to(kept) and not kept.is_relative_to(path)]
     assert outside == []
     if os.name == "posix":

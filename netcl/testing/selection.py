@@ -1,5 +1,9 @@
 """Which backends tests run on: every one at hand, or the one that ``--netcl-backend=NAME`` names.
 
+OpenCL compiles a kernel for each dtype and each combination of options. So where several OpenCL runtimes are at hand,
+those behind the first get the short table, which has every kernel family on every class of dtypes, and all of them get
+pairs of options in place of all combinations. ``--netcl-full`` gives everything to every runtime.
+
 A pytest plug-in, for an option must be known before the tests that have it are found.
 """
 
@@ -19,12 +23,16 @@ def pytest_addoption(parser: Any) -> None:
         parser.addoption(
             "--netcl-backend", metavar="NAME", help="run on this backend alone, such as opencl:gpu or a plug-in's name"
         )
+        parser.addoption("--netcl-full", action="store_true", help="every row of every table on every OpenCL runtime")
 
 
-def configure() -> None:
+def configure(config: Any) -> None:
     """What every run of the tests has: no measured tuning table, and few examples that are always the same."""
     import hypothesis
 
+    config.addinivalue_line(
+        "markers", "short(NAME=values, rows=predicate): the rows that further OpenCL runtimes run"
+    )
     os.environ["NETCL_TUNING"] = "none"  # what somebody measured on this machine is not what is tested
     hypothesis.settings.register_profile(
         "netcl", deadline=None, max_examples=15, derandomize=True, database=None, print_blob=False
@@ -62,3 +70,39 @@ def every_backend(config: Any) -> dict[str, str]:
     if config.getoption("--netcl-backend", None):
         return names
     return {**names, **{name: name for name in available() if name not in ("numpy", "opencl")}}
+
+
+def short_backends(config: Any) -> frozenset[str]:
+    """What ``get_backend`` is asked for by those that run the short table: the OpenCL runtimes behind the first."""
+    if config.getoption("--netcl-backend", None) or config.getoption("--netcl-full", None):
+        return frozenset()
+    return frozenset(list(opencl_runtimes().values())[1:])
+
+
+def every_row(config: Any, backend: Any) -> bool:
+    """Whether a test tries all combinations on a backend: where each would be a kernel to build, pairs do instead."""
+    wanted = config.getoption("--netcl-backend", None) or config.getoption("--netcl-full", None)
+    return bool(wanted) or backend.device.backend != "opencl"
+
+
+def deselect_rows(config: Any, items: list[Any]) -> None:
+    """Take the rows that ``pytest.mark.short`` does not name out of what the short backends run.
+
+    The mark gives values of a parameter, or as ``rows`` a function that says of all parameters whether they are run.
+    """
+    short = short_backends(config)
+
+    def runs(item: Any) -> bool:
+        marks = list(item.iter_markers("short"))
+        if not marks:
+            return True
+        row = item.callspec.params
+        if str(row.get("backend", row.get("opencl"))) not in short:
+            return True
+        named = [pair for mark in marks for pair in mark.kwargs.items()]
+        return all(rows(row) if name == "rows" else row[name] in rows for name, rows in named)
+
+    left_out = [item for item in items if not runs(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if runs(item)]

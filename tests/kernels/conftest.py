@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from netcl.backends import devices, get_backend
+from netcl.testing import selection
 from tests.kernels.forms import own_backend
 
 
@@ -21,6 +22,12 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="session")
 def opencl(request):
     return get_backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def every_row(request, opencl):
+    """Whether all combinations are tried, or pairs of options."""
+    return selection.every_row(request.config, opencl)
 
 
 @pytest.fixture(scope="session")

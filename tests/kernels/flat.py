@@ -14,6 +14,7 @@ from netcl.host_dtypes import STORAGE
 REAL = [dtype for dtype in dtypes.ALL if dtype.kind != "c"]
 INTEGERS = [dtype for dtype in REAL if dtype.kind in "iu"]
 FLOATS = [float16, bfloat16, float32, float64]
+SHORT = [dtypes.bool_, dtypes.int8, dtypes.int32, dtypes.uint64, *FLOATS]  # see netcl/testing/conformance/operands.py
 CANARY = 0xA5
 MARGIN = 5
 sizes = st.one_of(st.sampled_from([0, 1, 7, 8, 9, 2047, 2048, 2049]), st.integers(0, 5000))

@@ -16,6 +16,7 @@ from netcl.errors import DTypeError
 from netcl.host_dtypes import STORAGE
 from tests.kernels.flat import (
     REAL,
+    SHORT,
     Guarded,
     from_storage,
     needs,
@@ -28,6 +29,7 @@ from tests.kernels.flat import (
 )
 
 
+@pytest.mark.short(dtype=SHORT)
 @pytest.mark.parametrize("dtype", REAL, ids=str)
 @given(n=sizes, x_offset=offsets, y_offset=offsets, seed=st.integers(0, 99))
 def test_axpy_adds_into_its_span_alone(opencl, dtype, n, x_offset, y_offset, seed):
@@ -44,6 +46,8 @@ def test_axpy_adds_into_its_span_alone(opencl, dtype, n, x_offset, y_offset, see
     np.testing.assert_array_equal(x.read(), x_host)
 
 
+@pytest.mark.short(rows=lambda row: row["y_dtype"] in (float32, bfloat16) or row["x_dtype"] is float32)
+@pytest.mark.short(y_dtype=SHORT)
 @pytest.mark.parametrize("y_dtype", REAL, ids=str)
 @pytest.mark.parametrize("x_dtype", [bool_, int32, float16, bfloat16, float32], ids=str)
 def test_axpy_of_different_dtypes(opencl, x_dtype, y_dtype):
@@ -62,6 +66,7 @@ def test_axpy_of_different_dtypes(opencl, x_dtype, y_dtype):
     np.testing.assert_array_equal(y.read(), expected)
 
 
+@pytest.mark.short(dtype=SHORT)
 @pytest.mark.parametrize("dtype", REAL, ids=str)
 def test_axpy_of_one_onto_zero_copies_exactly(opencl, dtype):
     needs(opencl, dtype)

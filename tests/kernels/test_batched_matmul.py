@@ -27,6 +27,7 @@ from netcl.dtypes import (
 )
 from netcl.errors import DTypeError, ShapeError
 from netcl.host_dtypes import STORAGE
+from tests.kernels.flat import SHORT
 from tests.kernels.forms import kernels_for
 from tests.kernels.strided import Strided, layouts, plain, store, widen
 
@@ -92,6 +93,7 @@ def test_transposes_are_strides(opencl, cpu, order, transposed, shape):
 
 
 @pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
+@pytest.mark.short(dtype=SHORT)
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_integers_wrap(opencl, cpu, dtype):
     random = np.random.default_rng(2)

@@ -96,6 +96,7 @@ def operators(dtype):
     return (*BINARY, *COMPARED, *INTEGER), INTEGER_UNARY
 
 
+@pytest.mark.short(width=(1, 8))
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
 @pytest.mark.parametrize("dtype", [bool_, int8, uint16, int32, uint64, float32, float64], ids=str)
 def test_exact_operators_are_numpys(opencl, dtype, width):

@@ -14,6 +14,7 @@ from netcl.host_dtypes import STORAGE
 from tests.kernels.flat import (
     FLOATS,
     REAL,
+    SHORT,
     Guarded,
     numbers,
     offsets,
@@ -23,6 +24,7 @@ from tests.kernels.flat import (
 )
 
 
+@pytest.mark.short(dtype=SHORT)
 @pytest.mark.parametrize("dtype", REAL, ids=str)
 @given(n=sizes, offset=offsets, seed=st.integers(0, 99))
 def test_fill_writes_its_span_alone(opencl, dtype, n, offset, seed):

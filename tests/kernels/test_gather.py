@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from netcl.dtypes import ALL, float32, int32, int64
 from netcl.host_dtypes import STORAGE
+from tests.kernels.flat import SHORT
 from tests.kernels.forms import cpu_and_gpu, extents, kernels_for
 from tests.kernels.strided import Strided, layouts, plain
 
@@ -32,6 +33,7 @@ def test_gather(opencl, cpu, outer, n, count, inner, index, x, out, narrow, seed
 
 
 @cpu_and_gpu
+@pytest.mark.short(rows=lambda row: row["dtype"] in SHORT or row["dtype"].kind == "c")
 @pytest.mark.parametrize("dtype", ALL, ids=str)
 def test_gather_moves_every_dtype(opencl, cpu, dtype):
     host = np.random.default_rng(1).integers(0, 2, (2, 5, 3 * dtype.itemsize), np.uint8).view(STORAGE[dtype])

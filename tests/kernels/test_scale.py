@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from netcl.dtypes import bool_
 from tests.kernels.flat import (
     REAL,
+    SHORT,
     Guarded,
     from_storage,
     needs,
@@ -20,6 +21,7 @@ from tests.kernels.flat import (
 )
 
 
+@pytest.mark.short(dtype=SHORT)
 @pytest.mark.parametrize("dtype", REAL, ids=str)
 @given(n=sizes, offset=offsets, seed=st.integers(0, 99))
 def test_scale_multiplies_its_span_alone(opencl, dtype, n, offset, seed):

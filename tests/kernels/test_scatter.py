@@ -11,6 +11,7 @@ from netcl.backends.opencl.device.defects import Defect, Defects
 from netcl.dtypes import ALL, float32, float64, int32, int64
 from netcl.errors import BackendError, DTypeError, ShapeError
 from netcl.host_dtypes import STORAGE
+from tests.kernels.flat import SHORT
 from tests.kernels.forms import cpu_and_gpu, extents, kernels_for, own_backend
 from tests.kernels.strided import Strided, layouts, plain
 
@@ -37,6 +38,7 @@ def test_scatter(opencl, cpu, outer, n, count, inner, index, updates, out, narro
 
 
 @cpu_and_gpu
+@pytest.mark.short(rows=lambda row: row["dtype"] in SHORT or row["dtype"].kind == "c")
 @pytest.mark.parametrize("dtype", ALL, ids=str)
 def test_scatter_moves_every_dtype(opencl, cpu, dtype):
     host = np.random.default_rng(1).integers(0, 2, (2, 4, 3 * dtype.itemsize), np.uint8).view(STORAGE[dtype])

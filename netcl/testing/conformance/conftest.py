@@ -12,7 +12,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    selection.configure()
+    selection.configure(config)
+
+
+def pytest_collection_modifyitems(config, items):
+    selection.deselect_rows(config, items)
 
 
 def pytest_generate_tests(metafunc):
@@ -26,3 +30,9 @@ def backend(request):
     from netcl.backends import get_backend
 
     return get_backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def every_row(request, backend):
+    """Whether all combinations are tried, or pairs of options."""
+    return selection.every_row(request.config, backend)

@@ -16,6 +16,10 @@ INTEGERS = (
 FLOATS = (dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.float64)
 ALL = (dtypes.bool_, *INTEGERS, *FLOATS)
 
+SHORT_INTEGERS = (dtypes.int8, dtypes.int32, dtypes.uint64)
+SHORT = (dtypes.bool_, *SHORT_INTEGERS, *FLOATS)
+"""Each class of dtypes and each width, for what is compiled anew for a dtype: the rows of ``pytest.mark.short``."""
+
 # Half a unit in the last place, relative.
 EPSILON = {
     dtypes.float16: 2.0**-11,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from netcl import dtypes
 from netcl.dtypes import float32
-from netcl.testing.conformance.operands import EPSILON, FLOATS, INTEGERS, Operand, zeros
+from netcl.testing.conformance.operands import EPSILON, FLOATS, INTEGERS, SHORT_INTEGERS, Operand, zeros
 
 
 def strides_of(layout, shape):
@@ -72,6 +72,7 @@ def test_narrow_products_may_be_stored_wide(backend, dtype):
     check(backend, 1, 20, 2000, 17, dtype, stored=float32)
 
 
+@pytest.mark.short(dtype=SHORT_INTEGERS)
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_integers(backend, dtype):
     if not backend.supports(dtype):

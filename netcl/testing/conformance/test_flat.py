@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from netcl import dtypes
 from netcl.backends.base import Buffer, Span
-from netcl.testing.conformance.operands import ALL, FLOATS, INTEGERS, Operand, assert_close, storage, zeros
+from netcl.testing.conformance.operands import ALL, FLOATS, INTEGERS, SHORT, Operand, assert_close, storage, zeros
 
 SIZES = (0, 1, 2, 7, 8, 9, 63, 1023, 1024, 1025, 5003)
 
@@ -73,6 +73,7 @@ def test_calls_take_effect_in_order(backend):
 
 
 @pytest.mark.parametrize("dtype", ALL, ids=str)
+@pytest.mark.short(dtype=SHORT)
 @pytest.mark.parametrize("n", SIZES)
 def test_fill(backend, dtype, n):
     skip_unless_supported(backend, dtype)
@@ -91,6 +92,7 @@ def test_fill_rounds(backend, dtype, value):
     np.testing.assert_array_equal(x.values, np.full(9, expected))
 
 
+@pytest.mark.short(dtype=SHORT)
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_fill_reaches_the_ends_of_integers(backend, dtype):
     skip_unless_supported(backend, dtype)
@@ -119,6 +121,7 @@ def test_scale_and_axpy(backend, dtype, n, from_device):
     assert number.unchanged()
 
 
+@pytest.mark.short(dtype=SHORT)
 @pytest.mark.parametrize("dtype", [dtypes.bool_, *INTEGERS], ids=str)
 def test_axpy_moves_any_dtype(backend, dtype):
     skip_unless_supported(backend, dtype)

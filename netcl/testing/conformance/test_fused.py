@@ -88,6 +88,7 @@ def test_adam(backend, n, variant, amsgrad):
     assert block.header() == block.initial_header
 
 
+@pytest.mark.short(rows=lambda row: row["state"] in (row["dtype"], dtypes.float32))
 @pytest.mark.parametrize("state", FLOATS, ids=lambda dtype: f"state-{dtype}")
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_adam_in_every_storage(backend, dtype, state):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from netcl import dtypes
 from netcl.backends.base import View
 from netcl.dtypes import float32, int32, int64
-from netcl.testing.conformance.operands import ALL, FLOATS, Operand, assert_close, zeros
+from netcl.testing.conformance.operands import ALL, FLOATS, SHORT, Operand, assert_close, zeros
 
 
 def spread(operand, shape):
@@ -17,6 +17,7 @@ def spread(operand, shape):
 
 
 @pytest.mark.parametrize("index", [int32, int64], ids=str)
+@pytest.mark.short(dtype=SHORT)
 @pytest.mark.parametrize("dtype", ALL, ids=str)
 def test_gather(backend, dtype, index):
     if not backend.supports(dtype):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.dtypes import float32, int64
-from netcl.testing.conformance.operands import FLOATS, INTEGERS, Operand, assert_close, zeros
+from netcl.testing.conformance.operands import FLOATS, INTEGERS, SHORT, SHORT_INTEGERS, Operand, assert_close, zeros
 
 IDENTITY = {"sum": 0, "prod": 1, "any": False, "all": True}
 
@@ -109,6 +109,7 @@ def test_narrow_floats_add_in_float32(backend, dtype):
     ],
     ids=str,
 )  # fmt: skip
+@pytest.mark.short(rows=lambda row: row["op"] in ("min", "prod") or row["dtype"] in SHORT_INTEGERS)
 def test_integers(backend, op, dtype):
     if not backend.supports(dtype):
         pytest.skip(f"{backend.device} does not compute with {dtype}")
@@ -199,6 +200,7 @@ def test_broadcast_operands(backend):
     ],
     ids=str,
 )  # fmt: skip
+@pytest.mark.short(dtype=SHORT)
 def test_arg_reduce(backend, op, axis, dtype):
     if not backend.supports(dtype):
         pytest.skip(f"{backend.device} does not compute with {dtype}")
