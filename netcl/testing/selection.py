@@ -30,9 +30,7 @@ def configure(config: Any) -> None:
     """What every run of the tests has: no measured tuning table, and few examples that are always the same."""
     import hypothesis
 
-    config.addinivalue_line(
-        "markers", "short(NAME=values, rows=predicate): the rows that further OpenCL runtimes run"
-    )
+    config.addinivalue_line("markers", "short(NAME=values, rows=predicate): the rows that further OpenCL runtimes run")
     os.environ["NETCL_TUNING"] = "none"  # what somebody measured on this machine is not what is tested
     hypothesis.settings.register_profile(
         "netcl", deadline=None, max_examples=15, derandomize=True, database=None, print_blob=False
@@ -64,12 +62,18 @@ def own_backends(config: Any) -> dict[str, str]:
 
 def every_backend(config: Any) -> dict[str, str]:
     """The same, and the backends of other libraries and packages."""
-    from netcl.backends import available
-
     names = own_backends(config)
     if config.getoption("--netcl-backend", None):
         return names
-    return {**names, **{name: name for name in available() if name not in ("numpy", "opencl")}}
+    return {**names, **{name: name for name in _plug_ins()}}
+
+
+@cache
+def _plug_ins() -> tuple[str, ...]:
+    """Backends of other packages. Found once: their entry points are read anew each time somebody asks."""
+    from netcl.backends import available
+
+    return tuple([name for name in available() if name not in ("numpy", "opencl")])
 
 
 def short_backends(config: Any) -> frozenset[str]:

@@ -4,6 +4,8 @@ have the shape that suits a CPU or the one that suits a GPU.
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from netcl.backends import devices, get_backend
@@ -11,10 +13,15 @@ from netcl.testing import selection
 from tests.kernels.forms import own_backend
 
 
+@cache
+def healthy_devices():
+    found = [row.device for row in devices() if row.device.backend == "opencl" and row.healthy]
+    return [device for device in found if device.platform != "Oclgrind"]
+
+
 def pytest_generate_tests(metafunc):
     if "opencl" in metafunc.fixturenames:
-        found = [row.device for row in devices() if row.device.backend == "opencl" and row.healthy]
-        found = [device for device in found if device.platform != "Oclgrind"]
+        found = healthy_devices()
         names = [f"{device.platform.split()[0].split('(')[0].lower()}-{device.index}" for device in found]
         metafunc.parametrize("opencl", found, ids=names, indirect=True, scope="session")
 
