@@ -24,7 +24,7 @@ def pytest_generate_tests(metafunc):
 LONGEST = (
     "test_surroundings.py", "test_command_line.py", "test_warm_caches.py", "test_oclgrind.py", "test_functional.py",
     "test_singular_gradients.py", "test_map.py", "test_ordering.py", "test_array_api.py", "test_consumers.py",
-    "test_tuning_table.py", "test_binary_cache.py", "test_norms.py",
+    "test_tuning_table.py", "test_binary_cache.py", "test_norms.py", "test_sort.py", "test_probe.py",
 )  # fmt: skip
 """Files that take minutes. A worker has a file to itself, so these come first and none is left over for the end."""
 
