@@ -104,8 +104,6 @@ class Adam(Optimizer):
     is off by 1e-5. Source: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2014.
     """
 
-    _fixed = ("amsgrad",)
-
     def __init__(
         self,
         params: Parameters,
@@ -159,8 +157,6 @@ class AdamW(Optimizer):
     -----
     As ``torch.optim.AdamW``. Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2017.
     """
-
-    _fixed = ("amsgrad",)
 
     def __init__(
         self,

@@ -19,16 +19,20 @@ from netcl.optim.engine.checkpoint import Entry
 from netcl.optim.engine.group import ParameterGroup, as_groups, assign, refuse_duplicates
 from netcl.optim.engine.group_factory import Check, GroupFactory
 from netcl.optim.engine.partition import Partition
+from netcl.optim.engine.started_fields import check_extension, start_fields
 from netcl.optim.engine.step_engine import StepEngine
+from netcl.optim.extensions import ExtensibleChoice, Extension
+from netcl.optim.hooks import Hookable, Hooks
 from netcl.optim.options import CommonOptions
 from netcl.optim.rule import Rule, RuleChoice, check_author
+from netcl.optim.state_view import StateView
 from netcl.validation import flag
 
 Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Any]] | Iterable[Mapping[str, Any]] | Iterable[Any]"
 T = TypeVar("T")
 
 
-class Optimizer(ABC):
+class Optimizer(Hookable, ABC):
     """What all optimizers share. A subclass gives its defaults, its rule and the checks of its hyper-parameters.
 
     Parameters
@@ -50,9 +54,9 @@ class Optimizer(ABC):
     backend : str, Device or Backend, optional
         Where to compute, for parameters that are host arrays; by default the default backend.
     common : mapping, optional
-        ``maximize``, ``master_weights`` and ``backend`` as a user gave them. A subclass whose ``__init__`` ends in
-        ``**common`` and passes that on takes all three, and shows them in its signature; a line ``**common`` among the
-        parameters of its docstring becomes their description.
+        ``maximize``, ``master_weights``, ``backend`` and what torch has besides, as a user gave them. A subclass whose
+        ``__init__`` ends in ``**common`` and passes that on takes them all, and shows them in its signature; a line
+        ``**common`` among the parameters of its docstring becomes their description.
 
     Attributes
     ----------
@@ -65,8 +69,11 @@ class Optimizer(ABC):
     -----
     Threads may share an optimizer: one call after the other changes it.
 
+    A number may be given as one of Python or NumPy, or as an array of one element of any library: it is read once, when
+    it is assigned, and that **blocks** for an array on a device.
+
     ``copy.deepcopy((model, optimizer))`` and pickles go on bit for bit. A rule of one's own can be pickled if its
-    functions stand at the top of a module. Hooks of others, such as a distributed model's, are not copied.
+    functions stand at the top of a module. Hooks are not copied.
     """
 
     _fixed: tuple[str, ...] = ()
@@ -91,11 +98,13 @@ class Optimizer(ABC):
         check_author(defaults, rule, check, check_group)
         given: dict[str, Any] = dict(common or {})
         options.refuse_unknown(type(self), given)
+        options.take_out_torchs(given)
         backend = given.pop("backend", backend)
         # An optimizer that does not take the options has no maximize, as it has not in its checkpoints.
         shared = options.DEFAULTS if common is not None else {"master_weights": True}
         own = {name: defaults[name] for name in options.DEFAULTS if name in defaults}
-        self._choose_rule = RuleChoice(rule)
+        self._rule = ExtensibleChoice(RuleChoice(rule))
+        self._choose_rule = RuleChoice(self._rule)
         self._factory = GroupFactory(
             type(self).__name__,
             {**defaults, **shared, **own, **given},
@@ -113,12 +122,34 @@ class Optimizer(ABC):
     def _build(self, groups: list[ParameterGroup]) -> None:
         """Make what these groups need on the devices of their parameters."""
         self.param_groups = groups
+        self._hooks = Hooks()
+        self._held_by: str | None = None
         self._engine = StepEngine(type(self).__name__, groups, self._choose_rule, self._factory.host)
 
     @property
     def partitions(self) -> Sequence[Partition]:
         """The parameters by device and dtype, each with the arenas that its launch works on."""
         return tuple(self._engine.partitions)
+
+    @property
+    def state(self) -> StateView:
+        """What is kept for each parameter, by the parameter: a dict of its ``step`` and fields. Does not block.
+
+        The arrays are copies on the device, made when they are asked for: they do not change with later steps, and
+        writing to them changes nothing. Reading their numbers blocks. Use :meth:`load_state_dict` to change a state.
+
+        Examples
+        --------
+        >>> import netcl
+        >>> from netcl.optim import SGD
+        >>> w = netcl.ones(2, requires_grad=True)
+        >>> w.grad = netcl.ones(2)
+        >>> opt = SGD([w], momentum=0.9)
+        >>> opt.step()
+        >>> {name: value.tolist() for name, value in opt.state[w].items()}
+        {'step': 1.0, 'momentum_buffer': [1.0, 1.0]}
+        """
+        return StateView(lambda: self._engine.partitions, self._engine.lock)
 
     @property
     def lr(self) -> float:
@@ -149,6 +180,7 @@ class Optimizer(ABC):
         if not isinstance(group, Mapping) or "params" not in group:
             raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
         with self._engine.lock:
+            self._refuse_if_held("add_param_group()")
             host = self._factory.host
             taken = 0 if host is None else len(host)
             try:
@@ -157,6 +189,50 @@ class Optimizer(ABC):
                 if host is not None:
                     host.keep(taken)
                 raise
+            start_fields(self.partitions, self._rule.fields(), self.param_groups[-1]["params"])
+
+    def extend(self, extension: Extension) -> None:
+        """Do more in each step's launch: what precedes and follows the rule. Does not block.
+
+        :class:`~netcl.optim.AveragedParameters`, :func:`~netcl.optim.Lookahead` and :func:`~netcl.optim.zero_nans` call
+        this. The settings of the extension become hyper-parameters of every group, its fields state of every parameter.
+
+        Parameters
+        ----------
+        extension : Extension
+            As ``netcl/optim/extensions.py`` describes it.
+
+        Raises
+        ------
+        HyperParameterError
+            If there is a hyper-parameter or field of one of its names, or the parameters are arrays of another library
+            and it has fields. Nothing is changed then, nor if there is no memory for the fields.
+        """
+        with self._engine.lock:
+            self._refuse_if_held("extend()")
+            check_extension(type(self).__name__, extension, self._choose_rule(self.param_groups), self._factory.host)
+            before = self._rule.extensions
+            values = [dict(group) for group in self.param_groups]
+            take_back = self._factory.extend(extension.settings())
+            try:
+                self._rule.extensions = (*before, extension)
+                for group in self.param_groups:
+                    group.replace({**group, **{name: self.defaults[name] for name in extension.settings()}})
+                self._engine.adapt()
+            except BaseException:
+                take_back()
+                self._rule.extensions = before
+                for group, held in zip(self.param_groups, values, strict=True):
+                    group.replace(held)
+                raise
+            start_fields(self.partitions, extension.fields())
+
+    def _refuse_if_held(self, call: str) -> None:
+        """Refuse a call while the parameters hold averages."""
+        if self._held_by is not None:
+            raise NetclError(
+                f"{call} within {self._held_by}, where the parameters hold averages; call it after the block"
+            )
 
     def step(
         self,
@@ -170,7 +246,7 @@ class Optimizer(ABC):
         Parameters
         ----------
         closure : callable, optional
-            Called first; its result is returned.
+            Called first, between the hooks; its result is returned.
         max_norm : float, optional
             Scale the gradients by ``min(1, max_norm / norm)`` in the same pass, where norm is the L2 norm of all of
             them together; at least 0. The gradients themselves are left as they are.
@@ -195,6 +271,20 @@ class Optimizer(ABC):
         -----
         A parameter whose ``grad`` is None is skipped: neither moved nor decayed, and its step count is kept.
         """
+        if not self._hooks.of_steps:
+            return self._step(closure, max_norm=max_norm, grads=grads)
+        kwargs = {name: value for name, value in (("max_norm", max_norm), ("grads", grads)) if value is not None}
+        stepped: T | None = self._hooks.stepped(self, self._step, () if closure is None else (closure,), kwargs)
+        return stepped
+
+    def _step(
+        self,
+        closure: Callable[[], T] | None = None,
+        *,
+        max_norm: float | None = None,
+        grads: Iterable[Any] | None = None,
+    ) -> T | None:
+        self._refuse_if_held("step()")
         validation.function("closure", closure)
         if max_norm is not None:
             max_norm = validation.bound("max_norm", max_norm)
@@ -229,7 +319,16 @@ class Optimizer(ABC):
         list of Span
             One element each, nonzero where a gradient was not finite. No byte of parameters or state changes then.
         """
-        return self._engine.scaled_step(loss_scale, max_norm)
+        self._refuse_if_held("step()")
+        if not self._hooks.of_steps:
+            return self._engine.scaled_step(loss_scale, max_norm)
+
+        def step(max_norm: float | None = None) -> list[Span]:
+            return self._engine.scaled_step(loss_scale, max_norm)
+
+        kwargs = {} if max_norm is None else {"max_norm": max_norm}
+        flags: list[Span] = self._hooks.stepped(self, step, (), kwargs)
+        return flags
 
     def unscale_gradients(self, loss_scale: Span) -> list[Span]:
         """Divide the gradients by the loss scale in place, for :class:`netcl.amp.GradScaler`. Does not block.
@@ -280,7 +379,10 @@ class Optimizer(ABC):
         >>> opt.state_dict()["param_groups"][0]["param_names"]
         ['w']
         """
-        return checkpoint.pack(self._kind(), self.param_groups, self._engine.read_state())
+        hooks = self._hooks
+        hooks.told(hooks.before_saving, self)
+        packed = checkpoint.pack(self._kind(), self.param_groups, self._engine.read_state())
+        return hooks.passed_on(hooks.after_saving, self, packed)
 
     @classmethod
     def _kind(cls) -> str:
@@ -303,9 +405,16 @@ class Optimizer(ABC):
             At the first thing that does not fit: another kind of optimizer, a parameter, field, shape, dtype, step
             count or hyper-parameter. Nothing is changed then.
         """
+        hooks = self._hooks
+        if hooks.before_loading and isinstance(state, Mapping):
+            state = hooks.passed_on(hooks.before_loading, self, dict(state))
         with self._engine.lock:
             loaded = checkpoint.read(state, self._kind(), self.param_groups, self._choose_rule)
             self._engine.restore(loaded.groups, loaded.entries)
+            for name in self._rule.fields():
+                lacking = {key for key, entry in loaded.entries.items() if name not in entry.fields}
+                start_fields(self.partitions, [name], [p for p in self.state if id(p) in lacking])
+        hooks.told(hooks.after_loading, self)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle is made from. **Blocks**."""
@@ -361,5 +470,5 @@ class Optimizer(ABC):
 _SAME_KIND = {"Momentum": "SGD"}
 """Kinds of optimizers that differ in their constructor alone."""
 
-_MADE_ANEW = ("param_groups", "_engine")
+_MADE_ANEW = ("param_groups", "_engine", "_hooks", "_held_by")
 """Attributes that a copy makes for itself."""

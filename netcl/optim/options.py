@@ -5,14 +5,25 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
+from warnings import warn
 
 from netcl.backends import Selection
+from netcl.errors import HyperParameterError
 from netcl.optim import validation
+from netcl.validation import shown
 
 CHECKS: Mapping[str, Callable[[str, Any], Any]] = {"maximize": validation.flag, "master_weights": validation.flag}
 """The checks of those options that are hyper-parameters of a group."""
 
 DEFAULTS: Mapping[str, Any] = {"maximize": False, "master_weights": True}
+
+WITHOUT_EFFECT: Mapping[str, bool | None] = {
+    "foreach": None, "fused": None, "capturable": False, "differentiable": False
+}  # fmt: skip
+"""How torch is told to run a step, with its defaults. Every step of netcl is one launch that waits for nothing."""
+
+_said: set[str] = set()
+"""The warning that was given, which a process gets once."""
 
 
 class CommonOptions(TypedDict, total=False):
@@ -21,6 +32,10 @@ class CommonOptions(TypedDict, total=False):
     maximize: bool
     master_weights: bool
     backend: Selection
+    foreach: bool | None
+    fused: bool | None
+    capturable: bool
+    differentiable: bool
 
 
 _PLACE = "    **common\n"
@@ -34,6 +49,9 @@ _DOCUMENTED = """\
         away; 4 bytes per element. Without effect on wider parameters.
     backend : str, Device or Backend, optional
         Where host arrays are updated; Tensors are updated where they are.
+    foreach, fused, capturable, differentiable : bool, optional
+        Taken for torch's sake and without effect, which is said once in a process: every step is fused, and waits for
+        nothing. ``differentiable=True`` is refused.
 """
 
 
@@ -47,7 +65,7 @@ def declare(cls: type) -> None:
     if last.kind is not inspect.Parameter.VAR_KEYWORD or last.name != "common":
         return
     for name, annotation in CommonOptions.__annotations__.items():
-        kind, default = inspect.Parameter.KEYWORD_ONLY, DEFAULTS.get(name)
+        kind, default = inspect.Parameter.KEYWORD_ONLY, {**DEFAULTS, **WITHOUT_EFFECT}.get(name)
         shown = getattr(annotation, "__forward_arg__", annotation)
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=shown))
     constructor.__signature__ = signature.replace(parameters=parameters)
@@ -60,3 +78,30 @@ def refuse_unknown(cls: type, common: Mapping[str, Any]) -> None:
     for name in common:
         if name not in CommonOptions.__annotations__:
             raise TypeError(f"{cls.__name__}.__init__() got an unexpected keyword argument {name!r}")
+
+
+def take_out_torchs(values: dict[str, Any]) -> None:
+    """Take out of some options, or of a group, those that are without effect, after they were checked.
+
+    Raises
+    ------
+    HyperParameterError
+        If one of them is no bool, or ``differentiable`` is True.
+    """
+    given = {name: values.pop(name) for name in WITHOUT_EFFECT if name in values}
+    for name, value in given.items():
+        if value is not None and not validation.flag(name, value):
+            continue
+        if value is not None and name == "differentiable":
+            raise HyperParameterError(
+                f"differentiable must be False, got {shown(value)}; a step is not recorded on a tape, so write the "
+                "update with functions of netcl to differentiate through it"
+            )
+    if any(given.values()) and not _said:
+        _said.add("without effect")
+        asked = ", ".join(f"{name}={value}" for name, value in given.items() if value)
+        warn(
+            f"{asked} has no effect: every step is one fused launch that waits for nothing; leave it out. This is said "
+            "once",
+            stacklevel=2,
+        )

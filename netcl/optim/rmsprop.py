@@ -96,8 +96,6 @@ class RMSProp(Optimizer):
     A. Graves, "Generating Sequences With Recurrent Neural Networks", 2013.
     """
 
-    _fixed = ("centered",)
-
     def __init__(
         self,
         params: Parameters,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
@@ -15,37 +16,53 @@ LARGEST = (2.0 - 2.0**-23) * 2.0**127
 _MOST_STEPS = (1 << 63) - 1
 
 
+def scalar(value: Any) -> Any:
+    """The number in an array of one element, of any library; anything else as it is. **Blocks** for one on a device."""
+    if not hasattr(value, "shape") or isinstance(value, type):
+        return value
+    try:
+        value = getattr(value, "detach", lambda: value)()
+        return value.item() if math.prod(value.shape) == 1 else value
+    except Exception:  # what is no such array is refused by the check that follows
+        return value
+
+
 def real(name: str, value: Any) -> float:
     """``value`` as a float, if it is a finite number that float32 holds."""
     if type(value) is float and -LARGEST <= value <= LARGEST:
         return value
-    return validation.real(name, value, least=-LARGEST, most=LARGEST, error=HyperParameterError)
+    return validation.real(name, scalar(value), least=-LARGEST, most=LARGEST, error=HyperParameterError)
 
 
 def not_negative(name: str, value: Any) -> float:
     """``value`` as a float, if it lies in [0, inf) and float32 holds it."""
     if type(value) is float and 0.0 <= value <= LARGEST:
         return value
-    return validation.real(name, value, least=0.0, most=LARGEST, error=HyperParameterError)
+    return validation.real(name, scalar(value), least=0.0, most=LARGEST, error=HyperParameterError)
 
 
 def positive(name: str, value: Any) -> float:
     """``value`` as a float, if it lies in (0, inf]."""
     if type(value) is float and value > 0.0:
         return value
-    return validation.real(name, value, above=0.0, finite=False, error=HyperParameterError)
+    return validation.real(name, scalar(value), above=0.0, finite=False, error=HyperParameterError)
 
 
 def bound(name: str, value: Any) -> float:
     """``value`` as a float, if it lies in [0, inf]."""
     if type(value) is float and value >= 0.0:
         return value
-    return validation.real(name, value, least=0.0, finite=False, error=HyperParameterError)
+    return validation.real(name, scalar(value), least=0.0, finite=False, error=HyperParameterError)
 
 
 def fraction(name: str, value: Any) -> float:
     """``value`` as a float, if it lies in [0, 1)."""
-    return validation.real(name, value, least=0.0, below=1.0, error=HyperParameterError)
+    return validation.real(name, scalar(value), least=0.0, below=1.0, error=HyperParameterError)
+
+
+def at_most_one(name: str, value: Any) -> float:
+    """``value`` as a float, if it lies in [0, 1]."""
+    return validation.real(name, scalar(value), least=0.0, most=1.0, error=HyperParameterError)
 
 
 def betas(name: str, value: Any) -> tuple[float, float]:
@@ -68,6 +85,7 @@ def flag(name: str, value: Any) -> bool:
 
 def integer(name: str, value: Any, least: int) -> int:
     """``value`` as an int, if it is a whole number of at least ``least``, as 10 and 10.0 are."""
+    value = scalar(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return validation.integer(name, value, least=least, most=_MOST_STEPS, error=HyperParameterError)

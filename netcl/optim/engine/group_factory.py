@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from netcl.array import Array
 from netcl.backends import Selection, get_backend
 from netcl.errors import DTypeError, HyperParameterError, NetclError, TapeError
-from netcl.optim import validation
+from netcl.optim import options, validation
 from netcl.optim.engine.group import NOTES, ParameterGroup
 from netcl.optim.engine.host_parameters import HostParameters
 from netcl.optim.rule import RuleChoice
@@ -67,6 +67,8 @@ class GroupFactory:
 
     def made(self, group: Mapping[str, Any], where: str) -> ParameterGroup:
         """A parameter group, as a user gives it, with everything in it checked."""
+        group = dict(group)
+        options.take_out_torchs(group)
         unknown = set(group) - set(self.defaults) - set(NOTES) - {"params", "names"}
         if unknown:
             raise HyperParameterError(
@@ -79,6 +81,30 @@ class GroupFactory:
     def held(self, values: Mapping[str, Any]) -> ParameterGroup:
         """A parameter group of these values, tensors and names among them."""
         return ParameterGroup(values, self._checked, self._fixed)
+
+    def extend(self, settings: Mapping[str, tuple[Any, Check]]) -> Callable[[], None]:
+        """Have further hyper-parameters, each with its default and check; returns what takes that back.
+
+        Raises
+        ------
+        HyperParameterError
+            If there is one of that name, or a default does not pass its check; nothing is changed then.
+        """
+        for name in settings:
+            if name in self.defaults or name in ("params", "names", *NOTES):
+                raise HyperParameterError(
+                    f"{self._kind} has a hyper-parameter {name!r} already; give this one another name, or build the "
+                    "optimizer anew"
+                )
+        checked = {name: check(name, default) for name, (default, check) in settings.items()}
+        self.defaults.update(checked)
+        self._check.update({name: check for name, (_, check) in settings.items()})
+
+        def take_back() -> None:
+            for name in settings:
+                del self.defaults[name], self._check[name]
+
+        return take_back
 
     def _named(self, params: Any, where: str) -> tuple[list[str | None], list[Array]]:
         """Names and tensors of one group; a tensor given under two names is tied and kept once."""
