@@ -213,11 +213,18 @@ def test_a_name_that_a_group_does_not_have_is_refused(cls, name, backend):
 
 
 @pytest.mark.parametrize(("cls", "name"), [(Adam, "amsgrad"), (AdamW, "amsgrad"), (RMSProp, "centered")])
-def test_the_kind_of_average_is_chosen_when_a_group_is_made(cls, name, backend):
-    optimizer = cls([variable([1.0], backend)], lr=0.1)
-    with pytest.raises(HyperParameterError, match=f"{name} .* cannot become True"):
-        optimizer.param_groups[0][name] = True
-    optimizer.param_groups[0][name] = False
-    assert f"{name}=False" in repr(optimizer)
+def test_another_kind_of_average_starts_when_it_is_assigned(cls, name, backend):
+    """With state that starts at zero, as all others do."""
+    optimizer = cls([variable([1.0, 2.0], backend)], lr=0.1)
+    (parameter,) = optimizer.param_groups[0]["params"]
+    for value in (False, True):
+        optimizer.param_groups[0][name] = value
+        parameter.grad = variable([0.5, -0.5], backend)
+        optimizer.step()
+    assert f"{name}=True" in repr(optimizer)
+    added = {"amsgrad": ("max_exp_avg_sq", "exp_avg_sq"), "centered": ("grad_avg", None)}[name]
+    state = optimizer.state[parameter]
+    expected = [0.005, -0.005] if added[1] is None else state[added[1]].numpy()
+    np.testing.assert_allclose(state[added[0]].numpy(), expected, rtol=1e-6)
     with pytest.raises(HyperParameterError, match=f"{name} must be True or False"):
         optimizer.add_param_group({"params": [variable([1.0], backend)], name: "yes"})

@@ -39,7 +39,7 @@ THIRD_PARTY = {
 
 # Classes over 20 methods: faces are as wide as what they face, and the others are named here until they are cut.
 FACES = {"Tensor", "OpenCLBackend", "ReferenceBackend", "ComposedOperations"}
-WIDE = {"GradScaler", "Module", "Node"}
+WIDE = {"GradScaler", "Module", "Node", "Optimizer"}
 
 
 def strings(path: str) -> Iterator[tuple[int, str]]:

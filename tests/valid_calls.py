@@ -17,6 +17,8 @@ import numpy as np
 import netcl
 import netcl.autograd as ag
 from netcl import data, distributed, nn, optim
+from netcl.optim.extensions import ZeroedNaNs
+from netcl.optim.hooks import Hookable
 from netcl.random import Generator
 
 MODULES = (
@@ -44,6 +46,10 @@ NOT_CALLED_BY_USERS = {
     "netcl.optim.Rule.second_expression": "what an optimizer calls, with its groups",
     "netcl.optim.Rule.ratio_of": "what an optimizer calls, with its groups",
     "netcl.optim.Rule.shapes": "what an optimizer calls, with its groups",
+    "netcl.optim.MultiSteps.scaled_step": "what the scaler calls, with device memory",
+    "netcl.optim.MultiSteps.unscale_gradients": "what the scaler calls, with device memory",
+    "netcl.optim.PerLabel.scaled_step": "what the scaler calls, with device memory",
+    "netcl.optim.PerLabel.unscale_gradients": "what the scaler calls, with device memory",
     "netcl.optim.Optimizer.scaled_step": "what the scaler calls, with device memory",
     "netcl.optim.Optimizer.unscale_gradients": "what the scaler calls, with device memory",
     "netcl.optim.CosineAnnealingLR.lr_at": "what step calls, with numbers that are checked already",
@@ -84,7 +90,9 @@ def _methods(cls: type) -> Iterator[tuple[str, Any]]:
     """The methods that a class defines itself; a subclass of Module or Optimizer shares those of its base."""
     seen: set[str] = set()
     for base in cls.__mro__:
-        shared = base in (nn.Module, optim.Optimizer) and cls is not base
+        shared = (base in (nn.Module, optim.Optimizer) and cls is not base) or (
+            base is Hookable and cls is not optim.Optimizer
+        )
         if base.__module__.startswith("netcl") and not shared:
             for name, method in vars(base).items():
                 public_name = not name.startswith("_") or name == "__call__"
@@ -445,6 +453,18 @@ def _sgd() -> optim.SGD:
     return optim.SGD([leaf(3)], lr=0.1, momentum=0.9)
 
 
+def _nothing(*_: Any) -> None:
+    """A hook."""
+
+
+def _every_step() -> optim.MultiSteps:
+    return optim.MultiSteps(_sgd(), 1)
+
+
+def _labelled() -> optim.PerLabel:
+    return optim.PerLabel([("w", leaf(3))], {"all": optim.SGD}, {"*": "all"})
+
+
 def _stepped() -> optim.SGD:
     opt = _sgd()
     opt.step()
@@ -525,10 +545,43 @@ _add(
     ReduceLROnPlateau__dot__get_last_lr=lambda: (_plateau(),),
     ReduceLROnPlateau__dot__state_dict=lambda: (_plateau(),),
     ReduceLROnPlateau__dot__load_state_dict=lambda: (_plateau(), _plateau().state_dict(), {}),
+    Optimizer__dot__extend=lambda: (_sgd(), ZeroedNaNs()),
+    Optimizer__dot__register_step_pre_hook=lambda: (_sgd(), _nothing),
+    Optimizer__dot__register_step_post_hook=lambda: (_sgd(), _nothing),
+    Optimizer__dot__register_state_dict_pre_hook=lambda: (_sgd(), _nothing, True),
+    Optimizer__dot__register_state_dict_post_hook=lambda: (_sgd(), _nothing, True),
+    Optimizer__dot__register_load_state_dict_pre_hook=lambda: (_sgd(), _nothing, True),
+    Optimizer__dot__register_load_state_dict_post_hook=lambda: (_sgd(), _nothing),
+    AveragedParameters=lambda: (_sgd(), 0.5, {"start": 1, "every": 2, "warmup": True, "name": "mean"}),
+    AveragedParameters__dot__adopt=lambda: (optim.AveragedParameters(_sgd()),),
+    AveragedParameters__dot__applied=lambda: (optim.AveragedParameters(_sgd()),),
+    AveragedParameters__dot__restart=lambda: (optim.AveragedParameters(_sgd()),),
+    Lookahead=lambda: (_sgd(), 3, 0.25), zero_nans=lambda: (_sgd(),),
+    MultiSteps=lambda: (_sgd(), 2), MultiSteps__dot__step=lambda: (_every_step(), {"max_norm": 1.5}),
+    MultiSteps__dot__zero_grad=lambda: (_every_step(), True), MultiSteps__dot__state_dict=lambda: (_every_step(),),
+    MultiSteps__dot__load_state_dict=lambda: (_every_step(), _every_step().state_dict(), {}),
+    PerLabel=lambda: ([("w", leaf(3))], {"all": optim.SGD}, {"*": "all"}),
+    PerLabel__dot__step=lambda: (_labelled(), {"max_norm": 1.5}), PerLabel__dot__zero_grad=lambda: (_labelled(), True),
+    PerLabel__dot__state_dict=lambda: (_labelled(),),
+    PerLabel__dot__load_state_dict=lambda: (_labelled(), _labelled().state_dict(), {}),
+    average_gradients=lambda: (_sgd(), 2),
+    decay_groups=lambda: (nn.Linear(2, 3), 0.25, {"no_decay": ("bias", nn.LayerNorm)}),
+    clip_grad_norm_=lambda: ([leaf(3)], 1.5, {"norm_type": 2.0, "error_if_nonfinite": True, "foreach": False}),
+    clip_grad_value_=lambda: ([leaf(3)], 1.5, {"foreach": False}),
+    clip_grad_norm_each=lambda: ([leaf(3)], [1.5], {"norm_type": 2.0, "error_if_nonfinite": True}),
+    clip_grad_adaptive=lambda: ([leaf(3)], 0.5, 1e-3),
+    clip_grads_with_norm_=lambda: ([leaf(3)], 1.5, netcl.ones(()), {"foreach": False}),
+    get_total_norm=lambda: ([f32(3)], {"norm_type": 2.0, "error_if_nonfinite": True, "foreach": False}),
     clip_grad_norm=lambda: ([leaf(3)], 1.5, {"norm_type": 2.0, "error_if_nonfinite": True}),
     clip_grad_norm_device=lambda: ([leaf(3)], 1.5, {"norm_type": 2.0, "error_if_nonfinite": True}),
     clip_grad_value=lambda: ([leaf(3)], 1.5),
-    AMPGradScaler=lambda: (64.0, 2.0, 0.5, 3, True, {"min_scale": 1.0}),
+    AMPGradScaler=lambda: (64.0, 2.0, 0.5, 3, True, {"min_scale": 1.0, "device": "numpy"}),
+    AMPGradScaler__dot__get_growth_factor=lambda: (optim.AMPGradScaler(),),
+    AMPGradScaler__dot__get_backoff_factor=lambda: (optim.AMPGradScaler(),),
+    AMPGradScaler__dot__get_growth_interval=lambda: (optim.AMPGradScaler(),),
+    AMPGradScaler__dot__set_growth_factor=lambda: (optim.AMPGradScaler(), 4.0),
+    AMPGradScaler__dot__set_backoff_factor=lambda: (optim.AMPGradScaler(), 0.25),
+    AMPGradScaler__dot__set_growth_interval=lambda: (optim.AMPGradScaler(), 7),
     AMPGradScaler__dot__is_enabled=lambda: (optim.AMPGradScaler(),),
     AMPGradScaler__dot__scale=lambda: (optim.AMPGradScaler(64.0), f32(1)),
     AMPGradScaler__dot__unscale_=lambda: (_scaler(), _sgd()),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 
 from netcl import validation
+from netcl.amp.scale_arithmetic import checked_scale, combine, rounded, times, unscaled_pair, updated
 from netcl.array import Array
+from netcl.backends import Selection, get_backend
 from netcl.backends.base import Backend, Span, View
-from netcl.dtypes import DType, float32
+from netcl.dtypes import float32
 from netcl.errors import ArgumentError, DeviceMismatchError, DTypeError, HyperParameterError, NetclError, StateError
-from netcl.expression import Expression, Node, logical_and, maximum, trace, where
 
 A = TypeVar("A", bound=Array)
 
@@ -24,9 +23,6 @@ _FIELDS = ("scale", "found_nonfinite", "growth_tracker", "steps_skipped")
 
 _SAVED = ("scale", "growth_factor", "backoff_factor", "growth_interval", "growth_tracker")
 """What every scaler's state has, torch's too."""
-
-_SMALLEST, _LARGEST = 2.0**-126, 2.0**126
-"""Between these a float32 number and its inverse are both normal: devices may take what is less for zero."""
 
 _MOST_COUNTED = 1 << 24
 """Up to here float32, which is what the device counts in, has every integer."""
@@ -69,11 +65,15 @@ class GradScaler:
         With False every method passes through, so that one script trains with and without.
     min_scale : float, default 1.0
         The scale does not fall below this.
+    device : str, Device or Backend, optional
+        Where the scale is kept; by default that of the first loss.
 
     Raises
     ------
     HyperParameterError
         If a value is out of range.
+    BackendError
+        If there is no such device.
 
     Examples
     --------
@@ -95,8 +95,9 @@ class GradScaler:
 
     Notes
     -----
-    As ``torch.amp.GradScaler``, with a floor under the scale (in torch 200 overflows drive it to 0), a growth that
-    stops at 2**126, and skipped steps that can be counted. Source: P. Micikevicius et al., 2017.
+    As ``torch.amp.GradScaler``, whose first parameter is ``device``, with a floor under the scale (in torch 200
+    overflows drive it to 0), a growth that stops at 2**126, and skipped steps that can be counted. Source: P.
+    Micikevicius et al., 2017.
     """
 
     def __init__(
@@ -108,11 +109,16 @@ class GradScaler:
         enabled: bool = True,
         *,
         min_scale: float = 1.0,
+        device: Selection = None,
     ) -> None:
+        if isinstance(init_scale, str):
+            raise HyperParameterError(
+                f"init_scale must be a number, got {init_scale!r}; a device is named by device={init_scale!r}"
+            )
         self._enabled = validation.flag("enabled", enabled, error=HyperParameterError)
-        scale = _scale("init_scale", init_scale)
+        scale = checked_scale("init_scale", init_scale)
         self._settle(growth_factor, backoff_factor, growth_interval)
-        self.min_scale = _scale("min_scale", min_scale)
+        self.min_scale = checked_scale("min_scale", min_scale)
         if self.min_scale > scale:
             raise HyperParameterError(
                 f"min_scale must be at most init_scale={init_scale!r}, got {min_scale!r}; the scale starts above it"
@@ -122,11 +128,13 @@ class GradScaler:
         self._state: Span | None = None
         self._unscaled: dict[int, list[Span]] = {}
         self._stepped: dict[int, Sequence[Span]] = {}
+        if device is not None and self._enabled:
+            self._on(get_backend(device))
 
     def _settle(self, growth_factor: float, backoff_factor: float, growth_interval: int) -> None:
         """Keep these settings, if the float32 numbers that the device computes with are right too."""
-        growth = _rounded("growth_factor", growth_factor, above=1.0)
-        backoff = _rounded("backoff_factor", backoff_factor, above=0.0, below=1.0)
+        growth = rounded("growth_factor", growth_factor, above=1.0)
+        backoff = rounded("backoff_factor", backoff_factor, above=0.0, below=1.0)
         interval = validation.integer(
             "growth_interval", growth_interval, least=1, most=_MOST_COUNTED, error=HyperParameterError
         )
@@ -136,28 +144,64 @@ class GradScaler:
         """Whether losses are scaled."""
         return self._enabled
 
-    def scale(self, outputs: A) -> A:
+    def get_growth_factor(self) -> float:
+        """What the scale is multiplied by after enough finite steps."""
+        return self.growth_factor
+
+    def set_growth_factor(self, new_factor: float) -> None:
+        """Take another ``growth_factor``; it must be greater than 1, or HyperParameterError is raised."""
+        self._settle(new_factor, self.backoff_factor, self.growth_interval)
+
+    def get_backoff_factor(self) -> float:
+        """What the scale is multiplied by after a gradient that is not finite."""
+        return self.backoff_factor
+
+    def set_backoff_factor(self, new_factor: float) -> None:
+        """Take another ``backoff_factor``; it must lie in (0, 1), or HyperParameterError is raised."""
+        self._settle(self.growth_factor, new_factor, self.growth_interval)
+
+    def get_growth_interval(self) -> int:
+        """How many finite steps in a row the scale grows after."""
+        return self.growth_interval
+
+    def set_growth_interval(self, new_interval: int) -> None:
+        """Take another ``growth_interval``; it must be at least 1, or HyperParameterError is raised."""
+        self._settle(self.growth_factor, self.backoff_factor, new_interval)
+
+    @overload
+    def scale(self, outputs: A) -> A: ...
+
+    @overload
+    def scale(self, outputs: list[A]) -> list[A]: ...
+
+    @overload
+    def scale(self, outputs: tuple[A, ...]) -> tuple[A, ...]: ...
+
+    def scale(self, outputs: Any) -> Any:
         """``outputs`` multiplied by the loss scale, for ``tape.backward``. Inside the tape's block or after it.
 
         Parameters
         ----------
-        outputs : Tensor
-            The loss.
+        outputs : Tensor, or list or tuple of Tensor
+            The loss, or several.
 
         Returns
         -------
-        Tensor
+        Tensor, or list or tuple of Tensor
             In float32 or wider. Enqueues work; does not block.
 
         Raises
         ------
         DTypeError
-            If ``outputs`` is not a floating-point Tensor.
+            If one of ``outputs`` is not a floating-point Tensor.
         """
+        if isinstance(outputs, list | tuple) and outputs:
+            return type(outputs)([self._scaled(each) for each in outputs])
+        return self._scaled(outputs)
+
+    def _scaled(self, outputs: A) -> A:
         if not isinstance(outputs, Array):
-            raise DTypeError(
-                f"scale() takes the loss, a Tensor, got {validation.shown(outputs)}; scale losses one by one"
-            )
+            raise DTypeError(f"scale() takes the loss, a Tensor, or a list of losses, got {validation.shown(outputs)}")
         if not outputs.dtype.is_floating:
             raise DTypeError(
                 f"scale() takes a floating-point loss, got one of dtype {outputs.dtype}; only such a loss has gradients"
@@ -168,12 +212,12 @@ class GradScaler:
         dtype = outputs.dtype.compute
         scaled = outputs.empty_like(dtype=dtype)
         factor = View(state.buffer, state.offset, outputs.shape, (0,) * outputs.ndim)
-        backend.map(_times(outputs.dtype, dtype), (outputs.view(), factor), (scaled.view(),))
+        backend.map(times(outputs.dtype, dtype), (outputs.view(), factor), (scaled.view(),))
         if outputs.node is not None:
 
             def vjp(gradient: Any) -> Any:
                 result = outputs.empty_like()
-                backend.map(_times(gradient.dtype, outputs.dtype), (gradient.view(), factor), (result.view(),))
+                backend.map(times(gradient.dtype, outputs.dtype), (gradient.view(), factor), (result.view(),))
                 return result
 
             outputs.node.tape.add(scaled, ((outputs, vjp),), "scale")
@@ -236,7 +280,7 @@ class GradScaler:
             If no optimizer was stepped or unscaled since the last call.
         """
         if new_scale is not None:
-            new_scale = _scale("new_scale", new_scale)
+            new_scale = checked_scale("new_scale", new_scale)
             if new_scale < self.min_scale:
                 raise HyperParameterError(
                     f"new_scale must be at least min_scale={self.min_scale}, got {new_scale}; build the scaler with a "
@@ -251,13 +295,16 @@ class GradScaler:
             self._forget()
             return
         flags = [flag for found in (*self._stepped.values(), *self._unscaled.values()) for flag in found]
-        if not flags or self._backend is None or self._state is None:
+        if not (self._stepped or self._unscaled) or self._backend is None or self._state is None:
             raise NetclError("update() found no step since the last call; call scaler.step(optimizer) first")
+        if not flags:  # steps that only gathered gradients
+            self._forget()
+            return
         found = flags[0] if len(flags) == 1 else self._combined(flags)
         names = ("scale", "growth_tracker", "steps_skipped")
         views = [self._state.element(_FIELDS.index(name)).view() for name in names]
         numbers = (self.growth_factor, self.backoff_factor, float(self.growth_interval), self.min_scale)
-        self._backend.map(_updated(found.dtype), (*views, found.view()), views, numbers)
+        self._backend.map(updated(found.dtype), (*views, found.view()), views, numbers)
         self._forget()
 
     def get_scale(self) -> float:
@@ -318,7 +365,7 @@ class GradScaler:
         ]
         settings = [values[name] for name in ("growth_factor", "backoff_factor", "growth_interval")]
         try:
-            scale = _scale("scale", values["scale"])
+            scale = checked_scale("scale", values["scale"])
             # torch's scalers have no floor: where one went below this scaler's, that gives way.
             floor = values["min_scale"] if "min_scale" in values else min(self.min_scale, scale)
             fresh = GradScaler(scale, *settings, min_scale=floor)
@@ -373,22 +420,13 @@ class GradScaler:
     def _already_unscaled(self, flags: Sequence[Span]) -> Span:
         """A loss scale of 1, with what ``unscale_`` found."""
         assert self._backend is not None
-        pair = Span(self._backend.alloc(2, float32), 0, 2)
-        self._backend.fill(pair.element(0), 1)
-        self._combine(flags, pair.element(1))
-        return pair
+        return unscaled_pair(self._backend, flags)
 
     def _combined(self, flags: Sequence[Span]) -> Span:
         assert self._backend is not None
         found = Span(self._backend.alloc(1, float32), 0, 1)
-        self._combine(flags, found)
+        combine(self._backend, flags, found)
         return found
-
-    def _combine(self, flags: Sequence[Span], out: Span) -> None:
-        assert self._backend is not None
-        self._backend.fill(out, 0)
-        for flag in flags:
-            self._backend.map(_larger(flag.dtype), (out.view(), flag.view()), (out.view(),))
 
     def _read(self) -> np.ndarray[Any, Any]:
         if self._backend is None or self._state is None:
@@ -397,57 +435,7 @@ class GradScaler:
         return values
 
 
-def _rounded(name: str, value: Any, *, above: float, below: float = math.inf) -> float:
-    """``value`` rounded to float32, if it lies between ``above`` and ``below`` before and after."""
-    number = validation.real(name, value, above=above, below=below, error=HyperParameterError)
-    held = float(np.float32(number)) if number <= _LARGEST else math.inf
-    if not above < held < below or held < _SMALLEST:
-        raise HyperParameterError(
-            f"{name}={validation.shown(value)} is {held} in float32, which the device computes in; it must be a number "
-            f"greater than {above:g}{'' if below == math.inf else f' and less than {below:g}'} there too"
-        )
-    return number
-
-
-def _scale(name: str, value: Any) -> float:
-    """``value`` rounded to float32, if that and its inverse are normal numbers."""
-    number = validation.real(name, value, above=0.0, finite=False, error=HyperParameterError)
-    if not _SMALLEST <= number <= _LARGEST:
-        raise HyperParameterError(
-            f"{name} must be a number of at least 2**-126 and at most 2**126, so that float32 holds it and its "
-            f"inverse, got {validation.shown(value)}"
-        )
-    return float(np.float32(number))
-
-
 def _check_optimizer(call: str, optimizer: Any) -> None:
     methods = ("step", "scaled_step", "unscale_gradients")
     if isinstance(optimizer, type) or not all(callable(getattr(optimizer, name, None)) for name in methods):
         raise ArgumentError(f"{call} takes an optimizer of netcl.optim, got {validation.shown(optimizer)}")
-
-
-@cache
-def _times(x: DType, stored: DType) -> Expression:
-    return trace(lambda x, factor: x * factor, (x, float32), stored=(stored,))
-
-
-@cache
-def _larger(flag: DType) -> Expression:
-    return trace(maximum, (float32, flag), stored=(float32,))
-
-
-@cache
-def _updated(flag: DType) -> Expression:
-    def update(
-        scale: Node, tracker: Node, skipped: Node, found: Node, growth: Node, backoff: Node, interval: Node, floor: Node
-    ) -> tuple[Node, Node, Node]:
-        bad = found != 0
-        finite_steps = where(bad, 0.0, tracker + 1)
-        grows = finite_steps >= interval
-        grown = scale * growth
-        # A scale beyond this would make gradients infinite, or its inverse less than devices keep.
-        larger = where(logical_and(grows, grown <= _LARGEST), grown, scale)
-        smaller = maximum(scale * backoff, floor)
-        return where(bad, smaller, larger), where(grows, 0.0, finite_steps), skipped + where(bad, 1.0, 0.0)
-
-    return trace(update, (float32, float32, float32, flag), (float32,) * 4, stored=(float32,) * 3)

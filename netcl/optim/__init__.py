@@ -1,4 +1,4 @@
-"""Optimizers, gradient clipping and learning-rate schedules."""
+"""Optimizers, averages of parameters, gradient clipping and learning-rate schedules."""
 
 from netcl.amp.scaler import GradScaler as AMPGradScaler
 from netcl.optim.adabelief import AdaBelief
@@ -23,6 +23,18 @@ from netcl.optim.rmsprop import RMSProp, RMSprop
 from netcl.optim.rprop import Rprop
 from netcl.optim.rule import PerTensor, Rule
 from netcl.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from netcl.optim.accumulation import MultiSteps, average_gradients
+from netcl.optim.adam import Adam, AdamW
+from netcl.optim.averages import AveragedParameters, Lookahead, zero_nans
+from netcl.optim.clip import clip_grad_norm, clip_grad_norm_device, clip_grad_value
+from netcl.optim.clip_parts import clip_grad_adaptive, clip_grad_norm_each
+from netcl.optim.clip_torch import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from netcl.optim.decay_groups import decay_groups
+from netcl.optim.optimizer import Optimizer
+from netcl.optim.per_label import PerLabel
+from netcl.optim.reduce_lr_on_plateau import ReduceLROnPlateau
+from netcl.optim.rmsprop import RMSProp, RMSprop
+from netcl.optim.rule import Rule
 from netcl.optim.schedules import CosineAnnealingLR, WarmupCosine
 from netcl.optim.sgd import SGD, Momentum
 
@@ -48,6 +60,13 @@ __all__ = [
     "Optimizer",
     "RAdam",
     "PerTensor",
+    "AveragedParameters",
+    "CosineAnnealingLR",
+    "Lookahead",
+    "Momentum",
+    "MultiSteps",
+    "Optimizer",
+    "PerLabel",
     "RMSProp",
     "RMSprop",
     "ReduceLROnPlateau",
@@ -57,7 +76,16 @@ __all__ = [
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "WarmupCosine",
+    "average_gradients",
+    "clip_grad_adaptive",
     "clip_grad_norm",
+    "clip_grad_norm_",
     "clip_grad_norm_device",
+    "clip_grad_norm_each",
     "clip_grad_value",
+    "clip_grad_value_",
+    "clip_grads_with_norm_",
+    "decay_groups",
+    "get_total_norm",
+    "zero_nans",
 ]

@@ -23,8 +23,8 @@ O = TypeVar("O", bound=Optimizer)  # noqa: E741
 class AveragedParameters:
     """An average of the parameters that each step of the optimizer updates in its own launch.
 
-    With a decay it is an exponential moving average (EMA), without one the mean (stochastic weight averaging, SWA). With
-    θ the parameter after step t, u = t - start, n = u / every::
+    With a decay it is an exponential moving average (EMA), without one the mean (stochastic weight averaging, SWA).
+    With θ the parameter after step t, u = t - start, n = u / every::
 
         a ← θ                                     up to n = 1
         a ← a + w·(θ - a)                         from then on, at the steps where n is whole
@@ -37,8 +37,8 @@ class AveragedParameters:
     ----------
     optimizer : Optimizer
         It gets a state field for the average, 4 bytes for each element of a parameter of at most 32 bits, and the
-        hyper-parameters ``{name}_decay``, ``{name}_start`` and ``{name}_every`` in each group. So the average is part of
-        its ``state_dict()``, and groups may differ.
+        hyper-parameters ``{name}_decay``, ``{name}_start`` and ``{name}_every`` in each group. So the average is part
+        of its ``state_dict()``, and groups may differ.
     decay : float, optional
         Share of the average that is kept, in [0, 1). By default every entry has the same weight.
     start : int, default 0
@@ -80,9 +80,9 @@ class AveragedParameters:
     It costs one read and one write of the average in the pass that updates the parameters. The backend's hand-written
     Adam gives way to the traced rule, which computes the same.
 
-    As ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn`` or ``get_swa_avg_fn``, which take a pass and
-    launches of their own. Sources: B. T. Polyak and A. B. Juditsky, 1992; P. Izmailov et al., "Averaging Weights Leads to
-    Wider Optima and Better Generalization", 2018; the warm-up is TensorFlow's.
+    As ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn`` or ``get_swa_avg_fn``, which take a pass
+    and launches of their own. Sources: B. T. Polyak and A. B. Juditsky, 1992; P. Izmailov et al., "Averaging Weights
+    Leads to Wider Optima and Better Generalization", 2018; the warm-up is TensorFlow's.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class AveragedParameters:
     def applied(self) -> Iterator[None]:
         """Let the parameters hold the averages within a ``with`` block, on the device. Does not block.
 
-        At its end, also by an exception, they hold again what they held before. Within it ``model.state_dict()`` is that
-        of the averages; what is written to a parameter there is lost. The copy that is kept takes the memory of the
-        parameters.
+        At its end, also by an exception, they hold again what they held before. Within it ``model.state_dict()`` is
+        that of the averages; what is written to a parameter there is lost. The copy that is kept takes the memory of
+        the parameters.
 
         Raises
         ------
@@ -230,8 +230,8 @@ def Lookahead(optimizer: O, k: int = 5, alpha: float = 0.5) -> O:  # a class els
 
     Notes
     -----
-    Steps are counted for each parameter, exactly up to 2**24 of them. Source: M. R. Zhang, J. Lucas, G. Hinton and J. Ba,
-    "Lookahead Optimizer: k steps forward, 1 step back", 2019.
+    Steps are counted for each parameter, exactly up to 2**24 of them. Source: M. R. Zhang, J. Lucas, G. Hinton and J.
+    Ba, "Lookahead Optimizer: k steps forward, 1 step back", 2019.
     """
     _check_optimizer("Lookahead", optimizer)
     optimizer.extend(SlowWeights(from_one("k", k), share("alpha", alpha)))
@@ -264,8 +264,9 @@ def zero_nans(optimizer: O) -> O:
 
     Notes
     -----
-    The gradients themselves keep their NaN. Infinite elements are left. A norm that is taken of such gradients is NaN, and
-    clipping leaves them as they are; a GradScaler skips the step. As ``optax.zero_nans``, which has a pass of its own.
+    The gradients themselves keep their NaN. Infinite elements are left. A norm that is taken of such gradients is NaN,
+    and clipping leaves them as they are; a GradScaler skips the step. As ``optax.zero_nans``, which has a pass of its
+    own.
     """
     _check_optimizer("zero_nans", optimizer)
     optimizer.extend(ZeroedNaNs())

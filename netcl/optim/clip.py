@@ -72,7 +72,7 @@ def clip_grad_norm(
     No finite input overflows or underflows; ``torch.nn.utils.clip_grad_norm_`` turns four gradients of 1e20 into zeros,
     and adds 1e-6 to the norm. Source: R. Pascanu, T. Mikolov and Y. Bengio, 2013.
     """
-    max_norm, norm_type = _checked(max_norm, norm_type, error_if_nonfinite)
+    max_norm, norm_type = checked(max_norm, norm_type, error_if_nonfinite)
     gradients = _gradients(parameters)
     host = [_on_host(gradient) for gradient in gradients]
     norm = _host_norm(host, norm_type)
@@ -134,10 +134,10 @@ def clip_grad_norm_device(
     If the parameters are those of one optimizer that have a gradient, the factor is left for its next step, which
     multiplies by it in the pass of the update. Reading a gradient before that scales all of them.
     """
-    max_norm, norm_type = _checked(max_norm, norm_type, error_if_nonfinite)
+    max_norm, norm_type = checked(max_norm, norm_type, error_if_nonfinite)
     given = _listed(parameters)
     partition = _same_partition(given)
-    owners = [] if partition is not None else _with_gradients(given)
+    owners = [] if partition is not None else with_gradients(given)
     if partition is None and owners:
         partition = _whole_partition(owners)
     if partition is not None:
@@ -145,7 +145,7 @@ def clip_grad_norm_device(
         if found is not None:
             norm, header = found
             if error_if_nonfinite:
-                _check_finite(partition.backend, header)
+                check_finite(partition.backend, header)
             return type(partition.parameters[0])(norm, ())
     if not owners:
         raise NetclError("clip_grad_norm_device found no gradient; call tape.backward(loss) first")
@@ -183,13 +183,13 @@ def _whole_partition(owners: Sequence[Array]) -> Partition | None:
 
 def _clip_in_place(owners: Sequence[Array], max_norm: float, norm_type: float, error_if_nonfinite: bool) -> Array:
     backend = owners[0].backend
-    spans = _merge(_padded_span(p) for p in owners)
-    header = measured_header(backend, _widest(spans), spans, max_norm, norm_type)
+    spans = merge(_padded_span(p) for p in owners)
+    header = measured_header(backend, widest(spans), spans, max_norm, norm_type)
     # The header is written again by the next call; what is handed out is not.
     norm = type(owners[0])(Storage.empty(backend, 1, header.dtype), ())
     backend.map(conversion(header.dtype, header.dtype), (header_entry(header, "norm").view(),), (norm.span().view(),))
     if error_if_nonfinite:
-        _check_finite(backend, header)
+        check_finite(backend, header)
     for span in spans:
         scale_by(backend, header, span)
     return norm
@@ -198,8 +198,8 @@ def _clip_in_place(owners: Sequence[Array], max_norm: float, norm_type: float, e
 def measured_norm(owners: Sequence[Array]) -> Norm:
     """The L2 norm of the gradients of parameters of one device, all of which have one. **Blocks**."""
     backend = owners[0].backend
-    spans = _merge(_padded_span(p) for p in owners)
-    header = measured_header(backend, _widest(spans), spans, math.inf, 2.0)
+    spans = merge(_padded_span(p) for p in owners)
+    header = measured_header(backend, widest(spans), spans, math.inf, 2.0)
     values = dict(zip(HEADER, map(float, backend.download(header)), strict=True))
     return Norm(values["norm_scale"], values["norm_root"], not values["nonfinite"])
 
@@ -248,7 +248,8 @@ def _clamp(dtype: DType) -> Expression:
     return trace(clamp, (dtype,), (dtype.compute, dtype.compute), stored=(dtype,))
 
 
-def _with_gradients(parameters: Array | Iterable[Array]) -> list[Array]:
+def with_gradients(parameters: Array | Iterable[Array]) -> list[Array]:
+    """The parameters that have a gradient, each gradient once."""
     given = _listed(parameters)
     for p in given:
         if not isinstance(p, Array):
@@ -262,7 +263,7 @@ def _listed(parameters: Any) -> list[Any]:
 
 
 def _gradients(parameters: Array | Iterable[Array]) -> list[Array]:
-    return [p.grad for p in _with_gradients(parameters) if p.grad is not None]
+    return [p.grad for p in with_gradients(parameters) if p.grad is not None]
 
 
 def _padded_span(p: Array) -> Span:
@@ -274,12 +275,14 @@ def _padded_span(p: Array) -> Span:
     return Span(span.buffer, span.offset, -(-span.size // CHUNK) * CHUNK)
 
 
-def _checked(max_norm: float, norm_type: float, error_if_nonfinite: bool) -> tuple[float, float]:
+def checked(max_norm: float, norm_type: float, error_if_nonfinite: bool) -> tuple[float, float]:
+    """The bound and the kind of norm, if they are in range."""
     validation.flag("error_if_nonfinite", error_if_nonfinite)
     return validation.bound("max_norm", max_norm), validation.positive("norm_type", norm_type)
 
 
-def _check_finite(backend: Backend, header: Span) -> None:
+def check_finite(backend: Backend, header: Span) -> None:
+    """Raise if what a header was made of is not finite. **Blocks**."""
     values = dict(zip(HEADER, map(float, backend.download(header)), strict=True))
     if values["nonfinite"]:
         raise _not_finite(values["norm"])
@@ -371,7 +374,7 @@ def _host_norm(arrays: Sequence[np.ndarray[tuple[int], np.dtype[np.float64]]], p
         return Norm(largest, float(np.float64(total) ** (1.0 / p)), True)
 
 
-def _merge(spans: Iterable[Span]) -> list[Span]:
+def merge(spans: Iterable[Span]) -> list[Span]:
     """Spans with adjacent ones joined, so that the gradients of one arena are one launch."""
     # Buffers in the order in which they were met, not by address: the sum must not depend on where memory lies.
     met: dict[int, list[Span]] = {}
@@ -387,5 +390,6 @@ def _merge(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def _widest(spans: Sequence[Span]) -> DType:
+def widest(spans: Sequence[Span]) -> DType:
+    """The widest compute dtype of some spans."""
     return max((span.dtype.compute for span in spans), key=lambda dtype: dtype.itemsize, default=float32)

@@ -1,7 +1,7 @@
 """Extensions of an optimizer's rule: what is done to the gradient before it and to the parameter after it, in one pass.
 
-An extension brings settings, which become hyper-parameters of the groups, and state fields, which start as copies of the
-parameters. It is traced into the rule's own expression, so that a step stays one launch. The backend's hand-written
+An extension brings settings, which become hyper-parameters of the groups, and state fields, which start as copies of
+the parameters. It is traced into the rule's own expression, so that a step stays one launch. The backend's hand-written
 ``fused_adam`` knows none, and gives way to the traced rule.
 """
 

@@ -388,7 +388,7 @@ class Optimizer(Hookable, ABC):
     def _kind(cls) -> str:
         """What checkpoints call this optimizer: what it is of netcl's own, or its class."""
         for base in cls.__mro__:
-            if base.__module__.startswith("netcl.optim.") and base is not Optimizer:
+            if base.__module__.startswith("netcl.optim.") and base not in (Optimizer, Hookable):
                 return _SAME_KIND.get(base.__name__, base.__name__)
         return cls.__name__
 

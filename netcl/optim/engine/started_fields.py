@@ -12,7 +12,6 @@ from netcl.dtypes import DType
 from netcl.errors import HyperParameterError
 from netcl.expression import Expression, Node, conversion, equal, rounded, trace, where
 from netcl.optim.engine.partition import Partition
-from netcl.optim.extensions import Extension
 from netcl.optim.rule import Rule
 from netcl.validation import shown
 
@@ -38,7 +37,7 @@ def check_extension(kind: str, extension: Any, rule: Rule, host: Any) -> None:
 def start_fields(
     partitions: Sequence[Partition], names: Collection[str], only: Collection[Array] | None = None
 ) -> None:
-    """Let these fields be copies of the parameters, or of some of them. Enqueues; takes no memory and does not block."""
+    """Let these fields be copies of the parameters, or of some of them. Enqueues; takes no memory."""
     if not names or (only is not None and not only):
         return
     wanted = None if only is None else {id(p) for p in only}
