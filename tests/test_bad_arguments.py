@@ -133,6 +133,17 @@ TAKEN: list[tuple[str, str, tuple[str, ...], str]] = [
     ("netcl.optim.clip", "parameters", ("empty list", *TENSORS), "one Tensor, or nothing to clip"),
     ("netcl.optim.AMPGradScaler.scale", "outputs", TENSORS, "a loss of any shape, anywhere"),
     ("netcl.optim.Rule", "hyper update", ("function",), "a function"),
+    ("netcl.optim", "decay clip_factor total_norm max_norm*", ("0", "inf", *POSITIVE), "a number in its range"),
+    ("netcl.optim", "every every_k count", ("2**62",), "a very long run"),
+    ("netcl.optim", "foreach name", ("None", "str"), "an optional argument"),
+    ("netcl.optim.clip_grad_adaptive", "eps", ("inf",), "no limit"),
+    ("netcl.optim.decay_groups", "no_decay no_decay*", ("str", "empty list", "no elements"), "names, or none"),
+    ("netcl.optim.clip_grad_norm_each", "parts parts*", ("empty list", *TENSORS), "Tensors without gradients"),
+    ("netcl.optim.get_total_norm", "tensors tensors*",
+     ("empty list", "elsewhere", "rank 4", "0-d Tensor", "no elements"),
+     "any Tensors, or none"),
+    ("netcl.optim.Optimizer.register", "hook", ("function",), "a function"),
+    ("netcl.optim.AMPGradScaler.set_", "new_factor", ("0", *POSITIVE), "a factor in its range"),
     ("netcl.optim.Rule", "state state*", ("empty list", "empty dict", "str"), "names of state, or none"),
     ("netcl.nn", "prefix name", ("str",), "a name"),
     ("netcl.nn.Module.named", "prefix", ("str",), "a name"),
@@ -207,9 +218,9 @@ def picture(x: Any, depth: int = 0) -> Any:
         return x.tobytes(), x.shape, x.dtype
     if isinstance(x, nn.Module):
         return picture(dict(vars(x)), depth + 1)
-    if isinstance(x, optim.Optimizer):
+    if isinstance(x, optim.Optimizer | optim.PerLabel | optim.MultiSteps):
         return picture([{**group, "params": list(group["params"])} for group in x.param_groups], depth + 1)
-    if hasattr(x, "state_dict"):
+    if hasattr(x, "state_dict") and not isinstance(x, type):
         return picture(x.state_dict(), depth + 1)
     if isinstance(x, netcl.random.Generator):
         return x.state()

@@ -213,7 +213,7 @@ def test_groups_keep_what_they_have():
     optimizer = Adam(tensors())
     watched, group = [optimizer], optimizer.param_groups[0]
     for name, value in (
-        ("rate", 1), (5, 1), ("params", []), ("names", []), ("name", 5), ("initial_lr", "x"), ("amsgrad", True),
+        ("rate", 1), (5, 1), ("params", []), ("names", []), ("name", 5), ("initial_lr", "x"), ("amsgrad", 1),
     ):  # fmt: skip
         refused(watched, group.__setitem__, name, value)
     refused(watched, group.setdefault, "rate", 1)
@@ -326,7 +326,7 @@ LOADED = {
     "steps_skipped": [*NO_COUNT, 2.0, 2**24 + 1],
 }
 NO_OPTIMIZER = [None, 5, "x", [], SGD, len, object()]
-NO_OUTPUTS = [None, 5, 0.5, "x", [], {}, [w[0]], (w[0],), np.ones(2, "float32"), INTEGERS, INTEGERS > 1]
+NO_OUTPUTS = [None, 5, 0.5, "x", [], {}, [5], (None,), np.ones(2, "float32"), INTEGERS, INTEGERS > 1]
 
 
 @pytest.mark.parametrize("used", [False, True])

@@ -461,8 +461,12 @@ def _every_step() -> optim.MultiSteps:
     return optim.MultiSteps(_sgd(), 1)
 
 
+def _made(params: Any) -> optim.SGD:
+    return optim.SGD(params, momentum=0.5)
+
+
 def _labelled() -> optim.PerLabel:
-    return optim.PerLabel([("w", leaf(3))], {"all": optim.SGD}, {"*": "all"})
+    return optim.PerLabel([("w", leaf(3))], {"all": _made}, {"*": "all"})
 
 
 def _stepped() -> optim.SGD:
@@ -560,7 +564,7 @@ _add(
     MultiSteps=lambda: (_sgd(), 2), MultiSteps__dot__step=lambda: (_every_step(), {"max_norm": 1.5}),
     MultiSteps__dot__zero_grad=lambda: (_every_step(), True), MultiSteps__dot__state_dict=lambda: (_every_step(),),
     MultiSteps__dot__load_state_dict=lambda: (_every_step(), _every_step().state_dict(), {}),
-    PerLabel=lambda: ([("w", leaf(3))], {"all": optim.SGD}, {"*": "all"}),
+    PerLabel=lambda: ([("w", leaf(3))], {"all": _made}, {"*": "all"}, {}),
     PerLabel__dot__step=lambda: (_labelled(), {"max_norm": 1.5}), PerLabel__dot__zero_grad=lambda: (_labelled(), True),
     PerLabel__dot__state_dict=lambda: (_labelled(),),
     PerLabel__dot__load_state_dict=lambda: (_labelled(), _labelled().state_dict(), {}),
@@ -570,7 +574,7 @@ _add(
     clip_grad_value_=lambda: ([leaf(3)], 1.5, {"foreach": False}),
     clip_grad_norm_each=lambda: ([leaf(3)], [1.5], {"norm_type": 2.0, "error_if_nonfinite": True}),
     clip_grad_adaptive=lambda: ([leaf(3)], 0.5, 1e-3),
-    clip_grads_with_norm_=lambda: ([leaf(3)], 1.5, netcl.ones(()), {"foreach": False}),
+    clip_grads_with_norm_=lambda: ([leaf(3)], 1.5, 3.0, {"foreach": False}),
     get_total_norm=lambda: ([f32(3)], {"norm_type": 2.0, "error_if_nonfinite": True, "foreach": False}),
     clip_grad_norm=lambda: ([leaf(3)], 1.5, {"norm_type": 2.0, "error_if_nonfinite": True}),
     clip_grad_norm_device=lambda: ([leaf(3)], 1.5, {"norm_type": 2.0, "error_if_nonfinite": True}),

@@ -58,7 +58,8 @@ def clip_grad_norm_each(
     -----
     Three launches for each part, where one norm of all gradients is folded into the step.
     """
-    sets = [_members(part) for part in validation.listed("parts", parts)]
+    given = [parts] if isinstance(parts, Array) else validation.listed("parts", parts)
+    sets = [_members(part) for part in given]
     if hasattr(max_norm, "__iter__") and getattr(max_norm, "shape", None) != ():
         bounds = [validation.bound("max_norm", each) for each in validation.listed("max_norm", max_norm)]
     else:
@@ -131,6 +132,7 @@ def clip_grad_adaptive(parameters: Array | Iterable[Array], clip_factor: float =
 
 
 def _members(part: Any) -> list[Any]:
+    """The Tensors of one part."""
     if isinstance(part, Mapping):
         if "params" not in part:
             raise HyperParameterError(f'a group of parameters is a dict with "params", got {shown(part)}')

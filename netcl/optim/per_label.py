@@ -88,7 +88,7 @@ class PerLabel:
             name, tensor = item
             if not isinstance(tensor, Array):
                 raise HyperParameterError(f"{name} must be a Tensor, got {shown(tensor)}")
-            label = labels(name, tensor) if callable(labels) else _first_fit(name, labels)
+            label = _asked(name, tensor, labels) if callable(labels) else _first_fit(name, labels)
             if label not in given:
                 raise HyperParameterError(
                     f"{name} has the label {shown(label)}, for which there is no optimizer; there are "
@@ -212,6 +212,16 @@ class PerLabel:
 
     def __repr__(self) -> str:
         return "\n".join(f"{label!r}: {optimizer!r}" for label, optimizer in self.optimizers.items())
+
+
+def _asked(name: str, tensor: Any, labels: Callable[[str, Any], str]) -> str:
+    try:
+        return labels(name, tensor)
+    except Exception as error:  # whatever goes wrong in a user's function, the parameter is named
+        raise HyperParameterError(
+            f"labels fails for {name} with {type(error).__name__}: {error}; it gets a name and a Tensor, and returns a "
+            "label"
+        ) from error
 
 
 def _first_fit(name: str, labels: Mapping[str, str]) -> str:
