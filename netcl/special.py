@@ -6,6 +6,7 @@ to the value; but near the roots of ``gammaln`` below -2, of ``digamma`` below 0
 terms whose sum the value is. So it was measured on NumPy, Intel's runtime and PoCL; a device whose ``exp``, ``log``,
 ``log1p`` and ``sqrt`` are worse than NumPy's adds their errors. float16, bfloat16 and integers are computed in float32.
 
+``zeta`` is not here: its terms are powers, and OpenCL allows a float32 ``pow`` an error of 16 units, so the bounds
 above need a power of netcl's own first. ``scipy.special.zeta`` of a Tensor computes on the host and gives a Tensor on
 the default device.
 """

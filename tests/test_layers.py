@@ -33,7 +33,7 @@ THIRD_PARTY = {
     "tqdm": r"netcl/data/.*",
     "mpi4py": r"netcl/distributed/.*",
     "rich": r"netcl/cli/table\.py",
-    "matplotlib": r"netcl/cli/demo\.py",
+    "matplotlib": r"netcl/(cli/demo|optim/schedules/plot)\.py",
     "torch": r"netcl/cli/bench\.py",
 }
 

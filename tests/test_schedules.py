@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import netcl
-from netcl.errors import HyperParameterError, StateError
+from netcl.errors import ArgumentError, HyperParameterError, StateError
 from netcl.optim import SGD, CosineAnnealingLR, ReduceLROnPlateau, WarmupCosine
 from netcl.optim.schedules import Schedule
 from tests.snapshots import snapshot
@@ -195,9 +195,14 @@ def test_added_groups_start_from_their_own_rate():
 
 def test_a_second_schedule_starts_from_the_first_rate():
     optimizer = single(lr=1.0)
-    advance(CosineAnnealingLR(optimizer, 10), 5)
+    first = CosineAnnealingLR(optimizer, 10)
+    advance(first, 5)
     second = WarmupCosine(optimizer, 0, 10)
+    assert (second.base_lrs, optimizer.lr) == ([1.0], pytest.approx(0.5))
+    first.detach()
     assert (second.base_lrs, optimizer.lr) == ([1.0], 1.0)
+    with pytest.raises(ArgumentError, match="detached"):
+        first.step()
 
 
 @EVERY_KIND
@@ -222,9 +227,13 @@ def test_a_state_brings_its_settings(make_schedule):
 )
 def test_states_of_before_they_said_their_kind(make_schedule, old):
     schedule = make_schedule(single(lr=1.0))
-    settings = {name: value for name, value in schedule.state_dict().items() if name not in old}
+    made_since = {"lrs", "factors"}
+    settings = {name: value for name, value in schedule.state_dict().items() if name not in {*old, *made_since}}
     schedule.load_state_dict(old)
-    assert schedule.state_dict() == {**settings, **old}
+    state = schedule.state_dict()
+    assert {name: value for name, value in state.items() if name in {*settings, *old}} == {**settings, **old}
+    expected = old.get("lrs") or [schedule.lr_at(4, 0.5)]
+    assert schedule.get_last_lr() == state["lrs"] == expected
 
 
 BAD_COUNTS = [None, "1", "x", True, -1, 1.5, math.nan, math.inf, 2**63, [1]]

@@ -52,8 +52,16 @@ NOT_CALLED_BY_USERS = {
     "netcl.optim.PerLabel.unscale_gradients": "what the scaler calls, with device memory",
     "netcl.optim.Optimizer.scaled_step": "what the scaler calls, with device memory",
     "netcl.optim.Optimizer.unscale_gradients": "what the scaler calls, with device memory",
-    "netcl.optim.CosineAnnealingLR.lr_at": "what step calls, with numbers that are checked already",
-    "netcl.optim.WarmupCosine.lr_at": "what step calls, with numbers that are checked already",
+    **{
+        f"netcl.optim.{name}.lr_at": "what step calls, with numbers that are checked already"
+        for name, kind in vars(optim).items()
+        if isinstance(kind, type) and issubclass(kind, optim.Schedule) and "lr_at" in vars(kind)
+    },
+    **{
+        f"netcl.optim.{name}.lr_at": "what step calls, with numbers that are checked already"
+        for name in ("CyclicLR", "OneCycleLR", "SequentialLR", "ChainedScheduler")
+    },
+    "netcl.optim.Schedule": "abstract; its subclasses are called",
     "netcl.optim.Rule.expression": "what an optimizer calls, with its groups",
     "netcl.optim.Rule.text": "what an optimizer calls, with its groups",
     "netcl.data.ImageSet": "a record that load_fashion_mnist makes",
@@ -87,12 +95,13 @@ def public() -> dict[str, Any]:
 
 
 def _methods(cls: type) -> Iterator[tuple[str, Any]]:
-    """The methods that a class defines itself; a subclass of Module or Optimizer shares those of its base."""
+    """The methods that a class defines itself; a subclass of Module, Optimizer or Schedule shares those of its base."""
     seen: set[str] = set()
     for base in cls.__mro__:
         shared = (base in (nn.Module, optim.Optimizer) and cls is not base) or (
             base is Hookable and cls is not optim.Optimizer
         )
+        shared = base in (nn.Module, optim.Optimizer, optim.Schedule) and cls is not base
         if base.__module__.startswith("netcl") and not shared:
             for name, method in vars(base).items():
                 public_name = not name.startswith("_") or name == "__call__"
@@ -494,16 +503,42 @@ def _plateau() -> optim.ReduceLROnPlateau:
     return optim.ReduceLROnPlateau(_sgd())
 
 
-_SCHEDULES: dict[str, Callable[[], Any]] = {
-    "CosineAnnealingLR": lambda: optim.CosineAnnealingLR(_sgd(), 10),
-    "WarmupCosine": lambda: optim.WarmupCosine(_sgd(), 2, 10),
-}
-for _name, _schedule in _SCHEDULES.items():
-    _add("netcl.optim", **{
-        f"{_name}__dot__step": _call(_schedule), f"{_name}__dot__get_last_lr": _call(_schedule),
-        f"{_name}__dot__state_dict": _call(_schedule),
-        f"{_name}__dot__load_state_dict": (lambda make: lambda: (make(), make().state_dict(), {}))(_schedule),
-    })  # fmt: skip
+def _cosine() -> optim.CosineAnnealingLR:
+    return optim.CosineAnnealingLR(_sgd(), 10)
+
+
+def _with(*kinds: Callable[[optim.Optimizer], Any]) -> tuple[optim.Optimizer, list[Any]]:
+    """An optimizer, and schedules of it."""
+    opt = _sgd()
+    return opt, [kind(opt) for kind in kinds]
+
+
+def _two() -> tuple[optim.Optimizer, list[Any]]:
+    return _with(optim.ConstantLR, lambda opt: optim.ExponentialLR(opt, 0.5))
+
+
+_COMMON = {"last_epoch": -1, "hyper": "lr", "scaler": None, "read_every": 2}
+_add(
+    "netcl.optim",
+    Schedule__dot__step=lambda: (_cosine(),), Schedule__dot__get_last_lr=lambda: (_cosine(),),
+    Schedule__dot__preview=lambda: (_cosine(), 3), Schedule__dot__detach=lambda: (_cosine(),),
+    Schedule__dot__state_dict=lambda: (_cosine(),),
+    Schedule__dot__load_state_dict=lambda: (_cosine(), _cosine().state_dict(), {}),
+    ConstantLR=lambda: (_sgd(), 0.5, 4, dict(_COMMON)), LinearLR=lambda: (_sgd(), 0.5, 0.25, 4, dict(_COMMON)),
+    StepLR=lambda: (_sgd(), 3, 0.5, dict(_COMMON)), MultiStepLR=lambda: (_sgd(), [3, 5], 0.5, dict(_COMMON)),
+    ExponentialLR=lambda: (_sgd(), 0.5, dict(_COMMON)), PolynomialLR=lambda: (_sgd(), 4, 0.5, dict(_COMMON)),
+    LambdaLR=lambda: (_sgd(), [lambda step: 0.5], dict(_COMMON)),
+    MultiplicativeLR=lambda: (_sgd(), [lambda step: 0.5], dict(_COMMON)),
+    CosineAnnealingWarmRestarts=lambda: (_sgd(), 3, 2, 0.25, dict(_COMMON)),
+    WarmupStableDecay=lambda: (_sgd(), 2, 3, 4, 0.25, 0.5, "cos", dict(_COMMON)),
+    SWALR=lambda: (_sgd(), [0.25], 3, "linear", dict(_COMMON)),
+    CyclicLR=lambda: (_sgd(), [0.25], [0.5], 3, 4, "exp_range", 0.5, None, "cycle", True, [0.5], [0.75], dict(_COMMON)),
+    OneCycleLR=lambda: (
+        _sgd(), [0.5], 10, 2, 3, 0.25, "cos", True, [0.5], [0.75], 20.0, 100.0, True, dict(_COMMON)),
+    SequentialLR=lambda: (*_two(), [3], dict(_COMMON)),
+    ChainedScheduler=lambda: (*_two()[::-1], {"hyper": "lr", "scaler": None, "read_every": 2}),
+    ReduceLROnPlateau__dot__detach=lambda: (_plateau(),), plot_schedule=lambda: (_cosine(), 3, None),
+)  # fmt: skip
 _add(
     "netcl.optim",
     SGD=lambda: (_plain(), 0.1, 0.5, 0.0, 0.25, True, dict(_PLAIN)),

@@ -29,7 +29,28 @@ from netcl.optim.rmsprop import RMSProp, RMSprop
 from netcl.optim.rprop import Rprop
 from netcl.optim.rule import PerTensor, Rule
 from netcl.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
-from netcl.optim.schedules import CosineAnnealingLR, WarmupCosine
+from netcl.optim.schedules import (
+    SWALR,
+    ChainedScheduler,
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CyclicLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiplicativeLR,
+    MultiStepLR,
+    OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    Schedule,
+    SequentialLR,
+    StepLR,
+    WarmupCosine,
+    WarmupStableDecay,
+    plot_schedule,
+)
 from netcl.optim.sgd import SGD, Momentum
 
 __all__ = [
@@ -58,6 +79,17 @@ __all__ = [
     "Lookahead",
     "MultiSteps",
     "PerLabel",
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "ExponentialLR",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
+    "PolynomialLR",
     "RMSProp",
     "RMSprop",
     "ReduceLROnPlateau",
@@ -69,6 +101,11 @@ __all__ = [
     "WarmupCosine",
     "average_gradients",
     "clip_grad_adaptive",
+    "SWALR",
+    "Schedule",
+    "SequentialLR",
+    "StepLR",
+    "WarmupStableDecay",
     "clip_grad_norm",
     "clip_grad_norm_",
     "clip_grad_norm_device",
@@ -79,4 +116,5 @@ __all__ = [
     "decay_groups",
     "get_total_norm",
     "zero_nans",
+    "plot_schedule",
 ]

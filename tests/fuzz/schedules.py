@@ -36,6 +36,12 @@ class Schedule:
         else:
             self._apply()
 
+    def assigned(self, number: int, value: float) -> None:
+        """A learning rate that a user sets: the schedule goes on from it."""
+        if number < len(self.base):
+            rate = self.groups[number]["lr"]
+            self.base[number] = self.base[number] * (value / rate) if rate else value
+
     def _apply(self) -> None:
         if self.options["name"] == "plateau":
             return

@@ -339,6 +339,8 @@ class _Run:
             raise Disagreement("refused", f"{name} = {value}: {error}") from error
         if self._senseless(changed):
             raise Disagreement("accepted", f"{name} = {value} beside {changed}")
+        if name == "lr" and self.rates is not None:
+            self.rates.assigned(number, value)
         # The schedule of the oracle holds the same dict.
         self.hyper[number][name] = value
         self.late |= name in ("amsgrad", "centered", "momentum", "master_weights")

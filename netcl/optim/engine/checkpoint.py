@@ -19,7 +19,7 @@ from netcl.array import Array
 from netcl.dtypes import DType
 from netcl.errors import HyperParameterError, NetclError, StateError
 from netcl.host_dtypes import STORAGE
-from netcl.optim.engine.group import NOTES, ParameterGroup
+from netcl.optim.engine.group import ParameterGroup, is_note
 from netcl.optim.rule import Rule
 from netcl.validation import shown
 
@@ -289,10 +289,11 @@ def _hyper(
             if name in group and name not in changes and name != "momentum":
                 changes[name] = field in held
     for name in group:
-        if name not in changes and name not in ("params", "names", *NOTES, *(() if ours else _MAY_LACK)):
+        needed = name not in ("params", "names", *(() if ours else _MAY_LACK)) and not is_note(name, group)
+        if needed and name not in changes:
             raise StateError(f"{where} lacks the hyper-parameter {name!r}; it has {', '.join(map(str, source))}")
     for name in changes:
-        if name not in group and name not in NOTES:
+        if name not in group and not is_note(name, group):
             raise StateError(
                 f"{where} has the hyper-parameter {shown(name)}, which {kind} does not know; build the optimizer that "
                 "it was saved from"

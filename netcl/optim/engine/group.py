@@ -13,14 +13,51 @@ from netcl.validation import shown
 NOTES: Mapping[str, Callable[[str, Any], Any]] = {"name": validation.text, "initial_lr": validation.not_negative}
 """What a group may hold besides hyper-parameters, each with its check: a name, and where schedules start from."""
 
+_BASE = "initial_"
+"""What the name of a note begins with that holds where the schedules of a hyper-parameter start from."""
+
+_BETAS = {"beta1": 0, "beta2": 1}
+"""What schedules call the items of ``betas``."""
+
 _FIXED = ("params", "names")
+
+
+def is_note(name: Any, values: Mapping[str, Any]) -> bool:
+    """Whether a group of these hyper-parameters may hold ``name`` without its being one of them."""
+    if name in NOTES:
+        return True
+    if not isinstance(name, str) or not name.startswith(_BASE):
+        return False
+    value = read(values, name.removeprefix(_BASE))
+    return isinstance(value, float | int) and not isinstance(value, bool)
+
+
+def base_name(hyper: str) -> str:
+    """The name of the note that holds where the schedules of a hyper-parameter start from."""
+    return _BASE + hyper
+
+
+def read(values: Mapping[str, Any], hyper: str) -> Any:
+    """A hyper-parameter, or ``beta1`` or ``beta2``; None where there is none of that name."""
+    if hyper in _BETAS and hyper not in values and "betas" in values:
+        return values["betas"][_BETAS[hyper]]
+    return values.get(hyper)
+
+
+def written(values: Mapping[str, Any], hyper: str, value: float) -> dict[str, Any]:
+    """The assignment that gives :func:`read` this value."""
+    if hyper in _BETAS and hyper not in values:
+        betas = list(values["betas"])
+        betas[_BETAS[hyper]] = value
+        return {"betas": tuple(betas)}
+    return {hyper: value}
 
 
 class ParameterGroup(dict[str, Any]):
     """Hyper-parameters by name, checked whenever one is set.
 
-    A name that the group does not have is refused, but for ``name`` and ``initial_lr``. Copies, pickles among them, are
-    plain dicts.
+    A name that the group does not have is refused, but for ``name`` and ``initial_lr``, and ``initial_`` before any
+    other hyper-parameter's name. Copies, pickles among them, are plain dicts.
 
     Parameters
     ----------
@@ -36,6 +73,8 @@ class ParameterGroup(dict[str, Any]):
     ----------
     version : int
         Counts the assignments, so that a step need not compare values to see that there were none.
+    schedules : list
+        What scales its hyper-parameters, in the order in which it is applied. Copies have none.
     """
 
     def __init__(
@@ -47,6 +86,7 @@ class ParameterGroup(dict[str, Any]):
         self._check = check
         self._fixed = fixed
         self.version = 0
+        self.schedules: list[Any] = []
         super().__init__(check(dict(values), values))
 
     def checked(self, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +98,7 @@ class ParameterGroup(dict[str, Any]):
             If a name is unknown or a value out of range.
         """
         for name, value in changes.items():
-            if name not in self and name not in NOTES:
+            if name not in self and not is_note(name, self):
                 known = ", ".join(key for key in self if key not in _FIXED)
                 raise HyperParameterError(f"{shown(name)} is not a hyper-parameter of this group; it has {known}")
             if name in _FIXED and value is not self[name]:
@@ -69,14 +109,35 @@ class ParameterGroup(dict[str, Any]):
         return self._check({**self, **changes}, changes)
 
     def assigned(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """As :meth:`checked`, without a change of what is fixed."""
+        """As :meth:`checked`, without a change of what is fixed. What schedules start from is rescaled alike."""
         for name in self._fixed:
             if name in changes and changes[name] is not self[name]:
                 raise HyperParameterError(
                     f"{name} of a parameter group is chosen when it is made and cannot become {shown(changes[name])}; "
                     "give it to the optimizer, or to add_param_group()"
                 )
-        return self.checked(changes)
+        return self.checked({**changes, **self._rebased(changes)})
+
+    def _rebased(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Where schedules start from after these assignments: scaled as the value is, or the value if none scales it.
+
+        So what a schedule has made of the value goes on to hold, and the assignment with it.
+        """
+        names = [name for name in self if name.startswith(_BASE) and name not in changes]
+        if not names:
+            return {}
+        checked = self.checked(changes)
+        rebased = {}
+        for name in names:
+            hyper = name.removeprefix(_BASE)
+            before, after = read(self, hyper), read(checked, hyper)
+            if not {hyper, "betas" if hyper in _BETAS else hyper} & set(changes):
+                continue
+            scaled = any(schedule.hyper == hyper for schedule in self.schedules)
+            # Where the schedules have made it 0, no ratio says what the base was meant to be.
+            base = self[name] * (after / before) if scaled and before != 0.0 else after
+            rebased[name] = base if abs(base) <= validation.LARGEST else after
+        return rebased
 
     def replace(self, values: Mapping[str, Any]) -> None:
         """Hold what :meth:`checked` returned."""
@@ -125,7 +186,7 @@ class ParameterGroup(dict[str, Any]):
         return dict, (dict(self),)
 
     def _refuse_removal(self, name: str) -> None:
-        if name in self and name not in NOTES:
+        if name in self and not is_note(name, self):
             raise HyperParameterError(f"{shown(name)} cannot be taken out of its group; assign another value")
 
 

@@ -9,7 +9,7 @@ from netcl.array import Array
 from netcl.backends import Selection, get_backend
 from netcl.errors import DTypeError, HyperParameterError, NetclError, TapeError
 from netcl.optim import options, validation
-from netcl.optim.engine.group import NOTES, ParameterGroup
+from netcl.optim.engine.group import NOTES, ParameterGroup, is_note
 from netcl.optim.engine.host_parameters import HostParameters
 from netcl.optim.rule import RuleChoice
 from netcl.validation import shown
@@ -69,7 +69,8 @@ class GroupFactory:
         """A parameter group, as a user gives it, with everything in it checked."""
         group = dict(group)
         options.take_out_torchs(group)
-        unknown = set(group) - set(self.defaults) - set(NOTES) - {"params", "names"}
+        known = {*self.defaults, "params", "names"}
+        unknown = {name for name in group if name not in known and not is_note(name, self.defaults)}
         if unknown:
             raise HyperParameterError(
                 f"{where} has unknown hyper-parameter(s) {', '.join(sorted(map(str, unknown)))}; "
@@ -157,7 +158,10 @@ class GroupFactory:
 
     def _each_checked(self, values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
         for name in names:
-            if name in self._check:
+            if name not in self._check:
+                if is_note(name, values):
+                    values[name] = validation.real(name, values[name])
+            else:
                 try:
                     values[name] = self._check[name](name, values[name])
                 except NetclError:

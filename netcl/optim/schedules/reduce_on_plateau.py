@@ -6,22 +6,29 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, SupportsFloat
 
-from netcl.errors import HyperParameterError, StateError
+from netcl.errors import ArgumentError, HyperParameterError, StateError
 from netcl.optim import validation
-from netcl.optim.engine.group import assign
+from netcl.optim.engine.group import base_name
 from netcl.optim.optimizer import Optimizer
-from netcl.optim.schedule_validation import (
+from netcl.optim.schedules import composition
+from netcl.optim.schedules.composition import Scaling
+from netcl.optim.schedules.settings import (
     Check,
     at_least,
     checked_settings,
     choice,
+    fitting,
     inside,
     loaded_count,
     loaded_rates,
     loaded_settings,
+    of_group,
+    rates,
     scheduled,
 )
 from netcl.validation import real, shown
+
+_NAMES = ("best", "num_bad_epochs", "cooldown_counter", "lrs")
 
 
 def _measured(metric: Any) -> float:
@@ -34,8 +41,10 @@ def _measured(metric: Any) -> float:
         raise HyperParameterError(f"step takes the measured metric, a number, got {shown(metric)}") from None
 
 
-class ReduceLROnPlateau:
+class ReduceLROnPlateau(Scaling):
     """Multiply the learning rate by ``factor`` when a metric has stopped improving.
+
+    A reduction multiplies with other schedules, so that their next steps keep it.
 
     Parameters
     ----------
@@ -52,8 +61,8 @@ class ReduceLROnPlateau:
         Whether ``threshold`` is a share of \\|best\\| or a difference.
     cooldown : int, default 0
         Measurements after a reduction during which none is counted as bad.
-    min_lr : float, default 0.0
-        Lowest learning rate.
+    min_lr : float, or list of float, default 0.0
+        Lowest learning rate that a reduction leads to; a list has one for each parameter group.
     eps : float, default 1e-8
         A reduction smaller than this is left out.
 
@@ -86,7 +95,7 @@ class ReduceLROnPlateau:
         "threshold": validation.not_negative,
         "threshold_mode": choice("rel", "abs"),
         "cooldown": at_least(0),
-        "min_lr": validation.not_negative,
+        "min_lr": rates,
         "eps": validation.not_negative,
     }
 
@@ -99,7 +108,7 @@ class ReduceLROnPlateau:
         threshold: float = 1e-4,
         threshold_mode: str = "rel",
         cooldown: int = 0,
-        min_lr: float = 0.0,
+        min_lr: float | list[float] = 0.0,
         eps: float = 1e-8,
     ) -> None:
         self.mode: str
@@ -108,15 +117,29 @@ class ReduceLROnPlateau:
         self.threshold: float
         self.threshold_mode: str
         self.cooldown: int
-        self.min_lr: float
+        self.min_lr: float | list[float]
         self.eps: float
         given = {"mode": mode, "factor": factor, "patience": patience, "threshold": threshold}
         given |= {"threshold_mode": threshold_mode, "cooldown": cooldown, "min_lr": min_lr, "eps": eps}
         self.__dict__.update(checked_settings(type(self), given))
+        self.hyper = "lr"
         self.optimizer = scheduled(optimizer)
+        fitting(self.optimizer, {"min_lr": self.min_lr})
+        self.place = composition.next_place(optimizer)
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = 0
         self.cooldown_counter = 0
+        self._factors: list[float] = []
+        composition.apply(self, self._bases(), self._values())
+
+    @property
+    def position(self) -> int:
+        """None is counted: what it makes depends on the metric alone."""
+        return 0
+
+    def _scaled(self, step: int, number: int, base: float, value: float) -> float:
+        """``value`` times the product of the reductions of this parameter group."""
+        return value * (self._factors[number] if number < len(self._factors) else 1.0)
 
     def step(self, metric: SupportsFloat) -> None:
         """Take one measurement. **Blocks** if it is a Tensor, whose value has to be read.
@@ -125,7 +148,11 @@ class ReduceLROnPlateau:
         ------
         HyperParameterError
             If it is not a number; nothing is changed then.
+        ArgumentError
+            If the schedule was detached.
         """
+        if self.place < 0:
+            raise ArgumentError("step() of a ReduceLROnPlateau that was detached; build another one")
         value = _measured(metric)
         improves = self._improves(value)
         bad = 0 if improves or self.cooldown_counter > 0 else self.num_bad_epochs + 1
@@ -138,16 +165,25 @@ class ReduceLROnPlateau:
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each parameter group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
+        return self._values()
+
+    def detach(self) -> None:
+        """Leave the optimizer: its rates become what the other schedules make of ``initial_lr``, and ``step`` ends."""
+        if self.place >= 0:
+            composition.detach(self)
+            self.place = -1
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` needs to go on from here."""
+        name, groups = base_name("lr"), list(zip(self.optimizer.param_groups, self._joined(), strict=True))
         return {
             "schedule": type(self).__name__,
             "best": self.best,
             "num_bad_epochs": self.num_bad_epochs,
             "cooldown_counter": self.cooldown_counter,
-            "lrs": self.get_last_lr(),
+            "lrs": self._values(),
+            "base_lrs": [group.get(name) if there else None for group, there in groups],
+            "factors": [self._scaled(0, number, 1.0, 1.0) for number in range(len(groups))],
             **{name: getattr(self, name) for name in self.SETTINGS},
         }
 
@@ -160,13 +196,34 @@ class ReduceLROnPlateau:
             If it is of another kind of schedule or another number of parameter groups, or an entry is missing, unknown
             or out of range; nothing is changed then.
         """
-        settings = loaded_settings(self, state, ("best", "num_bad_epochs", "cooldown_counter", "lrs"))
+        settings, whole = loaded_settings(self, state, _NAMES, ("base_lrs", "factors"))
         best = real("best of the schedule's state", state["best"], finite=False, error=StateError)
         bad, cooldown = (loaded_count(name, state[name]) for name in ("num_bad_epochs", "cooldown_counter"))
         groups = self.optimizer.param_groups
-        rates = loaded_rates("lrs", state["lrs"], len(groups))
-        assign(groups, [{"lr": rate} for rate in rates])
-        self.__dict__.update(settings, best=best, num_bad_epochs=bad, cooldown_counter=cooldown)
+        saved = loaded_rates("lrs", state["lrs"], len(groups))
+        bases: list[float | None] = list(self._bases())
+        if whole:
+            given, joined = composition.loaded_bases(state)
+            starts = loaded_rates("base_lrs", given, len(groups))
+            bases = [start if there else None for start, there in zip(starts, joined, strict=True)]
+            factors = loaded_rates("factors", state["factors"], len(groups))
+        else:
+            factors = [self._factor_of(number, rate) for number, rate in enumerate(saved)]
+        earlier = dict(self.__dict__)
+        self.__dict__.update(settings, best=best, num_bad_epochs=bad, cooldown_counter=cooldown, _factors=factors)
+        try:
+            fitting(self.optimizer, {"min_lr": self.min_lr})
+            composition.apply(self, bases, saved)
+        except HyperParameterError as error:
+            self.__dict__.update(earlier)
+            raise composition.refuse_misfit(error) from error
+
+    def _factor_of(self, number: int, rate: float) -> float:
+        """What makes this rate of what the other schedules make."""
+        group = self.optimizer.param_groups[number]
+        others = [each for each in group.schedules if each is not self]
+        value = composition.made(others, "lr", number, composition.base(group, "lr"))
+        return rate / value if value else 1.0
 
     def _improves(self, value: float) -> bool:
         if math.isinf(self.best):
@@ -175,8 +232,16 @@ class ReduceLROnPlateau:
         return value < self.best - margin if self.mode == "min" else value > self.best + margin
 
     def _reduce(self) -> None:
-        changes = []
-        for group in self.optimizer.param_groups:
-            lower = max(group["lr"] * self.factor, self.min_lr)
-            changes.append({"lr": lower} if group["lr"] - lower > self.eps else {})
-        assign(self.optimizer.param_groups, changes)
+        factors, reached = [], []
+        for number, group in enumerate(self.optimizer.param_groups):
+            rate = group["lr"]
+            lower = max(rate * self.factor, of_group("min_lr", self.min_lr, number))
+            reduces = rate - lower > self.eps
+            reached.append(lower if reduces else rate)
+            factors.append(self._scaled(0, number, 1.0, 1.0) * (lower / rate if reduces else 1.0))
+        earlier, self._factors = self._factors, factors
+        try:
+            composition.apply(self, list(self._bases()), reached)
+        except BaseException:
+            self._factors = earlier
+            raise
