@@ -49,7 +49,7 @@ SCHEDULES = {
     "one cycle": ("OneCycleLR", {"max_lr": [0.5, 0.7], "total_steps": 301}),
     "one cycle of lines": (
         "OneCycleLR",
-        {"max_lr": 0.5, "epochs": 7, "steps_per_epoch": 43, "pct_start": 0.4, "anneal_strategy": "linear"},
+        {"max_lr": 0.5, "epochs": 7, "steps_per_epoch": 44, "pct_start": 0.4, "anneal_strategy": "linear"},
     ),
     "one cycle in three": ("OneCycleLR", {"max_lr": 0.5, "total_steps": 301, "three_phase": True, "div_factor": 10.0}),
     "averaging": ("SWALR", {"swa_lr": 0.05, "anneal_epochs": 60}),
