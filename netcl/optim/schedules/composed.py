@@ -16,6 +16,7 @@ from netcl.optim.schedules.settings import (
     checked_kind,
     checked_names,
     counts,
+    keep,
     read_settings,
     scheduled,
 )
@@ -157,7 +158,7 @@ class SequentialLR(_Composed):
         hyper = common.get("hyper", "lr")
         scheduled(optimizer, validation.text("hyper", hyper))
         parts = _parts(schedulers, optimizer, hyper)
-        self._keep({"milestones": milestones})
+        keep(self, {"milestones": milestones})
         self._take(parts, optimizer, last_epoch, common)
 
     def _fit(self) -> None:

@@ -17,6 +17,7 @@ from netcl.optim.schedules.settings import (
     between,
     choice,
     fitting,
+    keep,
     of_group,
     rates,
 )
@@ -74,7 +75,7 @@ class CosineAnnealingLR(Schedule):
         last_epoch: int = -1,
         **common: Unpack[ScheduleOptions],
     ) -> None:
-        self._keep({"T_max": T_max, "eta_min": eta_min})
+        keep(self, {"T_max": T_max, "eta_min": eta_min})
         super().__init__(optimizer, last_epoch, **common)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -159,7 +160,7 @@ class WarmupCosine(Schedule):
             "eta_min": eta_min,
             "warmup_start": warmup_start,
         }
-        self._keep(given)
+        keep(self, given)
         super().__init__(optimizer, last_epoch, **common)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -244,7 +245,7 @@ class WarmupStableDecay(Schedule):
         **common: Unpack[ScheduleOptions],
     ) -> None:
         given = {"warmup_steps": warmup_steps, "stable_steps": stable_steps, "decay_steps": decay_steps}
-        self._keep({**given, "eta_min": eta_min, "warmup_start": warmup_start, "decay": decay})
+        keep(self, {**given, "eta_min": eta_min, "warmup_start": warmup_start, "decay": decay})
         super().__init__(optimizer, last_epoch, **common)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -316,7 +317,7 @@ class CosineAnnealingWarmRestarts(Schedule):
         last_epoch: int = -1,
         **common: Unpack[ScheduleOptions],
     ) -> None:
-        self._keep({"T_0": T_0, "T_mult": T_mult, "eta_min": eta_min})
+        keep(self, {"T_0": T_0, "T_mult": T_mult, "eta_min": eta_min})
         super().__init__(optimizer, last_epoch, **common)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -386,7 +387,7 @@ class SWALR(Schedule):
         last_epoch: int = -1,
         **common: Unpack[ScheduleOptions],
     ) -> None:
-        self._keep({"swa_lr": swa_lr, "anneal_epochs": anneal_epochs, "anneal_strategy": anneal_strategy})
+        keep(self, {"swa_lr": swa_lr, "anneal_epochs": anneal_epochs, "anneal_strategy": anneal_strategy})
         super().__init__(optimizer, last_epoch, **common)
 
     def _fit(self) -> None:

@@ -21,6 +21,7 @@ from netcl.optim.schedules.settings import (
     choice,
     fitting,
     fractions,
+    keep,
     of_group,
     positive_rates,
     rates,
@@ -195,7 +196,7 @@ class CyclicLR(_Absolute):
             "step_size_down": down,
         }
         given |= {"mode": mode, "gamma": gamma, "scale_mode": scale_mode, "cycle_momentum": cycle_momentum}
-        self._keep({**given, "base_momentum": base_momentum, "max_momentum": max_momentum})
+        keep(self, {**given, "base_momentum": base_momentum, "max_momentum": max_momentum})
         validation.function("scale_fn", scale_fn)
         self.scale_fn = scale_fn
         super().__init__(optimizer, last_epoch, **common)
@@ -340,7 +341,7 @@ class OneCycleLR(_Absolute):
         }
         given |= {"cycle_momentum": cycle_momentum, "base_momentum": base_momentum, "max_momentum": max_momentum}
         given |= {"div_factor": div_factor, "final_div_factor": final_div_factor, "three_phase": three_phase}
-        self._keep(given)
+        keep(self, given)
         super().__init__(optimizer, last_epoch, **common)
 
     def _anchor(self, number: int) -> float:

@@ -19,6 +19,7 @@ from netcl.optim.schedules.settings import (
     counts,
     fitting,
     functions,
+    keep,
     loaded_count,
     of_group,
     positive_fraction,
@@ -69,7 +70,7 @@ class ConstantLR(Schedule):
         last_epoch: int = -1,
         **common: Unpack[ScheduleOptions],
     ) -> None:
-        self._keep({"factor": factor, "total_iters": total_iters})
+        keep(self, {"factor": factor, "total_iters": total_iters})
         super().__init__(optimizer, last_epoch, **common)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -126,7 +127,7 @@ class LinearLR(Schedule):
         last_epoch: int = -1,
         **common: Unpack[ScheduleOptions],
     ) -> None:
-        self._keep({"start_factor": start_factor, "end_factor": end_factor, "total_iters": total_iters})
+        keep(self, {"start_factor": start_factor, "end_factor": end_factor, "total_iters": total_iters})
         super().__init__(optimizer, last_epoch, **common)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -176,7 +177,7 @@ class StepLR(Schedule):
         last_epoch: int = -1,
         **common: Unpack[ScheduleOptions],
     ) -> None:
-        self._keep({"step_size": step_size, "gamma": gamma})
+        keep(self, {"step_size": step_size, "gamma": gamma})
         super().__init__(optimizer, last_epoch, **common)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -225,7 +226,7 @@ class MultiStepLR(Schedule):
         last_epoch: int = -1,
         **common: Unpack[ScheduleOptions],
     ) -> None:
-        self._keep({"milestones": milestones, "gamma": gamma})
+        keep(self, {"milestones": milestones, "gamma": gamma})
         super().__init__(optimizer, last_epoch, **common)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -266,7 +267,7 @@ class ExponentialLR(Schedule):
     def __init__(
         self, optimizer: Optimizer, gamma: float, last_epoch: int = -1, **common: Unpack[ScheduleOptions]
     ) -> None:
-        self._keep({"gamma": gamma})
+        keep(self, {"gamma": gamma})
         super().__init__(optimizer, last_epoch, **common)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -315,7 +316,7 @@ class PolynomialLR(Schedule):
         last_epoch: int = -1,
         **common: Unpack[ScheduleOptions],
     ) -> None:
-        self._keep({"total_iters": total_iters, "power": power})
+        keep(self, {"total_iters": total_iters, "power": power})
         super().__init__(optimizer, last_epoch, **common)
 
     def lr_at(self, step: int, base_lr: float) -> float:

@@ -18,7 +18,7 @@ def plot_schedule(schedule: Schedule, steps: int, ax: Any = None) -> tuple[list[
     ----------
     schedule : Schedule
     steps : int
-        How many, at least 0.
+        How many, from 0 to 10**6.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default in a figure of its own, which belongs to no window.
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Unpack
 
 from netcl.amp.scaler import GradScaler
 from netcl.errors import ArgumentError, HyperParameterError, StateError
-from netcl.optim import validation
 from netcl.optim.engine.group import base_name
 from netcl.optim.optimizer import Optimizer
 from netcl.optim.schedules import composition
@@ -18,7 +17,6 @@ from netcl.optim.schedules.settings import (
     ScheduleOptions,
     checked_kind,
     checked_names,
-    checked_settings,
     declare,
     loaded_count,
     loaded_rates,
@@ -31,6 +29,9 @@ from netcl.validation import integer, shown
 
 _LATER = ("lrs", "hyper", "steps_skipped")
 """Entries of a state that those from before schedules multiplied do not have."""
+
+_MOST_SHOWN = 10**6
+"""Up to so many steps a list of values is of use."""
 
 
 class Schedule(Scaling):
@@ -163,7 +164,7 @@ class Schedule(Scaling):
         Parameters
         ----------
         steps : int
-            How many, at least 0.
+            How many, from 0 to 10**6.
 
         Returns
         -------
@@ -179,7 +180,8 @@ class Schedule(Scaling):
         [[1.0, 1.0, 0.5, 0.5, 0.25, 0.25]]
         """
         self._refuse_part("preview()")
-        span = range(self.last_step, self.last_step + validation.integer("steps", steps, 0) + 1)
+        count = integer("steps", steps, least=0, most=_MOST_SHOWN, error=HyperParameterError)
+        span = range(self.last_step, self.last_step + count + 1)
         found = []
         for number, (group, start) in enumerate(zip(self.optimizer.param_groups, self._bases(), strict=True)):
             schedules = composition.with_one(group, self)
@@ -255,10 +257,6 @@ class Schedule(Scaling):
     def _rate(self, step: int, number: int, base: float) -> float:
         """``lr_at`` in one parameter group."""
         return self.lr_at(step, base)
-
-    def _keep(self, settings: Mapping[str, Any]) -> None:
-        """Keep these settings as attributes, checked."""
-        self.__dict__.update(checked_settings(type(self), settings))
 
     def _fit(self) -> None:
         """Refuse settings that do not fit the optimizer or its groups."""

@@ -193,6 +193,11 @@ def fitting(optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
             )
 
 
+def keep(schedule: Any, given: Mapping[str, Any]) -> None:
+    """Set the settings of a schedule as its attributes, each checked."""
+    schedule.__dict__.update(checked_settings(type(schedule), given))
+
+
 def checked_kind(kind: str, state: Any) -> None:
     """Refuse what is no state, or that of another kind of schedule."""
     if not isinstance(state, Mapping):
