@@ -58,7 +58,7 @@ def _read(partition: Partition, index: int) -> dict[str, Array]:
     segment = partition.arena.layout.segments[index]
     table = partition.step.table
     taken = counters_of(table.block)[table.block.slot]
-    place = table.row_of(index) * len(COUNTERS) + COUNTERS.index("step")
+    place = int(table.row_of[index]) * len(COUNTERS) + COUNTERS.index("step")
     step = _copied(segment.array, taken.element(place), (), _less_one(partition.compute))
     found = {"step": step}
     for name, span in partition.fields.spans.items():

@@ -23,7 +23,7 @@ def check_extension(kind: str, extension: Any, rule: Rule, host: Any) -> None:
         raise HyperParameterError(
             f"extend() takes an extension, which has the methods {', '.join(methods)}, got {shown(extension)}"
         )
-    if getattr(rule, "per_tensor", None) is not None:
+    if rule.per_tensor is not None:
         raise HyperParameterError(
             f"{kind} takes norms between two passes over its parameters, which has no place for an extension; average "
             "the parameters of an optimizer whose step is one pass"

@@ -190,10 +190,6 @@ class StepTable:
         deciding += [self.columns.index("active")] if decided else []
         return table.shape != known.shape or not np.array_equal(table[:, deciding], known[:, deciding])
 
-    def row_of(self, index: int) -> int:
-        """The row of one parameter, by its position in the arena."""
-        return next(number for number, row in enumerate(self._rows) if index in row.members)
-
     def steps(self) -> dict[int, int]:
         """How many steps each parameter has taken. **Blocks**."""
         counters = self._backend.download(counters_of(self.block)[self.block.slot]).reshape(-1, len(COUNTERS))
