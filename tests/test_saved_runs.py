@@ -185,7 +185,7 @@ def test_arrays_keep_dtype_shape_and_bits(dtype, tmp_path):
 @pytest.mark.parametrize(
     "value",
     [object(), {1, 2}, b"bytes", np.array(["text"]), np.array([None]), netcl.complex128, print],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_plain_data_is_refused_before_anything_is_written(value, tmp_path):
     (tmp_path / "file").write_bytes(b"before")
@@ -273,7 +273,11 @@ def test_a_path_is_a_path(path):
             call(path)
 
 
-@pytest.mark.parametrize("value", [3, "text", object(), [1], {"a": 1}, {1: nn.ReLU()}, print, np.ones(2)], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [3, "text", object(), [1], {"a": 1}, {1: nn.ReLU()}, print, np.ones(2)],
+    ids=lambda value: type(value).__name__,
+)
 @pytest.mark.parametrize("name", ["model", "optimizer", "schedule", "scaler", "loader", "wait", "strict"])
 def test_parts_are_what_has_a_state(name, value, tmp_path):
     with netcl.use_backend("numpy"):
