@@ -415,6 +415,6 @@ MAKERS = {
     "arange", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace", "ones",
     "ones_like", "zeros", "zeros_like", "broadcast_shapes", "can_cast", "isdtype", "result_type", "finfo", "iinfo",
     "available", "devices", "get_backend", "set_backend", "use_backend", "manual_seed", "is_recording", "no_grad",
-    "Tape", "DType", "Tensor",
+    "Tape", "DType", "Tensor", "load", "save", "to_torch_state_dict",
 }  # fmt: skip
 """Public names that take no recorded operand or compute nothing from it."""

@@ -34,7 +34,7 @@ THIRD_PARTY = {
     "mpi4py": r"netcl/distributed/.*",
     "rich": r"netcl/cli/table\.py",
     "matplotlib": r"netcl/(cli/demo|optim/schedules/plot)\.py",
-    "torch": r"netcl/cli/bench\.py",
+    "torch": r"netcl/(cli/bench|checkpoint/foreign)\.py",
 }
 
 # Classes over 20 methods: faces are as wide as what they face, and the others are named here until they are cut.

@@ -104,7 +104,7 @@ class Partition:
             table.take_over(earlier.step.table, positions)
             self.fields.take_over(earlier.fields)
         self._groups = groups
-        self._passes = self._passes_of(self._rule, columns)
+        self._passes = _passes_of(self, self._rule, columns)
         if earlier is not None:
             shaped_state.take_over(self.backend, earlier.stored, self.stored, positions)
         self.step = StepState(table)
@@ -128,12 +128,6 @@ class Partition:
         columns = rule.columns(groups[0])
         return rule, columns, None if rule.fused_adam else rule.expression(dtype, dtype, columns)
 
-    def _passes_of(self, rule: Rule, columns: tuple[str, ...]) -> TensorPasses | None:
-        """What comes after the first pass of a rule with per-tensor values."""
-        if rule.per_tensor is None:
-            return None
-        return TensorPasses(self.arena.layout, self.compute, rule, columns, self._group_of, self._groups)
-
     def plan(self, rule: Rule, groups: Sequence[Mapping[str, Any]]) -> Callable[[], Callable[[], None]] | None:
         """Take the memory that another rule needs, and return what changes to it; None if nothing has to change.
 
@@ -146,7 +140,7 @@ class Partition:
             return None
         fields = self.fields.extended(chosen.started())
         block = table.with_rule(columns)
-        passes = self._passes_of(chosen, columns)
+        passes = _passes_of(self, chosen, columns)
         if passes is not None:
             unmoved = {i: i for i in range(len(self.parameters))}
             shaped_state.take_over(self.backend, self.stored, passes.stored, unmoved)
@@ -208,7 +202,9 @@ class Partition:
             self.pending.apply_clip()
         prepared = step.prepared
         if measured:
-            self._decide(math.inf if max_norm is None else max_norm, 2.0, loss_scale, records)
+            most = math.inf if max_norm is None else max_norm
+            records = self.measure_norm(2.0) if records is None else records
+            self.backend.prepare_step(step.block, records, ord=2.0, max_norm=most, loss_scale=loss_scale)
         elif prepared is Prepared.NOTHING or (prepared is Prepared.COUNTERS and not self._operands):
             # Without any element there is no launch that would move the counters on.
             self.backend.prepare_step(step.block)
@@ -229,7 +225,7 @@ class Partition:
             self.arena.detach_inactive()
             self.prepare(measured=True)
             self.pending.apply_clip()
-            self._decide(max_norm, ord)
+            self.backend.prepare_step(self.step.block, self.measure_norm(ord), ord=ord, max_norm=max_norm)
             header = self.step.block.header
             self.pending.clip = header
             self.step.clipped()
@@ -242,11 +238,6 @@ class Partition:
     def clip_is_over(self) -> None:
         """Note that the factor of a clipping is no longer pending."""
         self.step.clip_is_over()
-
-    def _decide(self, max_norm: float, ord: float, loss_scale: Span | None = None, records: Span | None = None) -> None:
-        if records is None:
-            records = self.measure_norm(ord)
-        self.backend.prepare_step(self.step.block, records, ord=ord, max_norm=max_norm, loss_scale=loss_scale)
 
     def measure_norm(self, ord: float, records: Span | None = None) -> Span:
         """The records of a norm of all gradients, in ``records`` if given. Does not block."""
@@ -328,28 +319,16 @@ class Partition:
         """Step count and state fields of each parameter, by its id. **Blocks**."""
         steps, fields = self.step.table.steps(), self.fields.read()
         shaped = shaped_state.read(self.backend, self.stored)
-        return {
-            id(p): (steps[i], fields[id(p)] | self._shaped(p, shaped.get(i))) for i, p in enumerate(self.parameters)
-        }
-
-    def _shaped(self, p: Array, found: dict[str, np.ndarray[Any, Any]] | None) -> dict[str, np.ndarray[Any, Any]]:
-        """The fields with shapes of their own; a parameter without elements has none on the device."""
-        if found is None:
-            shapes = self._rule.shapes(p.shape).items()
-            return {
-                name: np.zeros(shape, STORAGE[self.compute]) for name, shape in shapes if name not in self.fields.spans
-            }
-        return found
+        for i, p in enumerate(self.parameters):
+            if i not in shaped:  # without elements it has none on the device
+                own = [item for item in self._rule.shapes(p.shape).items() if item[0] not in self.fields.spans]
+                shaped[i] = {name: np.zeros(shape, STORAGE[self.compute]) for name, shape in own}
+        return {id(p): (steps[i], fields[id(p)] | shaped[i]) for i, p in enumerate(self.parameters)}
 
     @property
     def stored(self) -> Sequence[shaped_state.Stored]:
         """The state whose fields have shapes of their own."""
         return () if self._passes is None else self._passes.stored
-
-    @property
-    def field_names(self) -> set[str]:
-        """Names of all fields that there is room for."""
-        return {*self.fields.spans, *(each.name for each in self.stored)}
 
     def prepared_state(self, entries: Mapping[int, Entry]) -> Callable[[], None]:
         """Take the memory for the state that a checkpoint has for each parameter, and return what takes it up.
@@ -371,6 +350,15 @@ class Partition:
             self._given = set(range(len(self.parameters)))
 
         return take_up
+
+
+def _passes_of(partition: Partition, rule: Rule, columns: tuple[str, ...]) -> TensorPasses | None:
+    """What comes after the first pass of a rule with per-tensor values."""
+    if rule.per_tensor is None:
+        return None
+    return TensorPasses(
+        partition.arena.layout, partition.compute, rule, columns, partition._group_of, partition._groups
+    )
 
 
 def check_parameters(parameters: Sequence[Array]) -> None:

@@ -257,7 +257,9 @@ class StepEngine:
             hold(values)
             fields: dict[int, tuple[str, ...]] = {}
             for partition in self.partitions:
-                fields |= dict.fromkeys(map(id, partition.parameters), tuple(partition.field_names))
+                fields |= dict.fromkeys(
+                    map(id, partition.parameters), (*partition.fields.spans, *(each.name for each in partition.stored))
+                )
             # Groups without master weights have no room for those of a checkpoint, which are zeros.
             kept = {
                 key: Entry(entry.step, {name: x for name, x in entry.fields.items() if name in fields[key]})
