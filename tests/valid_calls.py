@@ -98,10 +98,9 @@ def _methods(cls: type) -> Iterator[tuple[str, Any]]:
     """The methods that a class defines itself; a subclass of Module, Optimizer or Schedule shares those of its base."""
     seen: set[str] = set()
     for base in cls.__mro__:
-        shared = (base in (nn.Module, optim.Optimizer) and cls is not base) or (
+        shared = (base in (nn.Module, optim.Optimizer, optim.Schedule) and cls is not base) or (
             base is Hookable and cls is not optim.Optimizer
         )
-        shared = base in (nn.Module, optim.Optimizer, optim.Schedule) and cls is not base
         if base.__module__.startswith("netcl") and not shared:
             for name, method in vars(base).items():
                 public_name = not name.startswith("_") or name == "__call__"
@@ -277,6 +276,7 @@ _add(
     finfo=lambda: ("float32",), iinfo=lambda: ("int32",), isdtype=lambda: ("float32", "real floating"),
     __array_namespace_info__=lambda: (),
     available=lambda: (), devices=lambda: ({"probe": False},), get_backend=lambda: ("numpy",),
+    to_torch_state_dict=lambda: (_net(),),
     set_backend=lambda: (netcl.get_backend(),), use_backend=lambda: ("numpy",), manual_seed=lambda: (3,),
 )  # fmt: skip
 _add(
@@ -427,7 +427,7 @@ _add(
         "device": "numpy", "progress": False}),
     DataLoader__dot__set_epoch=lambda: (data.DataLoader(_rows()), 2),
     DataLoader__dot__state_dict=lambda: (data.DataLoader(_rows()),),
-    DataLoader__dot__load_state_dict=lambda: (data.DataLoader(_rows()), data.DataLoader(_rows()).state_dict()),
+    DataLoader__dot__load_state_dict=lambda: (data.DataLoader(_rows()), data.DataLoader(_rows()).state_dict(), {}),
     load_fashion_mnist=lambda: ("test", {"root": None, "subset": True}),
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from netcl.optim.schedules.settings import (
     ScheduleOptions,
     at_least,
     between,
+    called,
     choice,
     fitting,
     fractions,
@@ -223,7 +224,7 @@ class CyclicLR(_Absolute):
         share = within / up if within <= up else (up + down - within) / down
         if self.scale_fn is not None:
             point = before + 1 if self.scale_mode == "cycle" else step
-            return share * real(f"scale_fn({point})", self.scale_fn(point), error=HyperParameterError)
+            return share * called("scale_fn", self.scale_fn, point)
         if self.mode == "triangular2":
             return math.ldexp(share, -before)
         return share * self.gamma**step if self.mode == "exp_range" else share
@@ -231,6 +232,9 @@ class CyclicLR(_Absolute):
 
 def _steps_of(total: Any, epochs: Any, per_epoch: Any) -> int:
     """How many steps a cycle has."""
+    for name, value in (("epochs", epochs), ("steps_per_epoch", per_epoch)):
+        if value is not None:
+            validation.integer(name, value, 1)
     if total is not None:
         return validation.integer("total_steps", total, 1)
     if epochs is None or per_epoch is None:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias, Unpack
 
-from netcl.errors import HyperParameterError, StateError
+from netcl.errors import StateError
 from netcl.optim import validation
 from netcl.optim.optimizer import Optimizer
 from netcl.optim.schedules.schedule import Schedule
@@ -15,6 +15,7 @@ from netcl.optim.schedules.settings import (
     ScheduleOptions,
     at_least,
     between,
+    called,
     checked_kind,
     counts,
     fitting,
@@ -467,7 +468,7 @@ class MultiplicativeLR(Schedule):
 
 
 def _factor(function: Callable[[int], float], step: int) -> float:
-    return real(f"lr_lambda({step})", function(step), least=0.0, error=HyperParameterError)
+    return called("lr_lambda", function, step, least=0.0)
 
 
 def _power(gamma: float, exponent: int) -> float:

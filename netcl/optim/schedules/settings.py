@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
@@ -270,3 +271,20 @@ def loaded_rates(name: str, value: Any, groups: int) -> list[float]:
         return [validation.not_negative(f"{name}[{i}]", rate) for i, rate in enumerate(value)]
     except HyperParameterError as error:
         raise StateError(f"the schedule's state does not fit: {error}") from error
+
+
+def called(name: str, function: Callable[[Any], Any], argument: Any, *, least: float = -math.inf) -> float:
+    """The number that a function of the user's returns.
+
+    Raises
+    ------
+    HyperParameterError
+        If it returns none, or cannot be called with one argument.
+    """
+    try:
+        value = function(argument)
+    except TypeError as error:
+        raise HyperParameterError(
+            f"{name}({argument}) failed: {error}; it must be a function of one number that returns a number"
+        ) from error
+    return real(f"{name}({argument})", value, least=least, error=HyperParameterError)
