@@ -232,14 +232,13 @@ class CyclicLR(_Absolute):
 
 def _steps_of(total: Any, epochs: Any, per_epoch: Any) -> int:
     """How many steps a cycle has."""
-    for name, value in (("epochs", epochs), ("steps_per_epoch", per_epoch)):
-        if value is not None:
-            validation.integer(name, value, 1)
+    given = {"total_steps": total, "epochs": epochs, "steps_per_epoch": per_epoch}
+    count = {name: validation.integer(name, value, 1) for name, value in given.items() if value is not None}
     if total is not None:
-        return validation.integer("total_steps", total, 1)
-    if epochs is None or per_epoch is None:
+        return count["total_steps"]
+    if len(count) < 2:
         raise HyperParameterError("total_steps must be an integer of at least 1, or epochs and steps_per_epoch both be")
-    return validation.integer("epochs", epochs, 1) * validation.integer("steps_per_epoch", per_epoch, 1)
+    return count["epochs"] * count["steps_per_epoch"]
 
 
 class OneCycleLR(_Absolute):

@@ -131,6 +131,17 @@ def functions(name: str, value: Any) -> Any:
     return items if isinstance(value, list | tuple) else value
 
 
+def called(name: str, function: Callable[[Any], Any], step: int, least: float = -math.inf) -> float:
+    """What a user's function of the step returns."""
+    try:
+        value = function(step)
+    except Exception as error:  # whatever goes wrong in it, its caller is told the step
+        raise HyperParameterError(
+            f"{name}({step}) fails with {type(error).__name__}: {error}; it must take a step and return a number"
+        ) from error
+    return real(f"{name}({step})", value, least=least, error=HyperParameterError)
+
+
 def choice(*choices: str) -> Check:
     """A check of one of some strings."""
     return lambda name, value: one_of(name, value, choices, error=HyperParameterError)
@@ -271,20 +282,3 @@ def loaded_rates(name: str, value: Any, groups: int) -> list[float]:
         return [validation.not_negative(f"{name}[{i}]", rate) for i, rate in enumerate(value)]
     except HyperParameterError as error:
         raise StateError(f"the schedule's state does not fit: {error}") from error
-
-
-def called(name: str, function: Callable[[Any], Any], argument: Any, *, least: float = -math.inf) -> float:
-    """The number that a function of the user's returns.
-
-    Raises
-    ------
-    HyperParameterError
-        If it returns none, or cannot be called with one argument.
-    """
-    try:
-        value = function(argument)
-    except TypeError as error:
-        raise HyperParameterError(
-            f"{name}({argument}) failed: {error}; it must be a function of one number that returns a number"
-        ) from error
-    return real(f"{name}({argument})", value, least=least, error=HyperParameterError)
