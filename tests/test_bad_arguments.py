@@ -146,8 +146,8 @@ TAKEN: list[tuple[str, str, tuple[str, ...], str]] = [
     ("netcl.optim", "beta2_decay ns_coefficients*", ("-1", "0"), "an exponent or a coefficient"),
     ("netcl.optim.LBFGS", "params*", TENSORS, "Tensors anywhere"),
     ("netcl.optim", "T_max total_steps patience cooldown", ("2**62",), "a very long run"),
-    ("netcl.optim", "gamma power swa_lr swa_lr* base_lr base_lr* max_lr max_lr* base_momentum base_momentum* max_momentum "
-     "max_momentum* start_factor end_factor pct_start div_factor final_div_factor", ("0", *POSITIVE),
+    ("netcl.optim", "gamma power swa_lr swa_lr* base_lr base_lr* max_lr max_lr* base_momentum base_momentum* "
+     "max_momentum max_momentum* start_factor end_factor pct_start div_factor final_div_factor", ("0", *POSITIVE),
      "a setting of a schedule in its range"),
     ("netcl.optim", "total_iters step_size milestones* T_0 T_mult stable_steps decay_steps warmup_steps anneal_epochs "
      "step_size_up step_size_down read_every epochs steps_per_epoch steps", ("0", "2**62"), "none, or a very long run"),
