@@ -152,6 +152,7 @@ TAKEN: list[tuple[str, str, tuple[str, ...], str]] = [
     ("netcl.optim", "total_iters step_size milestones* T_0 T_mult stable_steps decay_steps warmup_steps anneal_epochs "
      "step_size_up step_size_down read_every epochs steps_per_epoch steps", ("0", "2**62"), "none, or a very long run"),
     ("netcl.optim", "milestones", ("empty list", "no elements"), "no milestones"),
+    ("netcl.optim.MultiplicativeLR", "lr_lambda lr_lambda*", ("function",), "a function, first called at step 1"),
     ("netcl.optim", "last_epoch", ("-1", "0", "2**62"), "the steps that are over, and -1 for none"),
     ("netcl.optim", "scaler scale_fn step_size_down total_steps epochs steps_per_epoch optimizer ax", ("None",),
      "an optional argument"),

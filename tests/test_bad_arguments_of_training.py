@@ -285,7 +285,7 @@ SCHEDULES = {
             "threshold": NOT_NEGATIVE,
             "threshold_mode": TEXT,
             "cooldown": NO_COUNT,
-            "min_lr": NOT_NEGATIVE,
+            "min_lr": [*(bad for bad in NOT_NEGATIVE if not isinstance(bad, list)), [], [0.1, 0.1], ["x"], [-0.1]],
             "eps": NOT_NEGATIVE,
         },
     ),
