@@ -129,20 +129,12 @@ TAKEN: list[tuple[str, str, tuple[str, ...], str]] = [
     ("netcl.optim", "max_norm", ("None",), "no clipping"),
     ("netcl.optim", "eps patience cooldown warmup_steps", ("0",), "none"),
     ("netcl.optim", "T_max total_steps patience cooldown warmup_steps", ("2**62",), "a very long run"),
-    ("netcl.optim", "total_iters step_size step_size_up step_size_down T_0 T_mult stable_steps decay_steps milestones* "
-     "read_every max_iter max_eval history_size last_epoch epochs steps_per_epoch anneal_epochs", ("2**62",),
-     "a very long run"),
-    ("netcl.optim", "total_iters stable_steps anneal_epochs milestones* last_epoch steps ns_steps", ("0",), "none"),
-    ("netcl.optim", "milestones", ("empty list", "no elements"), "no milestone"),
-    ("netcl.optim", "last_epoch", ("-1",), "from the start"),
-    ("netcl.optim", "scaler step_size_down scale_fn total_steps epochs steps_per_epoch ax adjust_lr_fn max_eval "
-     "line_search_fn eps*", ("None",), "an optional argument"),
-    ("netcl.optim.ChainedScheduler", "optimizer", ("None",), "that of its schedules"),
-    ("netcl.optim", "lr_lambda lr_lambda* scale_fn direction ratio", ("function",), "a function"),
-    ("netcl.optim", "start_factor end_factor pct_start base_lr base_lr* base_momentum base_momentum* max_momentum "
-     "max_momentum*", SHARES, "a share, or a rate below the highest"),
-    ("netcl.optim", "gamma power swa_lr swa_lr* max_lr max_lr* div_factor final_div_factor trust_coefficient eps* d "
-     "tolerance_grad tolerance_change ns_coefficients*", ("0", *POSITIVE), "a number in its range"),
+    ("netcl.optim", "max_iter max_eval history_size", ("2**62",), "a very long run"),
+    ("netcl.optim.Muon", "ns_steps", ("0",), "no iteration"),
+    ("netcl.optim", "adjust_lr_fn max_eval line_search_fn eps*", ("None",), "an optional argument"),
+    ("netcl.optim.PerTensor", "direction ratio", ("function",), "a function"),
+    ("netcl.optim", "trust_coefficient eps* d tolerance_grad tolerance_change ns_coefficients*", ("0", *POSITIVE),
+     "a number in its range"),
     ("netcl.optim", "beta2_decay ns_coefficients*", ("-1", "0"), "an exponent or a coefficient"),
     ("netcl.optim.LBFGS", "params*", TENSORS, "Tensors anywhere"),
     ("netcl.optim", "T_max total_steps patience cooldown", ("2**62",), "a very long run"),

@@ -204,8 +204,8 @@ def misfits(state):
             yield from ((path, bad) for bad in NO_FLAGS)
         elif isinstance(value, float):
             yield from ((path, bad) for bad in NO_NUMBERS if name != "dampening" or bad is not NO_NUMBERS[5])
-        elif name == "warmup_steps":
-            yield from ((path, bad) for bad in NO_COUNTS)
+        elif name == "warmup_steps":  # a hyper-parameter, which may be given as an array of one number
+            yield from ((path, bad) for bad in NO_COUNTS if not isinstance(bad, np.ndarray))
         elif isinstance(value, int):
             yield from ((path, bad) for bad in NO_INDICES)
             yield path, value ^ 1

@@ -203,5 +203,5 @@ def test_sixteen_bit_state_is_refused_by_name():
     p.grad = torch.ones_like(p)
     peer.step()
     optimizer = Adam([netcl.ones(3, dtype="bfloat16", device="numpy", requires_grad=True)])
-    with pytest.raises(StateError, match="parameter 0 of group 0 has exp_avg in the checkpoint"):
+    with pytest.raises(StateError, match="exp_avg of parameter 0 of group 0 in the checkpoint"):
         optimizer.load_state_dict(peer.state_dict())
