@@ -146,7 +146,7 @@ def test_a_disk_that_takes_nothing_costs_a_build_and_one_warning(call, fault, op
     real = getattr(os, call)
 
     def failing(path, *arguments, **named):
-        if str(path).startswith(str(folder.parent)) and (call != "open" or arguments[0] & os.O_CREAT):
+        if str(path).startswith(str(folder.parent)) and (call != "open" or arguments[0] & os.O_WRONLY):
             raise OSError(fault, os.strerror(fault))
         return real(path, *arguments, **named)
 
