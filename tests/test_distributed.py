@@ -123,12 +123,12 @@ def test_the_example_learns_as_one_process_does(tmp_path):
     command += ["--no-progress", "--limit", "2000", "--save"]
     weights = []
     for ranks in (0, 2):
-        path = tmp_path / f"{ranks}.npz"
+        path = tmp_path / f"{ranks}.safetensors"
         result = launch(ranks, *command, str(path))
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("epoch 1/1") == 1
-        with np.load(path) as saved:
-            weights.append(np.concatenate([saved[name].ravel() for name in saved]))
+        saved = netcl.load(path)["model"]
+        weights.append(np.concatenate([array.ravel() for array in saved.values()]))
     single, double = weights
     assert np.linalg.norm(double - single) < 1e-5 * np.linalg.norm(single)
 
