@@ -11,7 +11,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import netcl
@@ -193,7 +193,7 @@ def same(a, b):
 
 
 @given(value=plain())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # files on a busy disk
 def test_plain_data_comes_back_as_it_was(tmp_path_factory, value):
     file = tmp_path_factory.mktemp("plain") / "file"
     netcl.save(file, extra=value)
@@ -507,7 +507,7 @@ def test_what_is_no_file_is_refused(tmp_path):
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_damaged_file_is_refused_or_another_sound_one(data, tmp_path_factory):
     file = tmp_path_factory.mktemp("damaged") / "file"
     netcl.save(file, model={"a": np.arange(4.0), "b": np.ones((2, 2), bool)}, extra={"n": 3, "x": np.arange(3)})
