@@ -203,7 +203,7 @@ def test_a_disk_that_takes_nothing_is_told_in_a_line(fault, tmp_path, capsys, mo
     real = os.open
 
     def failing(path, flags, *arguments, **named):
-        if str(path).startswith(str(tmp_path)) and flags & os.O_CREAT:
+        if str(path).startswith(str(tmp_path)) and flags & os.O_WRONLY:
             raise OSError(fault, os.strerror(fault), str(path))
         return real(path, flags, *arguments, **named)
 
