@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+_ABANDONED = 3600.0
+"""Seconds after which an unfinished file belongs to nobody."""
 
 
 def write_atomically(file: Path, content: bytes | Iterable[Any], *, mode: int = 0o666) -> None:
@@ -69,6 +74,18 @@ def _replace(target: Path, content: bytes | Iterable[Any], mode: int, *, flush: 
         raise
     if flush:
         _flush_folder(target.parent)
+        _remove_abandoned(target)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what processes that were killed have left of writing ``target``: nobody writes for an hour."""
+    name = re.compile(rf"\.{re.escape(target.name[:100])}\.[0-9a-f]{{16}}\.tmp")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(target.parent):
+            with contextlib.suppress(OSError):
+                # The time of change, which naming and writing set, and no program can.
+                if name.fullmatch(entry.name) and time.time() - entry.stat(follow_symlinks=False).st_ctime > _ABANDONED:
+                    os.unlink(entry.path)
 
 
 def _opened(made: Path, mode: int) -> tuple[int, bool]:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netcl import files
 from netcl.files import parse_json, private_folder, read_regular, write_atomically, write_private
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,23 @@ def test_permissions_follow_the_umask_or_are_the_owners(umask, mode, tmp_path):
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes == {"open": mode, "own": 0o600, "folder": 0o700}
+
+
+def test_what_a_killed_process_left_goes_after_an_hour(tmp_path, monkeypatch):
+    file, left = tmp_path / "a[b].bin", tmp_path / f".a[b].bin.{'0' * 16}.tmp"
+    others = [
+        tmp_path / f".other.bin.{'0' * 16}.tmp",
+        tmp_path / ".a[b].bin.tmp",
+        tmp_path / f".a[b].bin.{'x' * 16}.tmp",
+    ]
+    for path in (left, *others):
+        path.write_bytes(b"left")
+    write_atomically(file, b"new")
+    assert left.exists()  # somebody may be writing it
+    real = files.time.time
+    monkeypatch.setattr(files.time, "time", lambda: real() + 3601.0)
+    write_atomically(file, b"newer")
+    assert sorted(tmp_path.iterdir()) == sorted([file, *others])
 
 
 @POSIX

@@ -1,4 +1,4 @@
-"""Adafactor, L-BFGS and Muon beside ``torch.optim``, over a table of options."""
+"""Adafactor, L-BFGS and Muon beside ``torch.optim``, over torch's own list of options and some more."""
 
 from __future__ import annotations
 
@@ -14,26 +14,20 @@ from netcl.optim import LBFGS, Adafactor, Muon
 from tests.test_tensor_rules import drawn, error, give, tensors
 
 torch = pytest.importorskip("torch", reason="the parity extra is not installed")
+common = pytest.importorskip(
+    "torch.testing._internal.common_optimizers", reason="the parity extra is not installed", exc_type=ImportError
+)
 SHAPES = {"Adafactor": [(3, 5), (40, 30), (7,), (3, 5), (), (2, 3, 40)], "Muon": [(3, 5), (40, 30), (30, 40), (3, 5)]}
 
 
-# What torch's own tests try of each, as far as it is no way to run a step.
-ADAFACTOR = [
-    {},
-    {"lr": 0.01},
-    {"weight_decay": 0.1},
-    {"weight_decay": 0.1, "maximize": True},
-    {"beta2_decay": -1.0},
-    {"d": 1.5},
-    {"eps": (1e-10, 1e-2)},
-]
-MUON = [
-    {},
-    {"lr": 0.01},
-    {"weight_decay": 0.2, "nesterov": False},
-    {"momentum": 0.8, "ns_steps": 3},
-    {"adjust_lr_fn": "match_rms_adamw"},
-]
+def listed(kind):
+    """What torch's own tests try."""
+    (info,) = [info for info in common.optim_db if info.optim_cls is kind]
+    return [given.kwargs for given in info.optim_inputs_func("cpu")]
+
+
+ADAFACTOR = [*listed(torch.optim.Adafactor), {"lr": 0.01}, {"eps": (1e-10, 1e-2)}]
+MUON = [*listed(torch.optim.Muon), {"weight_decay": 0.2, "nesterov": False}, {"adjust_lr_fn": "match_rms_adamw"}]
 
 
 def beside_torch(ours, theirs, options, backend, dtype, steps):
@@ -108,10 +102,7 @@ class Fit:
 
 SEARCH = {"line_search_fn": "strong_wolfe"}
 LBFGS_OPTIONS = [
-    {},
-    {"lr": 0.01},
-    {"tolerance_grad": 1e-6},
-    SEARCH,
+    *listed(torch.optim.LBFGS),
     {"lr": 0.1, "max_iter": 7},
     {**SEARCH, "max_iter": 5, "history_size": 3},
     {**SEARCH, "lr": 0.5, "max_iter": 8, "max_eval": 30},

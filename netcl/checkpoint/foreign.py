@@ -25,8 +25,12 @@ _BEGINNINGS = (b"PK\x03\x04", b"\x80\x02")
 
 
 def is_torchs(path: Path) -> bool:
-    """Whether a file begins as those of ``torch.save`` do."""
-    return first_bytes(path, 4).startswith(_BEGINNINGS)
+    """Whether a file begins as those of ``torch.save`` do.
+
+    The length of a safetensors header may begin with the same bytes, but then its brace stands in the ninth place.
+    """
+    begin = first_bytes(path, 9)
+    return begin.startswith(_BEGINNINGS) and begin[8:] != b"{"
 
 
 def read(path: Path) -> tuple[dict[str, Elements] | None, dict[str, Any]]:

@@ -129,8 +129,8 @@ class LBFGS(Optimizer):
     ...     return loss
     >>> float(opt.step(closure))
     13.0
-    >>> print(w.numpy())
-    [1. 1.]
+    >>> [round(x, 4) for x in w.tolist()]
+    [1.0, 1.0]
 
     Notes
     -----
