@@ -118,6 +118,33 @@ def test_every_optimizer_goes_on(kind, tmp_path, monkeypatch):
         assert resumed.everything()[:2] == straight.everything()[:2]
 
 
+def test_lbfgs_goes_on(tmp_path):
+    def start():
+        w = netcl.asarray([3.0, -2.0], requires_grad=True)
+        return w, optim.LBFGS([("w", w)], lr=0.1, max_iter=3, history_size=2)
+
+    def go(w, optimizer, steps):
+        def closure():
+            optimizer.zero_grad()
+            with ag.Tape() as tape:
+                loss = netcl.sum((w - 1.0) ** 4)
+            tape.backward(loss)
+            return loss
+
+        for _ in range(steps):
+            optimizer.step(closure)
+
+    with netcl.use_backend("numpy"):
+        straight, begun, resumed = start(), start(), start()
+        go(*straight, 8)
+        go(*begun, 4)
+        netcl.save(tmp_path / "f", model={"w": begun[0]}, optimizer=begun[1])
+        resumed[0][...] = netcl.asarray(netcl.load(tmp_path / "f")["model"]["w"])
+        netcl.load(tmp_path / "f", optimizer=resumed[1])
+        go(*resumed, 4)
+        assert resumed[0].tolist() == straight[0].tolist()
+
+
 IN_A_NEW_PROCESS = """
 import sys
 sys.path.insert(0, sys.argv[2])
