@@ -11,10 +11,12 @@
 //   COLUMN_VALUES(VALUE)    VALUE(name, position in a hyper-parameter row) for what the rule reads of it
 //   COUNTER_VALUES(VALUE)   the same of a counter row
 //   RULE                    statements that compute next_p and next_<field> from p, g, the fields, and h.<name>
+//   NUMBERED                1 if RULE reads `number`, the elements' numbers (int, modulo 2^32)
 #define STATE(FIELD)
 #define COLUMN_VALUES(VALUE) VALUE(lr, 2)
 #define COUNTER_VALUES(VALUE) VALUE(step, 0)
 #define RULE const real_vector next_p = p - h.lr * g;
+#define NUMBERED 0
 #define COLUMNS 3
 #define LOG_BETA1_COLUMN -1
 #define LOG_BETA2_COLUMN -1
@@ -31,39 +33,7 @@
 #endif
 #define KERNEL fused_update
 
-#define DECLARE_VALUE(name, position) real name;
-#define READ_COLUMN(name, position) c.name = hyper[position];
-#define READ_COUNTER(name, position) c.name = counters[position];
-#define FROM_ELEMENT(T, name) const real_vector name = x->name;
-#define TO_ELEMENT(T, name) x->name = next_##name;
-
-struct element {
-    real_vector p, g;
-    STATE(DECLARE)
-};
-
-struct coefficients {
-    real prescale, gradient_factor;
-    COLUMN_VALUES(DECLARE_VALUE)
-    COUNTER_VALUES(DECLARE_VALUE)
-};
-
-static inline struct coefficients read_coefficients(const __global real *header, const __global real *hyper,
-                                                    const __global real *counters) {
-    struct coefficients c;
-    c.prescale = prescale(header);
-    c.gradient_factor = header[MULTIPLIER] * hyper[SIGN];
-    COLUMN_VALUES(READ_COLUMN)
-    COUNTER_VALUES(READ_COUNTER)
-    return c;
-}
-
-static inline void update(const struct coefficients h, struct element *x) {
-    const real_vector p = x->p, g = h.gradient_factor * (h.prescale * x->g);
-    STATE(FROM_ELEMENT)
-    RULE x->p = next_p;
-    STATE(TO_ELEMENT)
-}
+#include "rule.clh"
 
 #define WHOLE_VECTORS(EACH) EACH(update(c, &x))
 #include "fused.clh"

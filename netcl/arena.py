@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from sys import getrefcount
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from netcl import array
 from netcl.array import Array, PendingScale, Storage
-from netcl.backends.base import CHUNK, Backend, Buffer, Span
+from netcl.backends.base import CHUNK, Backend, BlockSpan, Buffer, Span
 from netcl.dtypes import DType
 from netcl.errors import ShapeError
+
+Memory = TypeVar("Memory", bound=Span | BlockSpan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,9 @@ class Run:
     parameters: Span
     offset: int
 
-    def within(self, arena: Span) -> Span:
-        """The same elements of a buffer with the arena's layout."""
-        return arena.part(self.offset, self.parameters.size)
+    def within(self, arena: Memory) -> Memory:
+        """The same elements of a buffer, or of blocks, with the arena's layout."""
+        return cast(Memory, arena.part(self.offset, self.parameters.size))
 
 
 class Arena:

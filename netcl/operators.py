@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 # How the result dtype of an operator follows from its operands: "same" as the promoted operands, "real" (the real
 # counterpart of a complex operand), "complex" (its complex counterpart), "float" (only floating operands are legal),
-# "integer", "bool" (a comparison).
+# "integer", "bool" (a comparison), "random" (float32, of a float32 and an int32 of random bits).
 OPERATORS: MappingProxyType[str, tuple[int, str]] = MappingProxyType(
     {
         "add": (2, "same"), "subtract": (2, "same"), "multiply": (2, "same"), "divide": (2, "float"),
@@ -26,6 +26,7 @@ OPERATORS: MappingProxyType[str, tuple[int, str]] = MappingProxyType(
         "bitwise_invert": (1, "same"), "bitwise_left_shift": (2, "same"), "bitwise_right_shift": (2, "same"),
         "where": (3, "where"), "cast": (1, "cast"), "narrow": (1, "cast"),
         "round_float16": (1, "float"), "round_bfloat16": (1, "float"),
+        "stochastic_float16": (2, "random"), "stochastic_bfloat16": (2, "random"),
         "real": (1, "real"), "imag": (1, "real"), "conj": (1, "same"), "complex": (2, "complex"),
     }
 )  # fmt: skip

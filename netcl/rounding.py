@@ -90,6 +90,35 @@ def _odd_of_integers(values: NDArray[Any]) -> NDArray[np.float32]:
     return odd_float32(np.where(negative, -exact, exact))
 
 
+def stochastic(values: NDArray[Any], bits: NDArray[Any], dtype: DType) -> NDArray[np.float32]:
+    """float32 rounded to one of its neighbours in a 16-bit dtype, up with a probability of its distance from the lower.
+
+    ``bits`` are integers, of whose 16 low bits the choice is made. See :mod:`netcl.stochastic`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from netcl.dtypes import bfloat16
+    >>> from netcl.rounding import stochastic
+    >>> x = np.full(4, 1 + 2**-9, np.float32)  # a quarter of the way from 1 to its neighbour
+    >>> stochastic(x, np.array([0, 0x4000, 0xBFFF, 0xC000]), bfloat16).tolist()
+    [1.0, 1.0, 1.0, 1.0078125]
+    """
+    random = np.asarray(bits).astype(np.uint32) & np.uint32(0xFFFF)
+    near = np.atleast_1d(values).astype(np.float32)
+    lost = np.uint32(0xFFFF if dtype is bfloat16 else 0x1FFF)
+    with np.errstate(all="ignore"):
+        cut = ((near.view(np.uint32) + (random & lost)) & ~lost).view(np.float32)
+        if dtype is float16:  # its subnormal numbers are whole numbers of 2^-24
+            units = np.abs(near) * np.float32(2**24)
+            whole = np.floor(units)
+            share = random.astype(np.float32) * np.float32(2**-16) + np.float32(2**-17)
+            small = np.copysign((whole + (units - whole > share)) * np.float32(2**-24), near)
+            cut = np.where(np.abs(near) < np.float32(2**-14), small, cut)
+    chosen: NDArray[np.float32] = np.where(np.isnan(near), near, cut).astype(np.float32)
+    return chosen.reshape(np.shape(values))
+
+
 def bfloat16_bits(values: NDArray[Any]) -> NDArray[np.uint16]:
     """Real numbers as the bits of bfloat16, rounded to nearest even; a NaN stays one."""
     wide = values.dtype.kind == "f" and values.dtype.itemsize > 4

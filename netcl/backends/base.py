@@ -21,6 +21,8 @@ from netcl.backends.protocol_types import (
     HEADER,
     ROW,
     SHIFT,
+    BlockFormat,
+    BlockSpan,
     Buffer,
     Device,
     HostArray,
@@ -35,10 +37,11 @@ from netcl.dtypes import DType
 from netcl.expression import Expression
 
 __all__ = [
-    "ADAM_COLUMNS", "ArrayOperations", "Backend", "BackendProvider", "Buffer", "CHUNK", "COUNTERS", "COUNT_BASE",
-    "CPU_DEVICE", "Device", "EXTENSION_DEVICE", "HEADER", "HostArray", "HostMapping", "HostOperations", "NAMED_ONLY",
-    "OPENCL_DEVICE", "PREFER_ACCELERATOR", "PREFER_CPU", "PREFER_GPU", "PREFER_REFERENCE", "ROW", "SHIFT", "Scalar",
-    "Span", "StepBlock", "UpdateOperations", "UpdateSource", "View", "counter_row", "header_entry",
+    "ADAM_COLUMNS", "ArrayOperations", "Backend", "BackendProvider", "BlockFormat", "BlockSpan", "Buffer", "CHUNK",
+    "COUNTERS", "COUNT_BASE", "CPU_DEVICE", "Device", "EXTENSION_DEVICE", "HEADER", "HostArray", "HostMapping",
+    "HostOperations", "NAMED_ONLY", "OPENCL_DEVICE", "PREFER_ACCELERATOR", "PREFER_CPU", "PREFER_GPU",
+    "PREFER_REFERENCE", "ROW", "SHIFT", "Scalar", "Span", "StepBlock", "UpdateOperations", "UpdateSource", "View",
+    "counter_row", "header_entry",
 ]  # fmt: skip
 
 
@@ -145,12 +148,25 @@ class UpdateOperations(Protocol):
         ...
 
     def fused_update(
-        self, rule: Expression, p: Span, g: Span, state: Sequence[Span], block: StepBlock, rows: Span, *, advance: bool
+        self,
+        rule: Expression,
+        p: Span,
+        g: Span,
+        state: Sequence[Span | BlockSpan],
+        block: StepBlock,
+        rows: Span,
+        *,
+        advance: bool,
     ) -> None:
         """One pass of any other elementwise rule; ``rows`` and ``advance`` as in ``fused_adam``.
 
         The expression's inputs are ``(p, g, *state)``, its outputs ``(p, *state)``; its ``hyper`` leaves name columns
-        of the block or :data:`COUNTERS`. The gradient reaches it scaled by multiplier·sign/2^shift.
+        of the block or :data:`COUNTERS`. The gradient reaches it scaled by multiplier·sign/2^shift. One more input, an
+        int32, is the number of the element, modulo 2^32: ``CHUNK * rows.offset`` and its place in ``p``.
+
+        A state field of few bits (``BlockSpan``) has the block of every element of ``p``, to the end of the last one.
+        The rule meets its numbers as float32. Its blocks get new scales and codes; those of inactive rows, and all
+        where ``skip`` is set, stay as they are.
         """
         ...
 
@@ -159,7 +175,7 @@ class UpdateOperations(Protocol):
 class UpdateSource(Protocol):
     """What a backend may offer besides: the text of the program that runs an update."""
 
-    def update_source(self, rule: Expression | None, fields: Sequence[Span], block: StepBlock) -> str:
+    def update_source(self, rule: Expression | None, fields: Sequence[Span | BlockSpan], block: StepBlock) -> str:
         """The text of the kernel for ``rule``, or of ``fused_adam`` for None, as it is built.
 
         ``fields`` are (p, g, *state), as the step gets them. Nothing is launched.

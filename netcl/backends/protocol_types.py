@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from netcl.dtypes import DType
+from netcl.dtypes import DType, float32
 
 HostArray: TypeAlias = Any
 """A ``numpy.ndarray`` of a buffer's storage dtype (bfloat16 travels as the uint16 of its bits)."""
@@ -97,6 +97,66 @@ class View(NamedTuple):
     @property
     def dtype(self) -> DType:
         return self.buffer.dtype
+
+
+class BlockFormat(NamedTuple):
+    """How numbers are kept in codes of 8 or 4 bits and one float32 for each block: its largest absolute value.
+
+    :mod:`netcl.quantization` says what a code is worth.
+
+    Attributes
+    ----------
+    bits : int
+        8 or 4, of which two share a byte, the earlier one in its low half.
+    signed : bool
+        Whether numbers may be negative.
+    """
+
+    bits: int
+    signed: bool
+
+    @property
+    def block(self) -> int:
+        """Elements of a block: a divisor of :data:`CHUNK`."""
+        return 256 if self.bits == 8 else 128
+
+    @property
+    def per_byte(self) -> int:
+        """Codes that share a byte."""
+        return 8 // self.bits
+
+    @property
+    def compute(self) -> DType:
+        """What is computed with."""
+        return float32
+
+
+class BlockSpan(NamedTuple):
+    """Adjacent numbers in whole blocks of few bits: codes (uint8) and the scale of each block (float32)."""
+
+    codes: Span
+    scales: Span
+    format: BlockFormat
+
+    @property
+    def dtype(self) -> DType:
+        """What is computed with."""
+        return self.format.compute
+
+    @property
+    def size(self) -> int:
+        """Numbers."""
+        return self.codes.size * self.format.per_byte
+
+    def part(self, start: int, size: int) -> BlockSpan:
+        """The blocks of ``size`` of these numbers, from number ``start`` on, with which a block begins."""
+        block, per_byte = self.format.block, self.format.per_byte
+        blocks = -(-size // block)
+        return BlockSpan(
+            self.codes.part(start // per_byte, blocks * block // per_byte),
+            self.scales.part(start // block, blocks),
+            self.format,
+        )
 
 
 @dataclass(slots=True)

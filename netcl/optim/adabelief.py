@@ -23,7 +23,7 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-_RULE = Rule(adabelief, _hyper, ("exp_avg", "exp_avg_var"))
+_RULE = Rule(adabelief, _hyper, ("exp_avg", "exp_avg_var"), signed=("exp_avg",), unsigned=("exp_avg_var",))
 
 _CHECKS = {
     "lr": validation.not_negative,

@@ -22,7 +22,7 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-_RULE = Rule(adadelta, _hyper, ("square_avg", "acc_delta"))
+_RULE = Rule(adadelta, _hyper, ("square_avg", "acc_delta"), unsigned=("square_avg", "acc_delta"))
 
 _CHECKS = {
     "lr": validation.not_negative,

@@ -22,7 +22,7 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-_RULE = Rule(adagrad, _hyper, ("sum",))
+_RULE = Rule(adagrad, _hyper, ("sum",), unsigned=("sum",))
 
 _CHECKS = {
     "lr": validation.not_negative,

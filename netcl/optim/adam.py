@@ -31,6 +31,8 @@ _RULES = {
         hyper=_hyper_adamw if decoupled else _hyper_adam,
         state=(*_MOMENTS, "max_exp_avg_sq") if largest else _MOMENTS,
         fused_adam=True,
+        signed=("exp_avg",),
+        unsigned=("exp_avg_sq", "max_exp_avg_sq") if largest else ("exp_avg_sq",),
     )
     for decoupled in (False, True)
     for largest in (False, True)

@@ -23,7 +23,7 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-_RULE = Rule(adamax, _hyper, ("exp_avg", "exp_inf"))
+_RULE = Rule(adamax, _hyper, ("exp_avg", "exp_inf"), signed=("exp_avg",), unsigned=("exp_inf",))
 
 _CHECKS = {
     "lr": validation.not_negative,

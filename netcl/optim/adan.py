@@ -25,7 +25,13 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-_RULE = Rule(adan, _hyper, ("exp_avg", "exp_avg_diff", "exp_avg_sq", "pre_grad"))
+_RULE = Rule(
+    adan,
+    _hyper,
+    ("exp_avg", "exp_avg_diff", "exp_avg_sq", "pre_grad"),
+    signed=("exp_avg", "exp_avg_diff", "pre_grad"),
+    unsigned=("exp_avg_sq",),
+)
 
 _CHECKS = {
     "lr": validation.not_negative,

@@ -24,7 +24,7 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-_RULE = Rule(lion, _hyper, ("exp_avg",))
+_RULE = Rule(lion, _hyper, ("exp_avg",), signed=("exp_avg",))
 
 _CHECKS = {
     "lr": validation.not_negative,

@@ -24,7 +24,13 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-_RULE = Rule(nadam, _hyper, {"exp_avg": 0.0, "exp_avg_sq": 0.0, "mu_product": 1.0})
+_RULE = Rule(
+    nadam,
+    _hyper,
+    {"exp_avg": 0.0, "exp_avg_sq": 0.0, "mu_product": 1.0},
+    signed=("exp_avg",),
+    unsigned=("exp_avg_sq",),
+)
 
 _CHECKS = {
     "lr": validation.not_negative,

@@ -54,7 +54,7 @@ class Optimizer(Hookable, ABC):
     backend : str, Device or Backend, optional
         Where to compute, for parameters that are host arrays; by default the default backend.
     common : mapping, optional
-        ``maximize``, ``master_weights``, ``backend`` and what torch has besides, as a user gave them. A subclass whose
+        ``maximize``, ``master_weights``, ``backend`` and their like, as a user gave them. A subclass whose
         ``__init__`` ends in ``**common`` and passes that on takes them all, and shows them in its signature; a line
         ``**common`` among the parameters of its docstring becomes their description.
 
@@ -111,7 +111,7 @@ class Optimizer(Hookable, ABC):
             {**options.CHECKS, **(check or {})},
             check_group,
             self._choose_rule,
-            self._fixed,
+            (*self._fixed, *(name for name in options.FIXED if name in {**shared, **own})),
             backend,
         )
         self.defaults = self._factory.defaults

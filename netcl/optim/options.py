@@ -10,12 +10,24 @@ from warnings import warn
 from netcl.backends import Selection
 from netcl.errors import HyperParameterError
 from netcl.optim import validation
+from netcl.optim.engine.narrow_storage import ROUNDINGS, STATE_DTYPES
 from netcl.validation import shown
 
-CHECKS: Mapping[str, Callable[[str, Any], Any]] = {"maximize": validation.flag, "master_weights": validation.flag}
+CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    "maximize": validation.flag,
+    "master_weights": validation.flag,
+    "rounding": validation.one_of(ROUNDINGS),
+    "state_dtype": validation.one_of((None, *STATE_DTYPES)),
+    "rounding_seed": validation.seed,
+}
 """The checks of those options that are hyper-parameters of a group."""
 
-DEFAULTS: Mapping[str, Any] = {"maximize": False, "master_weights": True}
+DEFAULTS: Mapping[str, Any] = {
+    "maximize": False, "master_weights": True, "rounding": "nearest", "state_dtype": None, "rounding_seed": 0
+}  # fmt: skip
+
+FIXED = ("state_dtype",)
+"""Those that are chosen when a group is made."""
 
 WITHOUT_EFFECT: Mapping[str, bool | None] = {
     "foreach": None, "fused": None, "capturable": False, "differentiable": False
@@ -31,6 +43,9 @@ class CommonOptions(TypedDict, total=False):
 
     maximize: bool
     master_weights: bool
+    rounding: str
+    state_dtype: str | None
+    rounding_seed: int
     backend: Selection
     foreach: bool | None
     fused: bool | None
@@ -47,6 +62,16 @@ _DOCUMENTED = """\
     master_weights : bool, default True
         Keep a float32 copy of float16 and bfloat16 parameters and update that, so that small steps are not rounded
         away; 4 bytes per element. Without effect on wider parameters.
+    rounding : {"nearest", "kahan", "stochastic"}, default "nearest"
+        How float16 and bfloat16 parameters are rounded after a step. The latter two take the place of master weights:
+        ``"kahan"`` keeps what was rounded away in bfloat16, 2 bytes per element, and ``"stochastic"`` rounds up or down
+        at random, right on average, and keeps nothing. Without effect on wider parameters.
+    state_dtype : {None, "bfloat16", "8bit", "4bit"}, optional
+        What the averages of the rule are kept in, for parameters that are computed with in float32. ``"bfloat16"`` is
+        rounded stochastically, 2 bytes per element. ``"8bit"`` keeps 8 bits per element and a float32 for each 256,
+        ``"4bit"`` 4 bits and a float32 for each 128. Chosen when a group is made.
+    rounding_seed : int, default 0
+        What the random bits of roundings depend on besides the step and the element: from 0 to 2^32 - 1.
     backend : str, Device or Backend, optional
         Where host arrays are updated; Tensors are updated where they are.
     foreach, fused, capturable, differentiable : bool, optional

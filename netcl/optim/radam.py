@@ -23,7 +23,7 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-_RULE = Rule(radam, _hyper, ("exp_avg", "exp_avg_sq"))
+_RULE = Rule(radam, _hyper, ("exp_avg", "exp_avg_sq"), signed=("exp_avg",), unsigned=("exp_avg_sq",))
 
 _CHECKS = {
     "lr": validation.not_negative,

@@ -25,10 +25,22 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, float]:
 
 
 _RULES = {
-    (False, False): Rule(rmsprop, _hyper, ("square_avg",)),
+    (False, False): Rule(rmsprop, _hyper, ("square_avg",), unsigned=("square_avg",)),
     (True, False): Rule(rmsprop_centered, _hyper, ("square_avg", "grad_avg")),
-    (False, True): Rule(rmsprop_momentum, _hyper, ("square_avg", "momentum_buffer")),
-    (True, True): Rule(rmsprop_centered_momentum, _hyper, ("square_avg", "grad_avg", "momentum_buffer")),
+    (False, True): Rule(
+        rmsprop_momentum,
+        _hyper,
+        ("square_avg", "momentum_buffer"),
+        signed=("momentum_buffer",),
+        unsigned=("square_avg",),
+    ),
+    # The centered variance is a small difference, which fewer bits would make negative.
+    (True, True): Rule(
+        rmsprop_centered_momentum,
+        _hyper,
+        ("square_avg", "grad_avg", "momentum_buffer"),
+        signed=("momentum_buffer",),
+    ),
 }
 
 

@@ -10,10 +10,10 @@ from inspect import unwrap
 from traceback import walk_tb
 from typing import Any
 
-from netcl.backends.base import ADAM_COLUMNS, COUNTERS, ROW
-from netcl.dtypes import DType
+from netcl.backends.base import ADAM_COLUMNS, COUNTERS, ROW, BlockFormat
+from netcl.dtypes import DType, int32
 from netcl.errors import ArgumentError, HyperParameterError, TraceError
-from netcl.expression import Expression, Node, build, caller, constant, equal, where
+from netcl.expression import Expression, Node, build, caller, constant, equal, nodes_of, where
 from netcl.expression_text import python_text
 from netcl.optim import validation
 from netcl.optim.engine.group import NOTES
@@ -86,7 +86,8 @@ class Rule:
         ``update(p, g, s, h) -> (p, *state)``: plain arithmetic (``+ - * /`` and the functions of
         :mod:`netcl.expression`) on one element of the parameter ``p``, its gradient ``g``, the state ``s.<name>`` and
         the hyper-parameters ``h.<name>``. Besides the rule's own names ``h`` has ``step`` (from 1), and
-        ``bias_correction1`` and ``bias_correction2`` if ``hyper`` gives ``log_beta1`` and ``log_beta2``.
+        ``bias_correction1`` and ``bias_correction2`` if ``hyper`` gives ``log_beta1`` and ``log_beta2``; for random
+        numbers (:mod:`netcl.stochastic`) also the exact digits of the step's number and the number of the element.
         It must map zeros to zeros, which is what padding holds.
     hyper : callable
         ``hyper(group) -> dict``: the numbers that ``h`` holds, made in double from a parameter group.
@@ -98,6 +99,13 @@ class Rule:
     per_tensor : PerTensor, optional
         What is taken over whole tensors before the update. Then ``update(p, u, s, h)`` gets the direction in place of
         the gradient; ``h`` has ``ratio``, and neither the step nor the bias corrections.
+
+    signed, unsigned : tuple of str, default ()
+        The state fields that ``state_dtype`` may keep in fewer bits, for they are averages of what they get: those of
+        either sign, and those that are never negative.
+    kept_as : tuple of (str, DType or BlockFormat), default ()
+        State fields with another storage than the parameter's compute dtype. They are widened before the update and
+        rounded after it.
 
     Raises
     ------
@@ -116,6 +124,9 @@ class Rule:
     fused_adam: bool = False
     starts: tuple[float, ...] = ()
     per_tensor: PerTensor | None = None
+    signed: tuple[str, ...] = ()
+    unsigned: tuple[str, ...] = ()
+    kept_as: tuple[tuple[str, DType | BlockFormat], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("update", "hyper"):
@@ -141,6 +152,13 @@ class Rule:
         checked = [validation.real(f"the start of {name}", start) for name, start in zip(fields, starts, strict=True)]
         object.__setattr__(self, "state", tuple(fields))
         object.__setattr__(self, "starts", tuple(checked))
+        for kind in ("signed", "unsigned"):
+            names = getattr(self, kind)
+            if not isinstance(names, tuple) or not set(names) <= set(fields):
+                raise ArgumentError(
+                    f"{kind} must be a tuple of names of the state, which is {', '.join(fields) or 'empty'}, got "
+                    f"{shown(names)}"
+                )
         flag("fused_adam", self.fused_adam)
         if self.per_tensor is not None and (self.fused_adam or not isinstance(self.per_tensor, PerTensor)):
             raise ArgumentError(
@@ -181,7 +199,7 @@ class Rule:
         state = tuple(self.state)
         if self.per_tensor is not None:
             return _trace_direction(self.per_tensor.direction, state, self.starts, parameter, gradient, columns)
-        return _trace(self.update, state, parameter, gradient, (*columns, *COUNTERS[:3]))
+        return _trace(self.update, state, parameter, gradient, (*columns, *COUNTERS), self.kept_as)
 
     def second_expression(self, parameter: DType, columns: tuple[str, ...]) -> Expression:
         """The traced update of a rule with ``per_tensor``: its inputs are ``(p, u, *state)``."""
@@ -274,11 +292,23 @@ def check_author(defaults: Any, rule: Any, check: Any, check_group: Any) -> None
 
 @lru_cache(maxsize=256)
 def _trace(
-    update: Update, state: tuple[str, ...], parameter: DType, gradient: DType, names: tuple[str, ...]
+    update: Update,
+    state: tuple[str, ...],
+    parameter: DType,
+    gradient: DType,
+    names: tuple[str, ...],
+    kept_as: tuple[tuple[str, DType | BlockFormat], ...] = (),
 ) -> Expression:
-    """The update with ``h`` of these names, but for :data:`ROW`, which the launch reads itself."""
-    outputs, inputs = _traced(update, state, parameter, gradient, names, "p")
-    return build(outputs, inputs, stored=(parameter, *inputs[2:]), name=update.__qualname__)
+    """The update with ``h`` of these names, but for :data:`ROW`, which the launch reads itself.
+
+    If it reads ``h.element``, that is one more input behind the others.
+    """
+    outputs, inputs = _traced(update, state, parameter, gradient, names, "p", dict(kept_as))
+    stored = (parameter, *inputs[2:])
+    nodes = nodes_of([output for output in outputs if isinstance(output, Node)])
+    if any(node.op == "input" and node.value == len(inputs) for node in nodes):
+        inputs = (*inputs, int32)
+    return build(outputs, inputs, stored=stored, name=update.__qualname__)
 
 
 @lru_cache(maxsize=256)
@@ -328,13 +358,22 @@ def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 
 
 def _traced(
-    update: Update, state: tuple[str, ...], parameter: DType, gradient: DType, names: tuple[str, ...], first: str
+    update: Update,
+    state: tuple[str, ...],
+    parameter: DType,
+    gradient: DType,
+    names: tuple[str, ...],
+    first: str,
+    kept_as: Mapping[str, DType | BlockFormat] | None = None,
 ) -> tuple[tuple[Any, ...], tuple[DType, ...]]:
     """What an update returns, checked, and the dtypes of its inputs; ``first`` is what it returns before its state."""
     compute = parameter.compute
-    inputs = (parameter, gradient, *(compute for _ in state))
+    kept = [(kept_as or {}).get(name, compute) for name in state]
+    inputs = (parameter, gradient, *(dtype.compute if isinstance(dtype, BlockFormat) else dtype for dtype in kept))
     p, g, *fields = (Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs))
     hyper = {name: Node("hyper", (), compute, name) for name in names[len(ROW) :]}
+    if kept_as is not None and "element" not in hyper:
+        hyper["element"] = Node("input", (), int32, len(inputs))
     s = _Names("s", "state field", dict(zip(state, fields, strict=True)))
     h = _Names("h", "hyper-parameter", hyper)
     returned = _called(update, (p, g, s, h))

@@ -39,7 +39,7 @@ def _hyper_adamw(group: Mapping[str, Any]) -> dict[str, float]:
 
 
 _SGD = Rule(schedule_free_sgd, _shared, ("z", "weight_sum"))
-_ADAMW = Rule(schedule_free_adamw, _hyper_adamw, ("z", "weight_sum", "exp_avg_sq"))
+_ADAMW = Rule(schedule_free_adamw, _hyper_adamw, ("z", "weight_sum", "exp_avg_sq"), unsigned=("exp_avg_sq",))
 
 
 def _positive_fraction(name: str, value: Any) -> float:

@@ -26,7 +26,7 @@ def _hyper_momentum(group: Mapping[str, Any]) -> dict[str, float]:
 
 
 _PLAIN = Rule(sgd, _hyper)
-_MOMENTUM = Rule(sgd_with_momentum, _hyper_momentum, state=("momentum_buffer",))
+_MOMENTUM = Rule(sgd_with_momentum, _hyper_momentum, state=("momentum_buffer",), signed=("momentum_buffer",))
 
 _CHECKS = {
     "lr": validation.not_negative,

@@ -11,6 +11,7 @@ from netcl.backends.base import COUNTERS, Span
 from netcl.dtypes import DType
 from netcl.expression import Expression, conversion, trace
 from netcl.optim.engine.partition import Partition
+from netcl.optim.engine.state_fields import dense
 from netcl.optim.engine.step_table import counters_of
 
 
@@ -61,8 +62,8 @@ def _read(partition: Partition, index: int) -> dict[str, Array]:
     place = int(table.row_of[index]) * len(COUNTERS) + COUNTERS.index("step")
     step = _copied(segment.array, taken.element(place), (), _less_one(partition.compute))
     found = {"step": step}
-    for name, span in partition.fields.spans.items():
-        source = span.part(segment.offset, segment.size)
+    for name, field in partition.fields.spans.items():
+        source = dense(partition.backend, field.part(segment.offset, segment.size)).part(0, segment.size)
         found[name] = _copied(segment.array, source, segment.array.shape, conversion(source.dtype, source.dtype))
     return found
 

@@ -91,6 +91,27 @@ def integer(name: str, value: Any, least: int) -> int:
     return validation.integer(name, value, least=least, most=_MOST_STEPS, error=HyperParameterError)
 
 
+def one_of(choices: tuple[str | None, ...]) -> Callable[[str, Any], Any]:
+    """The check of a hyper-parameter that has one of these values."""
+
+    def check(name: str, value: Any) -> Any:
+        if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+            raise HyperParameterError(
+                f"{name} must be one of {', '.join(map(repr, choices))}, got {validation.shown(value)}"
+            )
+        return None if value is None else str(value)
+
+    return check
+
+
+def seed(name: str, value: Any) -> int:
+    """``value`` as an int, if it is a whole number of 32 bits."""
+    number = integer(name, value, 0)
+    if number >> 32:
+        raise HyperParameterError(f"{name} must be below 2**32, got {number}; take it modulo 2**32")
+    return number
+
+
 def text(name: str, value: Any) -> str:
     """``value`` if it is a string."""
     if not isinstance(value, str):

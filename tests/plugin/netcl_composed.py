@@ -8,9 +8,9 @@ import numpy as np
 from netcl.backends.base import EXTENSION_DEVICE, NAMED_ONLY, Device, Span
 from netcl.backends.composed import ComposedOperations
 from netcl.complex_pairs import expanded
-from netcl.dtypes import bfloat16
+from netcl.dtypes import bfloat16, float16
 from netcl.host_dtypes import STORAGE, stored_as, values_of
-from netcl.rounding import odd_float32
+from netcl.rounding import odd_float32, stochastic
 
 FUNCTIONS = {
     "where": np.where,
@@ -20,6 +20,8 @@ FUNCTIONS = {
     "narrow": odd_float32,
     "round_float16": lambda x: x.astype(np.float16).astype(np.float32),
     "round_bfloat16": lambda x: values_of(stored_as(x, bfloat16), bfloat16),
+    "stochastic_float16": lambda x, bits: stochastic(x, bits, float16),
+    "stochastic_bfloat16": lambda x, bits: stochastic(x, bits, bfloat16),
     "real": np.real,
     "imag": np.imag,
     "complex": lambda x, y: np.stack(np.broadcast_arrays(x, y), -1).view(np.result_type(x, np.complex64))[..., 0],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from netcl.backends.base import Buffer, Device, HostArray, HostMapping, Scalar, Span, StepBlock, View
+from netcl.backends.base import BlockSpan, Buffer, Device, HostArray, HostMapping, Scalar, Span, StepBlock, View
 from netcl.backends.composed import arrays, flat, ordering, step
 from netcl.dtypes import DType
 from netcl.errors import BackendError
@@ -128,7 +128,15 @@ class ComposedOperations(ABC):
         self.fused_update(rule, p, g, state, block, rows, advance=advance)
 
     def fused_update(
-        self, rule: Expression, p: Span, g: Span, state: Sequence[Span], block: StepBlock, rows: Span, *, advance: bool
+        self,
+        rule: Expression,
+        p: Span,
+        g: Span,
+        state: Sequence[Span | BlockSpan],
+        block: StepBlock,
+        rows: Span,
+        *,
+        advance: bool,
     ) -> None:
         step.fused_update(self, rule, p, g, state, block, rows)
         if advance:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import cache
 from types import SimpleNamespace
 
+import numpy as np
+
 from netcl import update_rules
 from netcl.backends.base import (
     ADAM_COLUMNS,
@@ -18,6 +20,7 @@ from netcl.backends.base import (
     COUNT_BASE,
     COUNTERS,
     SHIFT,
+    BlockSpan,
     Span,
     StepBlock,
     View,
@@ -25,7 +28,7 @@ from netcl.backends.base import (
 )
 from netcl.backends.composed.flat import fill
 from netcl.backends.composed.primitives import Primitives, column, of_chunks, piece, pieces, point, scratch, spread
-from netcl.dtypes import DType, float32, int64
+from netcl.dtypes import DType, float32, int32, int64
 from netcl.expression import (
     Expression,
     Node,
@@ -42,6 +45,7 @@ from netcl.expression import (
     trace,
     where,
 )
+from netcl.quantization import dequantize, quantize
 
 
 def norm_partials(n: int) -> int:
@@ -331,7 +335,7 @@ READ = ("skip", "multiplier", "shift")
 def _update(rule: Expression, dtype: DType) -> Expression:
     """The rule with its hyper-parameters as inputs, behind its own, then :data:`READ`; what does not move stays."""
     names = (*_needed(rule), *READ)
-    count = len(rule.inputs)
+    count, moving = len(rule.inputs), len(rule.stored)
     given = {name: Node("input", (), dtype.compute, count + i) for i, name in enumerate(names)}
     gradient = rule.inputs[1].compute
     prescale = where(given["shift"] != 0.0, 2.0 ** -SHIFT[dtype.itemsize], 1.0)
@@ -344,25 +348,38 @@ def _update(rule: Expression, dtype: DType) -> Expression:
         return scaled if node.op == "input" and node.value == 1 else node
 
     moves = (given["active"] != 0.0) & equal(given["skip"], 0.0)
-    old = [Node("input", (), rule.inputs[i].compute, i) for i in (0, *range(2, count))]
+    old = [Node("input", (), rule.inputs[i].compute, i) for i in (0, *range(2, moving + 1))]
     new = rule.rewrite(replaced).outputs
     outputs = [where(moves, value, stays) for value, stays in zip(new, old, strict=True)]
     return build(outputs, (*rule.inputs, *(dtype,) * len(names)), (), rule.stored, name=rule.name)
 
 
 def fused_update(
-    primitives: Primitives, rule: Expression, p: Span, g: Span, state: Sequence[Span], block: StepBlock, rows: Span
+    primitives: Primitives,
+    rule: Expression,
+    p: Span,
+    g: Span,
+    state: Sequence[Span | BlockSpan],
+    block: StepBlock,
+    rows: Span,
 ) -> None:
-    """One map over whole chunks, and one over the rest."""
+    """One map over whole chunks, and one over the rest. What is kept in blocks is widened before, and written after."""
     if not p.size:
         return
+    blocks = [(x, scratch(primitives, x.size, x.dtype)) for x in state if isinstance(x, BlockSpan)]
+    for x, numbers in blocks:
+        dequantize(primitives, x, numbers)
+    widened = iter([numbers for _, numbers in blocks])
+    operands = [p, g, *(next(widened) if isinstance(x, BlockSpan) else x for x in state)]
+    if len(rule.inputs) > len(operands):
+        operands.append(_numbers(primitives, rows.offset * CHUNK, p.size))
     assert block.hyper is not None
     assert block.counters is not None
     counters = _table(primitives, block.counters[block.slot], block.rows, rows, p.size)
     hyper = _table(primitives, block.hyper, block.rows, rows, p.size)
     expression = _update(rule, block.header.dtype)
     for start, shape in pieces(p.size):
-        fields = [piece(x, start, shape) for x in (p, g, *state)]
+        fields = [piece(x, start, shape) for x in operands]
         columns = [
             of_chunks(counters, COUNTERS.index(name), len(COUNTERS), start, shape)
             if name in COUNTERS
@@ -370,4 +387,14 @@ def fused_update(
             for name in _needed(rule)
         ]
         header = [spread(header_entry(block.header, name), shape) for name in READ]
-        primitives.map(expression, [*fields, *columns, *header], [fields[0], *fields[2:]])
+        outputs = [fields[0], *fields[2 : 1 + len(rule.stored)]]
+        primitives.map(expression, [*fields, *columns, *header], outputs)
+    for x, numbers in blocks:
+        quantize(primitives, numbers, x)
+
+
+def _numbers(primitives: Primitives, first: int, n: int) -> Span:
+    """The numbers of elements, modulo 2^32."""
+    numbers = scratch(primitives, n, int32)
+    primitives.upload(np.arange(first, first + n, dtype=np.int64).astype(np.int32), numbers)
+    return numbers

@@ -69,7 +69,8 @@ class ReferenceBackend:
         )
         memory = Memory(found)
         evaluation = Evaluation(memory)
-        update, arrays = UpdateCalls(memory, evaluation), ArrayCalls(memory, evaluation)
+        arrays = ArrayCalls(memory, evaluation)
+        update = UpdateCalls(memory, evaluation, arrays)
         self.supports = found.supports
         self.alloc = memory.alloc
         self.upload = memory.upload

@@ -83,7 +83,8 @@ class InPlaceProgram:
         for start in range(0, size, UPDATE_BLOCK):
             given = [array[start : start + UPDATE_BLOCK] for array in whole]
             n = given[0].size
-            self._run([*given, *uniform], [given[0], *given[2:]], [memory[:n] for memory in scratch])
+            outputs = [given[0], *given[2 : 1 + len(self._stored)]]
+            self._run([*given, *uniform], outputs, [memory[:n] for memory in scratch])
 
     def _run(self, given: list[Any], outputs: list[Any], scratch: Sequence[Any]) -> None:
         """Set ``outputs`` from ``given``: inputs, scalars and hyper-parameters."""

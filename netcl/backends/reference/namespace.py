@@ -24,7 +24,7 @@ from netcl.complex_functions import FUNCTIONS
 from netcl.dtypes import BY_NAME, DType, bfloat16, bool_, float32, float64, int16, uint16, uint32, uint64
 from netcl.errors import DTypeError
 from netcl.expression import Expression
-from netcl.rounding import odd_float32
+from netcl.rounding import odd_float32, stochastic
 from netcl.strides import contiguous_strides
 
 Shape = tuple[int, ...]
@@ -232,6 +232,11 @@ def _operator(namespace: Namespace, op: str, dtype: DType, operand: DType) -> Fu
     if op.startswith("round_"):
         short = namespace.native(BY_NAME[op.removeprefix("round_")])
         return lambda x: xp.astype(xp.astype(x, short), x.dtype)
+    if op.startswith("stochastic_"):
+        dtype = BY_NAME[op.removeprefix("stochastic_")]
+        return lambda x, bits: namespace.from_host(
+            stochastic(namespace.to_host(x), namespace.to_host(bits), dtype), float32
+        )
     if op == "rsqrt":
         return lambda x: 1.0 / xp.sqrt(x)
     if op == "reciprocal":

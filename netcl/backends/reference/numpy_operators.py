@@ -14,7 +14,7 @@ import numpy as np
 from netcl.backends.reference.special import erf
 from netcl.dtypes import DType, bfloat16, float16
 from netcl.host_dtypes import STORAGE, values_of
-from netcl.rounding import bfloat16_bits, odd_float32
+from netcl.rounding import bfloat16_bits, odd_float32, stochastic
 
 Function = Callable[..., Any]
 
@@ -46,6 +46,7 @@ def operator(xp: Any, op: str, dtype: DType, operand: DType) -> Function:
     special: dict[str, Function] = {
         "where": _where, "rsqrt": _rsqrt, "round": np.rint, "erf": _erf,
         "narrow": _narrow, "round_float16": _round_float16, "round_bfloat16": _round_bfloat16,
+        "stochastic_float16": _stochastic(float16), "stochastic_bfloat16": _stochastic(bfloat16),
         "real": lambda x, out: np.positive(x.real, out), "imag": lambda x, out: np.positive(x.imag, out),
         "complex": join_parts,
     }  # fmt: skip
@@ -55,7 +56,7 @@ def operator(xp: Any, op: str, dtype: DType, operand: DType) -> Function:
 
 def is_elementwise(op: str) -> bool:
     """Whether the output of ``op`` may be one of its operands. A load, which has no name, widens."""
-    return op not in ("", "cast", "narrow", "erf", "round_float16", "round_bfloat16")
+    return op not in ("", "cast", "narrow", "erf", "round_float16", "round_bfloat16") and "stochastic" not in op
 
 
 def strided(array: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
@@ -116,6 +117,13 @@ def _round_bfloat16(x: Any, out: Any) -> Any:
     bits = np.empty(x.shape, np.uint16)
     _to_bfloat16(bits, x)
     return _from_bfloat16(bits, out)
+
+
+def _stochastic(dtype: DType) -> Function:
+    def rounded(x: Any, bits: Any, out: Any) -> Any:
+        return _cast_to(np.dtype(np.float32))(stochastic(np.asarray(x), bits, dtype), out)
+
+    return rounded
 
 
 _WORDS: dict[int, Any] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}

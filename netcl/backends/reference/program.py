@@ -37,7 +37,7 @@ class Program(Protocol):
         ...
 
     def update(self, spans: Sequence[Span], uniform: list[Any]) -> None:
-        """The outputs of a rule over (p, g, *state), written to (p, *state)."""
+        """The outputs of a rule over (p, g, *state, *others), written to (p, *state)."""
         ...
 
 
@@ -148,7 +148,7 @@ class ValueProgram:
         size = spans[0].size
         for start in range(0, size, UPDATE_BLOCK):
             views = [span.part(start, min(UPDATE_BLOCK, size - start)).view() for span in spans]
-            self.evaluate(views, [views[0], *views[2:]], uniform)
+            self.evaluate(views, [views[0], *views[2 : 1 + len(self._results)]], uniform)
 
     def _values(self, inputs: Sequence[View], uniform: list[Any]) -> list[Any]:
         """The outputs as new arrays (or uniform values), not yet rounded to their storage dtypes."""

@@ -9,14 +9,16 @@ from typing import Any, final
 
 import numpy as np
 
-from netcl.backends.base import CHUNK, COUNT_BASE, COUNTERS, HEADER, SHIFT, Scalar, Span, StepBlock
+from netcl.backends.base import CHUNK, COUNT_BASE, COUNTERS, HEADER, SHIFT, BlockSpan, Scalar, Span, StepBlock
 from netcl.backends.composed.step import adam_rule
+from netcl.backends.reference.arrays import ArrayCalls
 from netcl.backends.reference.evaluation import Evaluation
 from netcl.backends.reference.memory import Memory
-from netcl.backends.reference.program import Program
-from netcl.dtypes import DType, bool_
+from netcl.backends.reference.program import UPDATE_BLOCK, Program
+from netcl.dtypes import DType, bool_, int32
 from netcl.errors import ShapeError
 from netcl.expression import Expression, Node, trace
+from netcl.quantization import dequantize, quantize
 from netcl.rounding import nearest
 
 NORM_BLOCK = 65536
@@ -47,7 +49,8 @@ def _with_factor(rule: Expression, *, shifted: bool) -> Expression:
 class UpdateCalls:
     """:class:`~netcl.backends.base.UpdateOperations` over a namespace, but for those of its memory."""
 
-    def __init__(self, memory: Memory, evaluation: Evaluation) -> None:
+    def __init__(self, memory: Memory, evaluation: Evaluation, arrays: ArrayCalls) -> None:
+        self.map, self.reduce = evaluation.map, arrays.reduce  # for numbers in blocks of few bits
         self._memory = memory
         self._namespace = memory.namespace
         self._upload, self._download, self._number = memory.upload, memory.download, memory.number
@@ -201,12 +204,27 @@ class UpdateCalls:
         self._update(rule, p, g, state, block, rows, advance)
 
     def fused_update(
-        self, rule: Expression, p: Span, g: Span, state: Sequence[Span], block: StepBlock, rows: Span, *, advance: bool
+        self,
+        rule: Expression,
+        p: Span,
+        g: Span,
+        state: Sequence[Span | BlockSpan],
+        block: StepBlock,
+        rows: Span,
+        *,
+        advance: bool,
     ) -> None:
         self._update(lambda values: rule, p, g, list(state), block, rows, advance)
 
     def _update(
-        self, rule_of: Any, p: Span, g: Span, state: list[Span], block: StepBlock, rows: Span, advance: bool
+        self,
+        rule_of: Any,
+        p: Span,
+        g: Span,
+        state: Sequence[Span | BlockSpan],
+        block: StepBlock,
+        rows: Span,
+        advance: bool,
     ) -> None:
         header = self._download(block.header)
         skip = bool(header[HEADER.index("skip")] != 0)
@@ -220,24 +238,61 @@ class UpdateCalls:
                 )
                 values["gradient_factor"] = float(header[HEADER.index("multiplier")]) * float(values["sign"])
                 values["prescale"] = 2.0 ** -float(header[HEADER.index("shift")])
-                self._update_run(rule_of(values), values, [p, g, *state], start, stop)
+                number = rows.offset * CHUNK + start
+                self._update_run(rule_of(values), values, [p, g, *state], start, stop, number)
         if advance:
             self._advance(block, skip=skip)
 
-    def _update_run(self, rule: Expression, values: dict[str, float], spans: list[Span], start: int, stop: int) -> None:
-        """Apply a rule to elements ``start`` to ``stop``, all of one row."""
+    def _update_run(
+        self,
+        rule: Expression,
+        values: dict[str, float],
+        fields: list[Span | BlockSpan],
+        start: int,
+        stop: int,
+        number: int,
+    ) -> None:
+        """Apply a rule to elements ``start`` to ``stop``, all of one row; ``number`` is that of the first."""
         shifted = values["prescale"] != 1.0
         scaled = shifted or values["gradient_factor"] != 1.0
         program = self._program(_with_factor(rule, shifted=shifted) if scaled else rule)
         hyper = [self._namespace.scalar(values[name], dtype) for name, dtype in program.hyper.items()]
-        with np.errstate(all="ignore"):
-            program.update([span.part(start, stop - start) for span in spans], hyper)
+        numbered = len(rule.inputs) > len(fields)
+        if not numbered and all(isinstance(field, Span) for field in fields):
+            with np.errstate(all="ignore"):
+                program.update([field.part(start, stop - start) for field in fields], hyper)  # type: ignore[misc]
+            return
+        for first in range(start, stop, UPDATE_BLOCK):
+            size = min(UPDATE_BLOCK, stop - first)
+            pieces = [field.part(first, size) for field in fields]
+            spans = [self._widened(piece) for piece in pieces]
+            if numbered:
+                places = np.arange(number + first - start, number + first - start + size).astype(np.int32)
+                spans.append(self._on_device(places, int32))
+            with np.errstate(all="ignore"):
+                program.update([span.part(0, size) for span in spans], hyper)
+            for piece, span in zip(pieces, spans, strict=False):
+                if isinstance(piece, BlockSpan):
+                    quantize(self, span, piece)
+
+    def _widened(self, piece: Span | BlockSpan) -> Span:
+        """The elements themselves, or the numbers of blocks in memory of their own."""
+        if isinstance(piece, Span):
+            return piece
+        numbers = Span(self._memory.alloc(piece.size, piece.dtype), 0, piece.size)
+        dequantize(self, piece, numbers)
+        return numbers
+
+    def _on_device(self, host: Any, dtype: DType) -> Span:
+        made = Span(self._memory.alloc(host.size, dtype), 0, host.size)
+        self._upload(host, made)
+        return made
 
     def _program(self, rule: Expression) -> Program:
         """The compiled form of a rule, whose output (p, *state) replaces the input of the same name."""
         program = self._rules.get(rule.key)
         if program is None:
-            aliases = [0, *range(2, len(rule.inputs))]
+            aliases = [0, *range(2, 1 + len(rule.outputs))]
             program = self._rules[rule.key] = self._namespace.compile(rule, aliases)
         return program
 

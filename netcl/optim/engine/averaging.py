@@ -12,6 +12,7 @@ from netcl.dtypes import DType
 from netcl.expression import Expression, Node, rounded, trace, where
 from netcl.optim.engine.group import ParameterGroup
 from netcl.optim.engine.host_parameters import HostParameters
+from netcl.optim.engine.master_weights import keeps_master_weights
 from netcl.optim.engine.partition import Partition
 from netcl.optim.engine.step_engine import StepEngine
 
@@ -43,11 +44,11 @@ def exchange(engine: StepEngine, host: HostParameters | None, *, train: bool, in
 def _exchange(
     partition: Partition, moving: Sequence[ParameterGroup], train: bool, interpolation: Interpolation
 ) -> None:
-    fields, with_master = partition.fields.spans, "master" in partition.fields.spans
+    fields, with_master = partition.fields, "master" in partition.fields.spans
     expression = _exchanged(partition.dtype, partition.compute, with_master)
     for parameters, offset, (share, keeps) in _pieces(partition, moving, interpolation):
         names = ("master", "z", "weight_sum") if with_master else ("z", "weight_sum")
-        state = [fields[name].part(offset, parameters.size).view() for name in names]
+        state = [fields.whole(name).part(offset, parameters.size).view() for name in names]
         place = parameters.view()
         way = 1.0 - share if train else 1.0 - 1.0 / share
         partition.backend.map(
@@ -76,7 +77,7 @@ def _pieces(
             continue
         if not segment.size:
             continue
-        span, numbers = segment.array.span(), (interpolation(group), float(group["master_weights"]))
+        span, numbers = segment.array.span(), (interpolation(group), float(keeps_master_weights(group)))
         if joins:
             first, offset, known = pieces[-1]
             if (

@@ -42,6 +42,9 @@ _NEVER_NEGATIVE = (
 )  # fmt: skip
 """Averages and sums of squares, and sizes: a negative value would become NaN under the root, or turn a step around."""
 
+COMPENSATION = "compensation"
+"""The field that holds what was rounded away of a 16-bit parameter."""
+
 _ONE_NUMBER = ("mu_product",)
 """Fields of which torch has one number for all elements of a parameter."""
 
@@ -54,7 +57,10 @@ _OF_TORCH = {"foreach", "fused", "capturable", "differentiable"}
 _OF_TORCHS_SCHEDULES = {"max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"}
 """What its schedules leave in a group."""
 
-_MAY_LACK = {"maximize", "master_weights"}
+_SINCE = {"rounding", "state_dtype", "rounding_seed"}
+"""What old checkpoints do not have."""
+
+_MAY_LACK = {"maximize", "master_weights", *_SINCE}
 """What torch's groups do not have, or did not always have."""
 
 _MOST_STEPS = 1 << 63
@@ -182,7 +188,7 @@ def read(checkpoint: Any, kind: str, groups: Sequence[ParameterGroup], choose: C
                 raise StateError(f"the checkpoint lacks the state of {label}, which its groups list as {index}")
             known = widest.shapes(parameter.shape)
             if parameter.dtype.compute is not parameter.dtype:
-                known["master"] = parameter.shape
+                known |= dict.fromkeys(("master", COMPENSATION), parameter.shape)
             needed = set(rule.shapes(parameter.shape))
             values = state[index]
             if not every and isinstance(values, Mapping):
@@ -279,7 +285,9 @@ def _hyper(
         )
     for index in indices:
         _index(f'an item of "params" of {where}', index)
-    changes = {name: value for name, value in source.items() if name not in ("params", "param_names")}
+    # What state is kept in is the optimizer's own affair: a checkpoint has its numbers.
+    left_out = ("params", "param_names", "state_dtype")
+    changes = {name: value for name, value in source.items() if name not in left_out}
     if not ours:
         _take_out_torchs(where, changes, kind, "decoupled_weight_decay" in group)
     # Before amsgrad and centered were hyper-parameters of a group, only the state said so.
@@ -289,7 +297,7 @@ def _hyper(
             if name in group and name not in changes and name != "momentum":
                 changes[name] = field in held
     for name in group:
-        needed = name not in ("params", "names", *(() if ours else _MAY_LACK)) and not is_note(name, group)
+        needed = name not in ("params", "names", *(_SINCE if ours else _MAY_LACK)) and not is_note(name, group)
         if needed and name not in changes:
             raise StateError(f"{where} lacks the hyper-parameter {name!r}; it has {', '.join(map(str, source))}")
     for name in changes:

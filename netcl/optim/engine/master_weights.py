@@ -17,6 +17,11 @@ from netcl.expression import Node, equal, rounded, where
 from netcl.optim.rule import Rule
 
 
+def keeps_master_weights(group: Mapping[str, Any]) -> bool:
+    """Whether 16-bit parameters of a group have float32 copies: a rounding of another kind takes their place."""
+    return bool(group["master_weights"]) and group.get("rounding", "nearest") == "nearest"
+
+
 @lru_cache(maxsize=64)
 def with_master_weights(rule: Rule, dtype: DType) -> Rule:
     """``rule`` on float32 copies of parameters of ``dtype``, in the groups that ask for it."""
@@ -35,7 +40,7 @@ def with_master_weights(rule: Rule, dtype: DType) -> Rule:
         return updated, *state, where(h.master_weights != 0.0, updated, 0.0)
 
     def hyper(group: Mapping[str, Any]) -> dict[str, float]:
-        return {**rule.hyper(group), "master_weights": float(group["master_weights"])}
+        return {**rule.hyper(group), "master_weights": float(keeps_master_weights(group))}
 
     update.__qualname__ = f"{rule.update.__qualname__}_with_master_weights"
     update.__wrapped__ = rule.update  # type: ignore[attr-defined]  # whose lines an error names
@@ -44,7 +49,8 @@ def with_master_weights(rule: Rule, dtype: DType) -> Rule:
         direction.__qualname__ = f"{per_tensor.direction.__qualname__}_with_master_weights"
         direction.__wrapped__ = per_tensor.direction  # type: ignore[attr-defined]
         per_tensor = replace(per_tensor, direction=direction)
-    return Rule(update, hyper, {**rule.started(), "master": 0.0}, per_tensor=per_tensor)
+    state = {**rule.started(), "master": 0.0}
+    return replace(rule, update=update, hyper=hyper, state=state, starts=(), per_tensor=per_tensor, fused_adam=False)
 
 
 def _as_tuple(returned: Any) -> tuple[Any, ...]:

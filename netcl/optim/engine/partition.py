@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,9 +21,9 @@ from netcl.optim.engine import shaped_state
 from netcl.optim.engine.checkpoint import Entry
 from netcl.optim.engine.gradient_norm import GradientNorm, HandedOutNorm, new_header
 from netcl.optim.engine.group import ParameterGroup
-from netcl.optim.engine.master_weights import with_master_weights
+from netcl.optim.engine.narrow_storage import stored_narrowly
 from netcl.optim.engine.parameter_arena import ParameterArena
-from netcl.optim.engine.state_fields import StateFields
+from netcl.optim.engine.state_fields import Field, StateFields
 from netcl.optim.engine.step_state import Prepared, StepState
 from netcl.optim.engine.step_table import StepTable
 from netcl.optim.engine.tensor_passes import TensorPasses
@@ -36,7 +36,7 @@ class _Operands:
 
     parameters: Span
     gradients: Span
-    state: tuple[Span, ...]
+    state: tuple[Field, ...]
     rows: Span
     offset: int
 
@@ -69,6 +69,8 @@ class Partition:
         Of these gradients.
     is_narrow : bool
         Whether these parameters may have master weights.
+    state_dtype : str or None
+        That of their groups.
     """
 
     fields: StateFields
@@ -92,10 +94,12 @@ class Partition:
         self.pending = self.arena.pending
         number = {id(p): group for p, group in zip(parameters, group_of, strict=True)}
         self._group_of = [number[id(p)] for p in self.parameters]
+        self.state_dtype: str | None = groups[self._group_of[0]].get("state_dtype")
         self._rule, columns, self._expression = self._choose(rule, groups)
         segments = self.arena.layout.segments
         starts = ({} if earlier is None else earlier.fields.starts) | self._rule.started()
-        self.fields = StateFields(self.arena.layout, self.compute, starts)
+        kept_as = dict(() if earlier is None else earlier.fields.kept_as.items()) | dict(self._rule.kept_as)
+        self.fields = StateFields(self.arena.layout, self.compute, starts, kept_as)
         chunks = [segment.chunks for segment in segments]
         table = StepTable(self.backend, self.compute, self._rule, columns, groups, self._group_of, chunks)
         if earlier is not None:
@@ -123,8 +127,7 @@ class Partition:
     ) -> tuple[Rule, tuple[str, ...], Expression | None]:
         """The rule for the dtype of these parameters, its columns, and what is run if the backend has no own form."""
         dtype = self.dtype
-        if self.is_narrow and any(groups[number]["master_weights"] for number in set(self._group_of)):
-            rule = with_master_weights(rule, dtype)
+        rule = stored_narrowly(rule, dtype, [groups[number] for number in sorted(set(self._group_of))])
         columns = rule.columns(groups[0])
         return rule, columns, None if rule.fused_adam else rule.expression(dtype, dtype, columns)
 
@@ -138,7 +141,7 @@ class Partition:
         table = self.step.table
         if chosen == self._rule and columns == table.columns:
             return None
-        fields = self.fields.extended(chosen.started())
+        fields = self.fields.extended(chosen.started(), dict(chosen.kept_as))
         block = table.with_rule(columns)
         passes = _passes_of(self, chosen, columns)
         if passes is not None:
@@ -298,8 +301,8 @@ class Partition:
         for run in self._operands:
             p, g, state, rows = run.parameters, run.gradients, run.state, run.rows
             if rule is None:
-                largest = state[2] if len(state) > 2 else None
-                backend.fused_adam(p, g, state[0], state[1], largest, block, rows, advance=advance)
+                m, v, *largest = cast("tuple[Span, ...]", state)
+                backend.fused_adam(p, g, m, v, largest[0] if largest else None, block, rows, advance=advance)
             else:
                 backend.fused_update(rule, p, g, state, block, rows, advance=advance)
             # One launch of a step moves the counters on.

@@ -47,7 +47,8 @@ def start_fields(
         return
     wanted = None if only is None else {id(p) for p in only}
     for partition in partitions:
-        layout, fields = partition.arena.layout, partition.fields.spans
+        layout, fields = partition.arena.layout, partition.fields
+        master = fields.whole("master") if "master" in fields.spans else None
         if wanted is None:
             pieces = [(run.parameters, run.offset) for run in layout.runs]
         else:
@@ -55,13 +56,13 @@ def start_fields(
             pieces = [(segment.array.span(), segment.offset) for segment in chosen]
         for source, offset in pieces:
             for name in names:
-                _copy(partition, source, offset, fields[name], fields.get("master"))
+                _copy(partition, source, offset, fields.whole(name), master)
 
 
 def put_averages(partition: Partition, name: str) -> None:
     """Write a field into the parameters. Enqueues; does not block."""
     expression = conversion(partition.compute, partition.dtype)
-    field = partition.fields.spans[name]
+    field = partition.fields.whole(name)
     for run in partition.arena.layout.runs:
         if run.parameters.size:
             partition.backend.map(expression, (run.within(field).view(),), (run.parameters.view(),))

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from netcl.arena import Arena
-from netcl.backends.base import CHUNK, Span
-from netcl.dtypes import DType
+from netcl.backends.base import CHUNK, Backend, BlockFormat, BlockSpan, Span
+from netcl.dtypes import DType, float32, uint8
 from netcl.expression import conversion
-from netcl.host_dtypes import STORAGE
+from netcl.host_dtypes import STORAGE, stored_as, values_of
 from netcl.optim.engine.checkpoint import Entry
+from netcl.quantization import dequantize, quantize
+
+Field = Span | BlockSpan
 
 
 class StateFields:
@@ -22,45 +25,81 @@ class StateFields:
     ----------
     layout : Arena
     dtype : DType
-        Of every field: the parameters' compute dtype.
+        The parameters' compute dtype, and that of every field that is not named in ``kept_as``.
     starts : mapping of str to float
         What each field starts at, the padding between parameters too.
-    known : mapping of str to Span, optional
+    kept_as : mapping of str to DType or BlockFormat
+        The storage of the other fields.
+    known : mapping of str to Span or BlockSpan, optional
         Fields that are there already.
 
     Attributes
     ----------
-    spans : dict of str to Span
+    spans : dict of str to Span or BlockSpan
     starts : dict of str to float
+    kept_as : dict of str to DType or BlockFormat
     """
 
     def __init__(
-        self, layout: Arena, dtype: DType, starts: Mapping[str, float], known: Mapping[str, Span] | None = None
+        self,
+        layout: Arena,
+        dtype: DType,
+        starts: Mapping[str, float],
+        kept_as: Mapping[str, DType | BlockFormat],
+        known: Mapping[str, Field] | None = None,
     ) -> None:
         self._layout = layout
         self._dtype = dtype
         self.starts = dict(starts)
+        self.kept_as = dict(kept_as)
         self.spans = dict(known or {})
         for name, start in starts.items():
             if name not in self.spans:
-                self.spans[name] = layout.like(dtype, start)
+                self.spans[name] = self._started(self.kept_as.get(name, dtype), start)
 
-    def extended(self, starts: Mapping[str, float]) -> StateFields:
+    def _started(self, kept_as: DType | BlockFormat, start: float) -> Field:
+        if isinstance(kept_as, DType):
+            return self._layout.like(kept_as, start)
+        backend, size = self._layout.backend, self._layout.size
+        bytes_, blocks = size // kept_as.per_byte, size // kept_as.block
+        made = BlockSpan(
+            Span(backend.alloc(bytes_, uint8), 0, bytes_), Span(backend.alloc(blocks, float32), 0, blocks), kept_as
+        )
+        backend.fill(made.scales, abs(start))
+        # The code that is worth the whole scale, with its sign.
+        full = (1 << (kept_as.bits - 1)) - 1 if kept_as.signed and start > 0.0 else (1 << kept_as.bits) - 1
+        backend.fill(made.codes, 0 if start == 0.0 else full if kept_as.bits == 8 else 17 * full)
+        return made
+
+    def whole(self, name: str) -> Span:
+        """The memory of a field that is never kept in blocks."""
+        field = self.spans[name]
+        assert isinstance(field, Span)
+        return field
+
+    def extended(self, starts: Mapping[str, float], kept_as: Mapping[str, DType | BlockFormat]) -> StateFields:
         """These fields, and those of other names as they start. Does not block."""
-        return StateFields(self._layout, self._dtype, {**starts, **self.starts}, self.spans)
+        return StateFields(
+            self._layout, self._dtype, {**starts, **self.starts}, {**kept_as, **self.kept_as}, self.spans
+        )
 
     def take_over(self, earlier: StateFields) -> None:
         """Continue from the fields of fewer parameters. Does not block."""
-        copy = conversion(self._dtype, self._dtype)
         backend = self._layout.backend
         for source, target, size in _common(earlier._layout, self._layout):
-            for name, span in earlier.spans.items():
-                new = self.spans[name].part(target, size)
-                backend.map(copy, (span.part(source, size).view(),), (new.view(),))
+            for name, field in earlier.spans.items():
+                pairs = zip(
+                    _memory(field.part(source, size)), _memory(self.spans[name].part(target, size)), strict=True
+                )
+                for old, new in pairs:
+                    backend.map(conversion(old.dtype, new.dtype), (old.view(),), (new.view(),))
 
     def read(self) -> dict[int, dict[str, np.ndarray[Any, Any]]]:
-        """The fields of each parameter, by its id. **Blocks**."""
-        host = {name: self._layout.backend.download(span) for name, span in self.spans.items()}
+        """The fields of each parameter, by its id, in the compute dtype. **Blocks**."""
+        host = {}
+        for name, field in self.spans.items():
+            span = dense(self._layout.backend, field)
+            host[name] = values_of(self._layout.backend.download(span), span.dtype)
         return {
             id(segment.array): {
                 name: values[segment.offset : segment.offset + segment.size].reshape(segment.array.shape).copy()
@@ -74,18 +113,44 @@ class StateFields:
 
         Enqueues; does not block.
         """
+        backend = self._layout.backend
         host = {name: np.full(self._layout.size, self.starts[name], STORAGE[self._dtype]) for name in self.spans}
         for segment in self._layout.segments:
             for name, values in entries[id(segment.array)].fields.items():
                 if name not in host:  # of a shape of its own, kept elsewhere
                     continue
                 host[name][segment.offset : segment.offset + segment.size] = values.reshape(-1)
+        # All memory is taken before anything is changed.
+        scratch: dict[str, Span] = {}
+        for name, field in self.spans.items():
+            if isinstance(field, BlockSpan):
+                scratch[name] = Span(backend.alloc(field.size, float32), 0, field.size)
+                backend.upload(host[name], scratch[name])
+            else:
+                host[name] = stored_as(host[name], field.dtype)
 
         def take_up() -> None:
-            for name, values in host.items():
-                self._layout.backend.upload(values, self.spans[name])
+            for name, field in self.spans.items():
+                if isinstance(field, BlockSpan):
+                    quantize(backend, scratch[name], field)
+                else:
+                    backend.upload(host[name], field)
 
         return take_up
+
+
+def dense(backend: Backend, field: Field) -> Span:
+    """The numbers of a field as they lie, or of one in blocks in memory of their own. Does not block."""
+    if isinstance(field, Span):
+        return field
+    made = Span(backend.alloc(field.size, field.dtype), 0, field.size)
+    dequantize(backend, field, made)
+    return made
+
+
+def _memory(field: Field) -> tuple[Span, ...]:
+    """The memory that a field lies in."""
+    return (field,) if isinstance(field, Span) else (field.codes, field.scales)
 
 
 def _common(old: Arena, new: Arena) -> list[tuple[int, int, int]]:

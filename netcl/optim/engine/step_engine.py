@@ -60,19 +60,23 @@ class StepEngine:
         self._versions = [group.version for group in groups]
 
     def _partitioned(self, groups: Sequence[ParameterGroup], rule: Rule) -> list[Partition]:
-        """One partition for each device and dtype: those there are, and new ones, to be adopted, for more parameters.
+        """One partition for each device, dtype and storage of state: those there are, and new ones, to be adopted.
 
-        A new one takes over the state of the one before.
+        A new one, for more parameters, takes over the state of the one before.
         """
-        found: dict[tuple[int, str], tuple[list[Array], list[int]]] = {}
+        found: dict[tuple[int, str, str | None], tuple[list[Array], list[int]]] = {}
         for number, group in enumerate(groups):
             for p in group["params"]:
-                parameters, numbers = found.setdefault((id(p.backend), p.dtype.name), ([], []))
+                key = (id(p.backend), p.dtype.name, group.get("state_dtype"))
+                parameters, numbers = found.setdefault(key, ([], []))
                 parameters.append(p)
                 numbers.append(number)
         for parameters, _ in found.values():
             check_parameters(parameters)
-        known = {(id(partition.backend), partition.dtype.name): partition for partition in self.partitions}
+        known = {
+            (id(partition.backend), partition.dtype.name, partition.state_dtype): partition
+            for partition in self.partitions
+        }
         partitions = []
         for key, (parameters, numbers) in found.items():
             partition = known.get(key)

@@ -139,14 +139,16 @@ def narrow(w: Values, x: str, source: DType) -> str:
     return w.value(float32, f"as_{c_type(float32, w.width)}({odd})")
 
 
-def _round_to(tag: str) -> Operator:
+def _round_to(tag: str, how: str = "round") -> Operator:
     def write(w: Values, args: list[str], dtype: DType) -> str:
-        return w.value(dtype, f"round{w.width if w.width > 1 else ''}_{tag}({args[0]})")
+        return w.value(dtype, f"{how}{w.width if w.width > 1 else ''}_{tag}({', '.join(args)})")
 
     return write
 
 
 FLOAT_OPERATORS: dict[str, Operator] = {
+    "stochastic_float16": _round_to("float16", "stochastic"),
+    "stochastic_bfloat16": _round_to("bfloat16", "stochastic"),
     "round_float16": _round_to("float16"),
     "round_bfloat16": _round_to("bfloat16"),
     "maximum": _float_extremum(">="),

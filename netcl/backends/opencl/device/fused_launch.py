@@ -10,7 +10,7 @@ import numpy as np
 
 from netcl.backends.base import Span, StepBlock
 from netcl.backends.opencl.codegen.storage import TAG
-from netcl.backends.opencl.codegen.update_rule import check_rule, rule_text
+from netcl.backends.opencl.codegen.update_rule import check_rule, rule_text, stored_tag
 from netcl.backends.opencl.codegen.writer import value_dtypes
 from netcl.backends.opencl.device.bound_launch import KEPT_LAUNCHES, BoundLaunch, bind, span_arguments
 from netcl.backends.opencl.device.plans import remember
@@ -140,7 +140,7 @@ def _program(
         *column_defines(block),
         *sharing.defines(),
         ("ADVANCE", int(advance)),
-        ("P", TAG[p.dtype]),
+        ("P", TAG[p.dtype] if rule is None else stored_tag(rule, 0)),
         ("G", TAG[g.dtype]),
     )
     if rule is None:

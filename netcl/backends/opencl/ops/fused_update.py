@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from netcl.backends.base import Span, StepBlock
+from netcl.backends.base import BlockSpan, Span, StepBlock
+from netcl.backends.opencl.device.block_launch import BlockLaunch
 from netcl.backends.opencl.device.fused_launch import FusedLaunch
 from netcl.backends.opencl.device.queue import Queue
 from netcl.expression import Expression
@@ -17,9 +18,18 @@ class FusedUpdate:
 
     def __init__(self, queue: Queue) -> None:
         self._launch = FusedLaunch(queue, "fused_update")
+        self._blocks = BlockLaunch(queue)
 
     def fused_update(
-        self, rule: Expression, p: Span, g: Span, state: Sequence[Span], block: StepBlock, rows: Span, *, advance: bool
+        self,
+        rule: Expression,
+        p: Span,
+        g: Span,
+        state: Sequence[Span | BlockSpan],
+        block: StepBlock,
+        rows: Span,
+        *,
+        advance: bool,
     ) -> None:
         """One pass of an elementwise rule. See :class:`~netcl.backends.base.UpdateOperations`. Does not block.
 
@@ -32,8 +42,14 @@ class FusedUpdate:
         DTypeError
             If a span does not have the rule's dtype, or the device cannot compute with it.
         """
-        self._launch.run(rule, (p, g, *state), block, rows, advance)
+        for field in state:
+            if isinstance(field, BlockSpan):
+                self._blocks.run(rule, p, g, state, block, rows, advance)
+                return
+        self._launch.run(rule, (p, g, *state), block, rows, advance)  # type: ignore[arg-type]  # all are spans
 
-    def source(self, rule: Expression, fields: Sequence[Span], block: StepBlock) -> str:
+    def source(self, rule: Expression, fields: Sequence[Span | BlockSpan], block: StepBlock) -> str:
         """The OpenCL C of the update, as the compiler gets it for a step without clipping. Does not block."""
-        return self._launch.source(rule, fields, block)
+        if any(isinstance(field, BlockSpan) for field in fields):
+            return self._blocks.source(rule, fields, block)
+        return self._launch.source(rule, fields, block)  # type: ignore[arg-type]  # all are spans

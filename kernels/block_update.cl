@@ -1,0 +1,279 @@
+// block_update: fused_update where some of the state is kept in blocks of few bits.
+//
+// A block is BLOCK numbers with one scale, their largest absolute value, and a code of 8 or 4 bits for each
+// (netcl/quantization.py says what codes are worth). A work-group updates one chunk, a block at a time: it reads the
+// codes, updates, keeps the new numbers, finds their largest, and writes their codes. Parameters, gradients and the
+// other state are those of the first n elements; blocks are whole, and what is behind n counts as zero parameters with
+// zero gradients.
+// Bytes moved per element with two fields of 8 bits: sizes of p twice, g once, 2 * 2 * (1 + 4 / 256).
+// Launch: ceil(n / CHUNK) work-groups of WORK_GROUP_SIZE, with ADVANCE one more. BLOCK must be a multiple of
+// WIDTH * WORK_GROUP_SIZE, and WIDTH at least 2 where codes have 4 bits: two share a byte.
+
+#ifndef NETCL_GENERATED
+// The generated part is that of fused_update.cl, and
+//   BLOCKS(FIELD)           FIELD(bits, name) for each state field in blocks
+//   SIGNED_<name>           1 if the numbers of the field may be negative
+//   DYNAMIC_<name>          1 if its codes are those of decades, and then also
+//   SHARE_LINES_<name>(LINE)  LINE(slope, value at 0) for the shares of each decade, as functions of the code
+//   CODE_LINES_<name>(LINE)   the same of the code, as functions of the share
+//   TOP_<name>, TOP_EDGE_<name>  the code that is worth the whole scale, and from which share on
+#define STATE(FIELD)
+#define BLOCKS(FIELD) FIELD(8, m)
+#define SIGNED_m 0
+#define DYNAMIC_m 1
+#define SHARE_LINES_m(LINE) LINE(1.0f / 255, 0.0f)
+#define CODE_LINES_m(LINE) LINE(255.0f, 0.5f)
+#define TOP_m 255
+#define TOP_EDGE_m 0.998f
+#define COLUMN_VALUES(VALUE) VALUE(lr, 2)
+#define COUNTER_VALUES(VALUE)
+#define RULE                                                                                                           \
+    const real_vector next_m = g * g;                                                                                  \
+    const real_vector next_p = p - h.lr * m;
+#define NUMBERED 0
+#define COLUMNS 3
+#define LOG_BETA1_COLUMN -1
+#define LOG_BETA2_COLUMN -1
+#endif
+
+#include "step.clh"
+
+// Tags of the dtypes of parameters and gradients.
+#ifndef P
+#define P float32
+#endif
+#ifndef G
+#define G float32
+#endif
+// Numbers of a block.
+#ifndef BLOCK
+#define BLOCK 256
+#endif
+
+#define VECTORS (BLOCK / (WIDTH * WORK_GROUP_SIZE))
+#define CONVERT_VECTOR(T, v) STORAGE_PASTE(CONVERT, WIDTH)(T, v)
+
+#include "rule.clh"
+
+typedef VECTOR(uint8) code_vector;
+
+// Codes from and to memory. Of two that share a byte the earlier is in its low half.
+static inline int_vector load_codes8(const __global uchar *p, const size_t at) {
+    return CONVERT_VECTOR(int32, LOAD_VECTOR(uint8, p, at));
+}
+static inline void store_codes8(const int_vector codes, __global uchar *p, const size_t at) {
+    STORE_VECTOR(uint8, CONVERT_VECTOR(uint8, codes), p, at);
+}
+#if WIDTH == 8
+typedef uchar4 code_bytes;
+#define BYTES 4
+#elif WIDTH == 4
+typedef uchar2 code_bytes;
+#define BYTES 2
+#else
+typedef uchar code_bytes;
+#endif
+#if WIDTH > 2
+#define LOAD_BYTES(p, i) STORAGE_PASTE(LOAD, BYTES)(uint8, p, i)
+#define STORE_BYTES(v, p, i) STORAGE_PASTE(STORE, BYTES)(uint8, v, p, i)
+#else
+#define LOAD_BYTES(p, i) p[i]
+#define STORE_BYTES(v, p, i) p[i] = v
+#endif
+#if WIDTH > 1
+static inline int_vector load_codes4(const __global uchar *p, const size_t at) {
+    const code_bytes bytes = LOAD_BYTES(p, at / 2);
+    code_vector codes;
+    codes.even = bytes & (uchar)15;
+    codes.odd = bytes >> (uchar)4;
+    return CONVERT_VECTOR(int32, codes);
+}
+static inline void store_codes4(const int_vector codes, __global uchar *p, const size_t at) {
+    const code_vector found = CONVERT_VECTOR(uint8, codes);
+    const code_bytes bytes = found.even | found.odd << (uchar)4;
+    STORE_BYTES(bytes, p, at / 2);
+}
+#endif
+
+#define AS_INT STORAGE_PASTE(AS_INT, WIDTH)
+#define AS_REAL STORAGE_PASTE(AS_REAL, WIDTH)
+#define AS_INT1 as_int
+#define AS_INT2 as_int2
+#define AS_INT4 as_int4
+#define AS_INT8 as_int8
+#define AS_REAL1 as_float
+#define AS_REAL2 as_float2
+#define AS_REAL4 as_float4
+#define AS_REAL8 as_float8
+
+// Shares of a scale and codes, whose sign is the bit above TOP. The shares of a decade lie on a line, which is above
+// the other decades' lines there and nowhere else; so do the codes, below.
+#define SHARE_LINE(slope, shift)                                                                                       \
+    line = m * slope + shift;                                                                                          \
+    size = line > size ? line : size;
+#define CODE_LINE(slope, shift)                                                                                        \
+    line = size * slope + shift;                                                                                       \
+    least = line < least ? line : least;
+#define DEFINE_DYNAMIC(name)                                                                                           \
+    static inline real_vector shares_##name(const int_vector codes) {                                                  \
+        const int_vector whole = SIGNED_##name ? codes & TOP_##name : codes;                                           \
+        const real_vector m = CONVERT_VECTOR(float32, whole);                                                          \
+        real_vector size = 0, line;                                                                                    \
+        SHARE_LINES_##name(SHARE_LINE)                                                                                 \
+        size = whole >= TOP_##name ? (real_vector)(1.0f) : size;                                                       \
+        return SIGNED_##name ? AS_REAL(AS_INT(size) | (codes - whole) * (int)(0x80000000u / (TOP_##name + 1))) : size; \
+    }                                                                                                                  \
+    static inline int_vector codes_##name(const real_vector share) {                                                   \
+        const real_vector size = SIGNED_##name ? fabs(share) : share;                                                  \
+        real_vector least = TOP_##name - 1, line;                                                                      \
+        CODE_LINES_##name(CODE_LINE)                                                                                   \
+        int_vector codes = CONVERT_VECTOR(int32, least);                                                               \
+        codes = size >= TOP_EDGE_##name ? (int_vector)(TOP_##name) : codes;                                            \
+        if (SIGNED_##name)                                                                                             \
+            return codes | (AS_INT(share) < 0 ? (int_vector)(TOP_##name + 1) : (int_vector)(0));                       \
+        return size > 0 && codes == 0 ? (int_vector)(1) : codes;                                                       \
+    }
+#define DEFINE_LINEAR(name)                                                                                            \
+    static inline real_vector shares_##name(const int_vector codes) {                                                  \
+        return (CONVERT_VECTOR(float32, codes) + 1.0f) * 0.0625f;                                                      \
+    }                                                                                                                  \
+    static inline int_vector codes_##name(const real_vector share) {                                                   \
+        const int_vector codes = CONVERT_VECTOR(int32, share * 16.0f - 0.5f);                                          \
+        return clamp(codes, 0, 15);                                                                                    \
+    }
+#define DEFINE_CODES0(name) DEFINE_LINEAR(name)
+#define DEFINE_CODES1(name) DEFINE_DYNAMIC(name)
+#define DEFINE_CODES(BITS, name) STORAGE_PASTE(DEFINE_CODES, DYNAMIC_##name)(name)
+BLOCKS(DEFINE_CODES)
+
+// Sizes are compared as the integers that their bits are: the order is the same, and NaN is the largest.
+#define LARGER(a, b) max(a, b)
+static inline int largest_lane(const int_vector v) {
+#if WIDTH == 8
+    const int4 four = max(v.lo, v.hi);
+#elif WIDTH == 4
+    const int4 four = v;
+#endif
+#if WIDTH >= 4
+    return max(max(four.s0, four.s1), max(four.s2, four.s3));
+#elif WIDTH == 2
+    return max(v.s0, v.s1);
+#else
+    return v;
+#endif
+}
+
+// Of a vector that goes beyond n, the elements before it; the others are zero, or are not written.
+#define READ_SOME(T, name)                                                                                             \
+    {                                                                                                                  \
+        real lanes[WIDTH];                                                                                             \
+        for (size_t i = 0; i < WIDTH; ++i)                                                                             \
+            lanes[i] = at + i < n ? LOAD(T, name, at + i) : 0;                                                         \
+        x.name = LANES_TO_VECTOR(lanes);                                                                               \
+    }
+#define WRITE_SOME(T, name)                                                                                            \
+    {                                                                                                                  \
+        real lanes[WIDTH];                                                                                             \
+        VECTOR_TO_LANES(x.name, lanes);                                                                                \
+        for (size_t i = 0; i < WIDTH && at + i < n; ++i)                                                               \
+            STORE(T, lanes[i], name, at + i);                                                                          \
+    }
+#if WIDTH == 1
+#define LANES_TO_VECTOR(lanes) lanes[0]
+#define VECTOR_TO_LANES(v, lanes) lanes[0] = v
+#else
+#define LANES_TO_VECTOR(lanes) STORAGE_PASTE(vload, WIDTH)(0, lanes)
+#define VECTOR_TO_LANES(v, lanes) STORAGE_PASTE(vstore, WIDTH)(v, 0, lanes)
+#endif
+
+#define READ_WHOLE(T, name) x.name = LOAD_VECTOR(T, name, at);
+#define WRITE_WHOLE(T, name) STORE_VECTOR(T, x.name, name, at);
+
+#define PARAMETER(T, name) , __global STORED(T) *restrict name, const ulong name##_offset
+#define MOVE(T, name) name += name##_offset;
+#define BLOCK_PARAMETERS(BITS, name)                                                                                   \
+    , __global uchar *restrict name##_codes, const ulong name##_codes_offset, __global real *restrict name##_scales,   \
+        const ulong name##_scales_offset
+#define MOVE_BLOCKS(BITS, name)                                                                                        \
+    name##_codes += name##_codes_offset;                                                                               \
+    name##_scales += name##_scales_offset;
+#define START_BLOCK(BITS, name)                                                                                        \
+    const real old_##name = name##_scales[start / BLOCK];                                                              \
+    int_vector most_##name = 0;                                                                                        \
+    real_vector fresh_##name[VECTORS];
+#define READ_CODES(BITS, name) x.name = shares_##name(load_codes##BITS(name##_codes, at)) * old_##name;
+#define KEEP(BITS, name)                                                                                               \
+    fresh_##name[v] = x.name;                                                                                          \
+    most_##name = max(AS_INT(fabs(x.name)), most_##name);
+#define END_BLOCK(BITS, name)                                                                                          \
+    int size_##name = largest_lane(most_##name);                                                                       \
+    TREE(group_values, size_##name, LARGER)                                                                            \
+    const real scale_##name = as_float(size_##name);                                                                   \
+    if (get_local_id(0) == 0)                                                                                          \
+        name##_scales[start / BLOCK] = scale_##name;                                                                   \
+    const real reciprocal_##name = scale_##name >= 0x1p-126f ? 1 / scale_##name : 0;
+#define WRITE_CODES(BITS, name) store_codes##BITS(codes_##name(fresh_##name[v] * reciprocal_##name), name##_codes, at);
+
+__kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void
+block_update(const __global real *restrict header, const ulong header_offset, const __global real *restrict hyper,
+             const ulong hyper_offset, const __global real *restrict now, const ulong now_offset,
+             __global real *restrict next, const ulong next_offset, const ulong row_count,
+             const __global ushort *restrict rows, const ulong rows_offset, const ulong n,
+             __global STORED(P) *restrict p, const ulong p_offset, const __global STORED(G) *restrict g,
+             const ulong g_offset STATE(PARAMETER) BLOCKS(BLOCK_PARAMETERS)) {
+#if WORK_GROUP_SIZE > 1
+    __local int group_values[WORK_GROUP_SIZE];
+#endif
+    header += header_offset;
+    hyper += hyper_offset;
+    now += now_offset;
+#if ADVANCE
+    if (get_group_id(0) == get_num_groups(0) - 1) {
+        advance_counters(get_local_id(0), WORK_GROUP_SIZE, row_count, header[SKIP], hyper, now, next + next_offset);
+        return;
+    }
+#endif
+    const size_t first = get_group_id(0) * CHUNK;
+    if (first >= n || header[SKIP] != 0)
+        return;
+    const size_t row = rows[rows_offset + first / CHUNK];
+    hyper += row * COLUMNS;
+    if (hyper[ACTIVE] == 0)
+        return;
+    const struct coefficients c = read_coefficients(header, hyper, now + row * COUNTER_COUNT);
+    MOVE(P, p)
+    MOVE(G, g)
+    STATE(MOVE)
+    BLOCKS(MOVE_BLOCKS)
+    const size_t end = first + CHUNK < n ? first + CHUNK : n;
+    for (size_t start = first; start < end; start += BLOCK) {
+        BLOCKS(START_BLOCK)
+        for (size_t v = 0; v < VECTORS; ++v) {
+            const size_t at = start + (v * WORK_GROUP_SIZE + get_local_id(0)) * WIDTH;
+            struct element x;
+            BLOCKS(READ_CODES)
+            NUMBER(at)
+            if (at + WIDTH <= n) {
+                READ_WHOLE(P, p)
+                READ_WHOLE(G, g)
+                STATE(READ_WHOLE)
+                update(c, &x);
+                WRITE_WHOLE(P, p)
+                STATE(WRITE_WHOLE)
+            } else {
+                READ_SOME(P, p)
+                READ_SOME(G, g)
+                STATE(READ_SOME)
+                update(c, &x);
+                WRITE_SOME(P, p)
+                STATE(WRITE_SOME)
+            }
+            BLOCKS(KEEP)
+        }
+        BLOCKS(END_BLOCK)
+        for (size_t v = 0; v < VECTORS; ++v) {
+            const size_t at = start + (v * WORK_GROUP_SIZE + get_local_id(0)) * WIDTH;
+            BLOCKS(WRITE_CODES)
+        }
+    }
+}
