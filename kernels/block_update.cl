@@ -26,7 +26,7 @@
 #define TOP_m 255
 #define TOP_EDGE_m 0.998f
 #define COLUMN_VALUES(VALUE) VALUE(lr, 2)
-#define COUNTER_VALUES(VALUE)
+#define COUNTER_VALUES(VALUE) VALUE(step, 0)
 #define RULE                                                                                                           \
     const real_vector next_m = g * g;                                                                                  \
     const real_vector next_p = p - h.lr * m;
@@ -45,7 +45,7 @@
 #ifndef G
 #define G float32
 #endif
-// Numbers of a block.
+// Numbers of a block: 256 of 8 bits, or 128 of 4.
 #ifndef BLOCK
 #define BLOCK 256
 #endif
@@ -58,12 +58,14 @@
 typedef VECTOR(uint8) code_vector;
 
 // Codes from and to memory. Of two that share a byte the earlier is in its low half.
+#if BLOCK == 256
 static inline int_vector load_codes8(const __global uchar *p, const size_t at) {
     return CONVERT_VECTOR(int32, LOAD_VECTOR(uint8, p, at));
 }
 static inline void store_codes8(const int_vector codes, __global uchar *p, const size_t at) {
     STORE_VECTOR(uint8, CONVERT_VECTOR(uint8, codes), p, at);
 }
+#else
 #if WIDTH == 8
 typedef uchar4 code_bytes;
 #define BYTES 4
@@ -80,7 +82,6 @@ typedef uchar code_bytes;
 #define LOAD_BYTES(p, i) p[i]
 #define STORE_BYTES(v, p, i) p[i] = v
 #endif
-#if WIDTH > 1
 static inline int_vector load_codes4(const __global uchar *p, const size_t at) {
     const code_bytes bytes = LOAD_BYTES(p, at / 2);
     code_vector codes;
@@ -119,15 +120,13 @@ static inline void store_codes4(const int_vector codes, __global uchar *p, const
         const int_vector whole = SIGNED_##name ? codes & TOP_##name : codes;                                           \
         const real_vector m = CONVERT_VECTOR(float32, whole);                                                          \
         real_vector size = 0, line;                                                                                    \
-        SHARE_LINES_##name(SHARE_LINE)                                                                                 \
-        size = whole >= TOP_##name ? (real_vector)(1.0f) : size;                                                       \
+        SHARE_LINES_##name(SHARE_LINE) size = whole >= TOP_##name ? (real_vector)(1.0f) : size;                        \
         return SIGNED_##name ? AS_REAL(AS_INT(size) | (codes - whole) * (int)(0x80000000u / (TOP_##name + 1))) : size; \
     }                                                                                                                  \
     static inline int_vector codes_##name(const real_vector share) {                                                   \
         const real_vector size = SIGNED_##name ? fabs(share) : share;                                                  \
         real_vector least = TOP_##name - 1, line;                                                                      \
-        CODE_LINES_##name(CODE_LINE)                                                                                   \
-        int_vector codes = CONVERT_VECTOR(int32, least);                                                               \
+        CODE_LINES_##name(CODE_LINE) int_vector codes = CONVERT_VECTOR(int32, least);                                  \
         codes = size >= TOP_EDGE_##name ? (int_vector)(TOP_##name) : codes;                                            \
         if (SIGNED_##name)                                                                                             \
             return codes | (AS_INT(share) < 0 ? (int_vector)(TOP_##name + 1) : (int_vector)(0));                       \
@@ -270,6 +269,9 @@ block_update(const __global real *restrict header, const ulong header_offset, co
             }
             BLOCKS(KEEP)
         }
+#if WORK_GROUP_SIZE > 1
+        barrier(CLK_GLOBAL_MEM_FENCE); // all have read the scales before one writes them
+#endif
         BLOCKS(END_BLOCK)
         for (size_t v = 0; v < VECTORS; ++v) {
             const size_t at = start + (v * WORK_GROUP_SIZE + get_local_id(0)) * WIDTH;

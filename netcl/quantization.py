@@ -61,7 +61,7 @@ def share_of(code: Node, format: BlockFormat) -> Node:
 
 
 def code_of(share: Node, format: BlockFormat) -> Node:
-    """The code, as a float32, that is worth the most similar share; ``share`` lies in [-1, 1]."""
+    """The code, as a float32, that is worth the most similar share in its decade; ``share`` lies in [-1, 1]."""
     if not is_dynamic(format):
         return minimum(apply("floor", maximum(share * 16.0 - 0.5, 0.0)), 15.0)
     top, size = top_code(format), abs(share) if format.signed else share
@@ -102,7 +102,7 @@ def code_lines(format: BlockFormat) -> tuple[tuple[float, float], ...]:
     lines = [(2.0**e / 0.9 * 10.0 ** (digits - 1 - e), 2.0**e * (1.0 - 0.1 / 0.9)) for e in range(1, digits)]
     # There is one share in the first decade; below half of it the nearest is 0.
     size = 10.0 ** (1 - digits)
-    slope = 0.9 / (size - 0.55 * size / 2.0)
+    slope = 1.0 / (size - 0.55 * size / 2.0)
     return ((slope, 1.0 - slope * 0.55 * size / 2.0), *lines)
 
 

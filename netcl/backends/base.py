@@ -164,9 +164,9 @@ class UpdateOperations(Protocol):
         of the block or :data:`COUNTERS`. The gradient reaches it scaled by multiplier·sign/2^shift. One more input, an
         int32, is the number of the element, modulo 2^32: ``CHUNK * rows.offset`` and its place in ``p``.
 
-        A state field of few bits (``BlockSpan``) has the block of every element of ``p``, to the end of the last one.
-        The rule meets its numbers as float32. Its blocks get new scales and codes; those of inactive rows, and all
-        where ``skip`` is set, stay as they are.
+        A state field of few bits (``BlockSpan``) has the block of every element of ``p``, to the end of the last one,
+        with zeros behind the last element. The rule meets its numbers as float32. Its blocks get new scales and codes;
+        numbers of inactive rows, and all where ``skip`` is set, stay as they are.
         """
         ...
 

@@ -14,7 +14,9 @@ import numpy as np
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends import get_backend
-from netcl.backends.base import ADAM_COLUMNS, CHUNK, Span, StepBlock, View
+from netcl.backends.base import ADAM_COLUMNS, CHUNK, BlockFormat, BlockSpan, Span, StepBlock, View
+from netcl.quantization import dequantize, quantize
+from netcl.stochastic import stochastically_rounded
 from netcl.strides import contiguous_strides
 from tests.kernels.forms import own_backend
 
@@ -141,6 +143,37 @@ def fused_update(backend):
         rule = ex.trace(master, (dtype, dtype, F32), stored=(dtype, F32))
         (p, g), (kept,) = fields(backend, n, 2, dtype), fields(backend, n, 1)
         backend.fused_update(rule, p, g, [kept], block(backend, 3), row_map(backend, n), advance=True)
+
+
+@workload
+def block_update(backend):
+    n = 2 * CHUNK + 131
+    rule = ex.trace(lambda p, g, m, v: (p - m, m + g, v + g * g), (F32,) * 4, stored=(F32,) * 3)
+    for bits in (8, 4):
+        p, g = fields(backend, n, 2)
+        state = []
+        for signed in (True, False):
+            format = BlockFormat(bits, signed)
+            size = 3 * CHUNK
+            blocks = BlockSpan(
+                span(backend, np.zeros(size // format.per_byte), dtypes.uint8, offset=1),
+                span(backend, np.zeros(size // format.block)),
+                format,
+            )
+            quantize(backend, span(backend, np.abs(numbers(size)) * (np.arange(size) < n)), blocks)
+            state.append(blocks)
+        backend.fused_update(rule, p, g, state, block(backend, 3), row_map(backend, n), advance=True)
+        dequantize(backend, state[0], span(backend, np.zeros(size)))
+
+
+@workload
+def stochastic(backend):
+    for dtype in (dtypes.float16, dtypes.bfloat16):
+        p, number, g = (ex.Node("input", (), kind, i) for i, kind in ((0, F32), (2, dtypes.int32), (1, F32)))
+        outputs = [stochastically_rounded(p - g, dtype, number)]
+        rule = ex.build(outputs, (dtype, dtype, dtypes.int32), stored=(dtype,), name="stochastic")
+        p, g = fields(backend, CHUNK + 5, 2, dtype)
+        backend.fused_update(rule, p, g, [], block(backend, 3), row_map(backend, CHUNK + 5), advance=True)
 
 
 @workload
