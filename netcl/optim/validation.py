@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -93,15 +94,17 @@ def integer(name: str, value: Any, least: int) -> int:
 
 def one_of(choices: tuple[str | None, ...]) -> Callable[[str, Any], Any]:
     """The check of a hyper-parameter that has one of these values."""
+    return partial(_one_of, choices)
 
-    def check(name: str, value: Any) -> Any:
-        if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
-            raise HyperParameterError(
-                f"{name} must be one of {', '.join(map(repr, choices))}, got {validation.shown(value)}"
-            )
-        return None if value is None else str(value)
 
-    return check
+def _one_of(choices: tuple[str | None, ...], name: str, value: Any) -> str | None:
+    if value is None and None in choices:
+        return None
+    if not isinstance(value, str) or value not in choices:
+        raise HyperParameterError(
+            f"{name} must be one of {', '.join(map(repr, choices))}, got {validation.shown(value)}"
+        )
+    return str(value)
 
 
 def seed(name: str, value: Any) -> int:

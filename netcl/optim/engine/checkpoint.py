@@ -285,9 +285,7 @@ def _hyper(
         )
     for index in indices:
         _index(f'an item of "params" of {where}', index)
-    # What state is kept in is the optimizer's own affair: a checkpoint has its numbers.
-    left_out = ("params", "param_names", "state_dtype")
-    changes = {name: value for name, value in source.items() if name not in left_out}
+    changes = {name: value for name, value in source.items() if name not in ("params", "param_names")}
     if not ours:
         _take_out_torchs(where, changes, kind, "decoupled_weight_decay" in group)
     # Before amsgrad and centered were hyper-parameters of a group, only the state said so.
@@ -310,6 +308,8 @@ def _hyper(
         checked = group.checked(changes)
     except (HyperParameterError, TypeError, ValueError) as error:
         raise StateError(f"{where} does not fit: {error}") from error
+    if "state_dtype" in group:  # what state is kept in is the optimizer's own affair: a checkpoint has its numbers
+        checked["state_dtype"] = group["state_dtype"]
     for name in _PART_OF_THE_KIND:
         if name in group and checked[name] != group[name]:
             raise StateError(
