@@ -204,13 +204,16 @@ def misfits(state):
             yield from ((path, bad) for bad in NO_FLAGS)
         elif isinstance(value, float):
             yield from ((path, bad) for bad in NO_NUMBERS if name != "dampening" or bad is not NO_NUMBERS[5])
-        elif name == "warmup_steps":  # a hyper-parameter, which may be given as an array of one number
+        elif name in (
+            "warmup_steps",
+            "rounding_seed",
+        ):  # a hyper-parameter, which may be given as an array of one number
             yield from ((path, bad) for bad in NO_COUNTS if not isinstance(bad, np.ndarray))
         elif isinstance(value, int):
             yield from ((path, bad) for bad in NO_INDICES)
             yield path, value ^ 1
         else:
-            yield from ((path, bad) for bad in (None, 5, "x", NAN, [None], {"x": 1}, {-1: {}}))
+            yield from ((path, bad) for bad in (None, 5, "x", NAN, [None], {"x": 1}, {-1: {}}) if bad is not value)
         if isinstance(value, dict):
             yield (*path, "surplus"), np.ones(3, "float32")
             yield (*path, 5), 1.0
