@@ -200,7 +200,7 @@ class Array:
         self.shape = shape
         self.strides = contiguous_strides(shape) if strides is None else strides
         self.offset = offset
-        self.requires_grad = False
+        set_requires_grad(self, False)  # a subclass may check what is assigned
         self.gradient = None
         self.grad_buffer = None
         self.grad_hook = None
@@ -297,6 +297,10 @@ class Array:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+
+set_requires_grad: Any = Array.__dict__["requires_grad"].__set__
+"""Sets the field ``requires_grad`` of an Array without what a subclass checks."""
 
 
 def check_gradient(gradient: Any, x: Array) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netcl import validation
-from netcl.array import Array, Storage
+from netcl.array import Array, Storage, set_requires_grad
 from netcl.backends import get_backend
 from netcl.backends.base import CPU_DEVICE
 from netcl.dtypes import DType, as_dtype
@@ -131,7 +131,7 @@ class Tensor(Array):
             raise DTypeError(
                 f"only floating Tensors can require a gradient, got {self.dtype}; convert it with astype(netcl.float32)"
             )
-        _requires_grad.__set__(self, value)
+        set_requires_grad(self, value)
 
     @property
     def T(self) -> Self:
@@ -172,9 +172,9 @@ class Tensor(Array):
         >>> netcl.asarray([[2.5]]).item()
         2.5
         """
-        if self.size != 1:
+        if self.shape and self.size != 1:
             raise ShapeError(f"item() takes one element, got shape {self.shape}; use tolist() or numpy()")
-        return host.to_numpy(self).item()
+        return host.to_number(self)
 
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers. **Blocks**."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import netcl
 import netcl.autograd as ag
+from netcl.dtypes import ALL as DTYPES
 from netcl.errors import ShapeError
 from netcl.functional import scatter_add
 
@@ -91,6 +92,46 @@ def test_gradients_go_back_to_where_elements_came_from(backend, data):
             loss = netcl.sum(x[as_tensors(key)] * netcl.asarray(weights))
         tape.backward(loss)
         np.testing.assert_array_equal(x.grad.numpy(), wanted.reshape(shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_one_element_is_read_as_all_of_them_are(backend, dtype):
+    if not backend.supports(dtype):
+        pytest.skip(f"{backend.device} has no {dtype}")
+    with netcl.use_backend(backend):
+        unit = {"f": 0.25, "c": 0.25 - 0.5j}.get(dtype.kind, 1)
+        whole = netcl.asarray([[each * unit for each in row] for row in ((0, 1, 3, 5), (1, 1, 0, 7))], dtype=dtype)
+        for x in (whole, whole.T, whole[:, ::-1], whole[1:, 1::2], netcl.broadcast_to(whole[0], (3, 4))):
+            values = x.tolist()
+            for i in range(-x.shape[0], x.shape[0]):
+                for j in range(-x.shape[1], x.shape[1]):
+                    found = (x[i, j].item(), x[i][j].item(), x[i, j][None, None].item(), x[netcl.asarray(i), j].item())
+                    assert found == (values[i][j],) * 4
+                    assert type(found[0]) is type(values[i][j])
+        for key in (2, -3, (0, 4), (0, -5), (0, 0, 0)):
+            with pytest.raises(IndexError):
+                whole[key]
+
+
+def test_one_element_waits_for_the_work_before_it_and_raises_what_that_found(backend):
+    with netcl.use_backend(backend):
+        x = netcl.zeros(200_000)
+        for count in range(1, 20):
+            x = x + 1
+            assert float(x[-1]) == count
+        with pytest.raises(IndexError, match="out of range"):
+            float(netcl.take(x, netcl.asarray([3, 200_000]))[0])
+        assert float(x[7]) == 19
+
+
+def test_a_recorded_position_stays_what_it_was(backend):
+    with netcl.use_backend(backend):
+        x, i = netcl.ones(3, requires_grad=True), netcl.asarray(2)
+        with ag.Tape() as tape:
+            y = x[i] * 5
+        i[...] = 0
+        tape.backward(y)
+        assert x.grad.tolist() == [0.0, 0.0, 5.0]
 
 
 def test_the_last_of_several_values_stays_and_scatter_add_adds(backend):

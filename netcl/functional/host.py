@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from netcl import tape
 from netcl.array import Array, Storage
-from netcl.backends.base import Backend
+from netcl.backends.base import Backend, Span
 from netcl.dtypes import (
     DEFAULT_COMPLEX,
     DEFAULT_FLOAT,
@@ -45,6 +45,15 @@ def to_host(x: Array) -> NDArray[Any]:
 def to_numpy(x: Array) -> NDArray[Any]:
     """The elements as a new NumPy array; bfloat16 as float32 of the same values. **Blocks**."""
     return values_of(to_host(x), x.dtype)
+
+
+def to_number(x: Array) -> Any:
+    """The only element of an array of one as a Python number. **Blocks**."""
+    storage = x.storage
+    if storage.pending is not None:
+        storage.pending.apply()
+    stored = storage.backend.download(Span(storage.buffer, storage.offset + x.offset, 1))
+    return values_of(stored, storage.dtype).item()
 
 
 def from_host(cls: type[A], host: NDArray[Any], backend: Backend, dtype: DType) -> A:

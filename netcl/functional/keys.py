@@ -12,7 +12,7 @@ from netcl.array import Array
 from netcl.dtypes import bool_, int64
 from netcl.errors import DTypeError, RangeError, ShapeError
 from netcl.functional.dispatch import common_backend
-from netcl.functional.host import from_host
+from netcl.functional.host import from_host, to_number
 from netcl.functional.searching import true_positions, unravel
 from netcl.strides import broadcast_shapes
 from netcl.validation import shown
@@ -25,7 +25,7 @@ Place: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]
 def parts_of(x: Array, key: Key) -> tuple[Any, ...]:
     """The parts of a key: integers, slices, ``...``, None and Tensors of integers or bool on the device of ``x``.
 
-    Lists and NumPy arrays become Tensors. Integers of any kind, 0-dimensional Tensors among them, stay what they are.
+    Lists and NumPy arrays become Tensors, 0-dimensional Tensors of integers become Python's, which **blocks**.
     """
     return tuple([_part_of(x, part) for part in (key if isinstance(key, tuple) else (key,))])
 
@@ -34,8 +34,9 @@ def _part_of(x: Array, part: Any) -> Any:
     if isinstance(part, Array):
         if part.dtype.kind not in "iub":
             raise IndexError(f"a Tensor of {part.dtype} is not a position; convert it with astype(netcl.int64)")
-        if part.ndim or part.dtype.kind == "b":
-            common_backend((x, part))
+        if not part.ndim and part.dtype.kind != "b":
+            return to_number(part)
+        common_backend((x, part))
         return part
     if isinstance(part, bool | np.bool_):
         return from_host(type(x), np.asarray(part), x.backend, bool_)
@@ -79,6 +80,23 @@ def completed(x: Array, parts: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(places) > 1:
         raise IndexError("a subscript may hold one ellipsis (...) only")
     return (*parts[: places[0]], *fill, *parts[places[0] + 1 :]) if places else (*parts, *fill)
+
+
+def integer_place(x: Array, key: Key) -> Place | None:
+    """What :func:`basic_place` gives for a key of nothing but valid Python integers; None for any other.
+
+    Reading one element costs little more than the way to it, and most keys in loops are such.
+    """
+    parts = key if type(key) is tuple else (key,)
+    shape, strides, offset = x.shape, x.strides, x.offset
+    given = len(parts)
+    if given > len(shape):
+        return None
+    for part, extent, stride in zip(parts, shape, strides, strict=False):
+        if type(part) is not int or not -extent <= part < extent:
+            return None
+        offset += (part if part >= 0 else part + extent) * stride
+    return shape[given:], strides[given:], offset
 
 
 def basic_place(x: Array, full: tuple[Any, ...]) -> Place:

@@ -15,6 +15,7 @@ from netcl.functional.keys import (
     basic_place,
     check_mask,
     completed,
+    integer_place,
     is_advanced,
     lone_mask,
     parts_of,
@@ -46,6 +47,9 @@ def getitem(x: A, key: Key, /) -> A:
     >>> x[[1, 0], [2, 0]].tolist(), x[x > 4].tolist(), x[:, [2, 0, 2]].tolist()
     ([6, 1], [5, 6], [[3, 1, 3], [6, 4, 6]])
     """
+    place = integer_place(x, key)
+    if place is not None and not tape.is_recording():
+        return x.restride(*place)
     parts = parts_of(x, key)
     full = completed(x, parts)
     if any(is_advanced(part) for part in full):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -57,6 +58,43 @@ def test_memory_is_used_again_only_after_the_work_on_it(fresh):
         del scratch
     for i, result in enumerate(results):
         assert (fresh.download(result) == i).all()
+
+
+def test_memory_of_the_host_is_kept_until_the_work_on_it_is_done(fresh):
+    if not fresh.device.shares_host_memory:
+        pytest.skip(f"{fresh.device} does not share the host's memory")
+    n, results = 200_000, []
+    gate = cl.UserEvent(fresh.queue.context)
+    cl.enqueue_barrier(fresh.queue.cl_queue, wait_for=[gate])
+    for value in range(1, 9):
+        host = np.full(n, value, np.float32)
+        borrowed = Span(fresh.wrap_host_memory(host, float32), 0, n)
+        results.append(Span(fresh.alloc(n, float32), 0, n))
+        fresh.fill(results[-1], 0)
+        fresh.axpy(1, borrowed, results[-1])
+        seen = weakref.ref(host)
+        del host, borrowed
+        np.full(n, -1, np.float32)
+    assert seen() is not None
+    gate.set_status(cl.command_execution_status.COMPLETE)
+    for value, result in enumerate(results, 1):
+        assert (fresh.download(result) == value).all()
+    fresh.synchronize()
+    assert seen() is None
+
+
+def test_unused_memory_is_given_back_only_after_the_work_on_it(fresh):
+    n = memory.HUGE
+    result = Span(fresh.alloc(n, float32), 0, n)
+    fresh.fill(result, 0)
+    for value in (1, 2, 3):
+        scratch = Span(fresh.alloc(n, float32), 0, n)
+        fresh.fill(scratch, value)
+        fresh.axpy(1, scratch, result)
+        del scratch
+        fresh.queue.pool.trim()
+        np.full(n, -1, np.float32)
+    assert (fresh.download(result) == 6).all()
 
 
 def test_pool_does_not_grow_without_bound(fresh):

@@ -32,8 +32,22 @@ HUGE = 1 << 22
 PAGE = 4096
 """What memory for a device is aligned to."""
 
+ALIGNED = 128
+"""What smaller memory for a device is aligned to: as sub-buffers are on most."""
+
 GRAIN = 1 << 16
 """What large sizes are rounded up to: arenas of hundreds of megabytes must not waste an eighth."""
+
+
+SHARED = cl.device_svm_capabilities
+
+
+def shared_memory(device: cl.Device) -> int:
+    """How the device shares virtual memory with the host, as bits of ``pyopencl.device_svm_capabilities``."""
+    try:
+        return device.svm_capabilities
+    except cl.Error:  # before OpenCL 2.0 there is no such question
+        return 0
 
 
 def size_class(nbytes: int) -> int:
@@ -42,6 +56,13 @@ def size_class(nbytes: int) -> int:
         return SMALLEST
     step = min(1 << max((nbytes - 1).bit_length() - 4, 6), GRAIN)
     return -(-nbytes // step) * step
+
+
+class SharedBuffer(cl.Buffer):
+    """Memory that host and device see alike at all times (fine-grained shared virtual memory), in ``hostbuf``.
+
+    Once the queue is idle the host may read it where it lies, without a transfer or a mapping.
+    """
 
 
 class CLBuffer:
@@ -86,6 +107,34 @@ def cl_buffer(operand: Span | View) -> cl.Buffer:
     return buffer.mem if isinstance(buffer, CLBuffer) else own_buffer(operand).mem
 
 
+class Borrowed:
+    """Buffers in memory of somebody else, kept beyond their last use until the work enqueued on them is done.
+
+    Attributes
+    ----------
+    released : list of pyopencl.Buffer
+        To which a :class:`CLBuffer` gives back: from the garbage collector, in any thread.
+    """
+
+    def __init__(self, queue: cl.CommandQueue) -> None:
+        self.released: list[cl.Buffer] = []
+        self._queue = queue
+        self._pending: deque[tuple[cl.Event, list[cl.Buffer]]] = deque()
+        self._lock = threading.RLock()
+
+    def collect(self) -> None:
+        """Let go of what no work needs any more. Does not block."""
+        with self._lock:
+            count = len(self.released)
+            if count:
+                found = self.released[:count]
+                del self.released[:count]
+                self._pending.append((cl.enqueue_marker(self._queue), found))
+            complete = cl.command_execution_status.COMPLETE
+            while self._pending and self._pending[0][0].command_execution_status <= complete:
+                self._pending.popleft()
+
+
 class Pool:
     """Buffers of one device, sorted by size.
 
@@ -94,6 +143,7 @@ class Pool:
 
     Attributes
     ----------
+    borrowed : Borrowed
     total, largest : int
         Bytes that the device has, and that it allows in one buffer.
     reserved : int
@@ -107,6 +157,8 @@ class Pool:
         self.context = context
         self.queue = queue
         self._on_host = bool(device.type & cl.device_type.CPU)
+        self._shared = shared_memory(device) if self._on_host else 0
+        self.borrowed = Borrowed(queue)
         self.total: int = device.global_mem_size
         self.largest: int = device.max_mem_alloc_size
         self.reserved = 0
@@ -140,7 +192,12 @@ class Pool:
         if host.size == 0:
             return self.alloc(0, dtype)
         flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
-        return CLBuffer(dtype, host.size, cl.Buffer(self.context, flags, hostbuf=host), [])
+        return self.borrow(cl.Buffer(self.context, flags, hostbuf=host), host.size, dtype)
+
+    def borrow(self, mem: cl.Buffer, n: int, dtype: DType) -> CLBuffer:
+        """``n`` elements of a buffer that somebody else made, kept alive while this and work on it need it."""
+        self.borrowed.collect()
+        return CLBuffer(dtype, n, mem, self.borrowed.released)
 
     def _larger(self, nbytes: int) -> tuple[cl.Buffer, list[cl.Buffer]] | None:
         """An unused buffer at most an eighth larger, so that sizes which never repeat do not pile up."""
@@ -160,14 +217,18 @@ class Pool:
     def trim(self) -> None:
         """Give unused memory back to the device. **Blocks** until work on it is done."""
         with self._lock:
+            unused = []  # kept until the work on them is done: some lie in memory of the host's
             for nbytes, buffers in list(self._free.items()):
                 while buffers:
                     try:
-                        buffers.pop().release()
+                        unused.append(buffers.pop())
                     except IndexError:  # another thread took the last one
                         break
                     self.reserved -= nbytes
             self.queue.finish()
+            for mem in unused:
+                mem.release()
+            self.borrowed.collect()
 
     def _create(self, nbytes: int, asked: int) -> cl.Buffer:
         with self._lock:
@@ -191,12 +252,17 @@ class Pool:
             return mem
 
     def _buffer(self, nbytes: int) -> cl.Buffer:
-        if not self._on_host or nbytes < HUGE:
-            return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
-        host = np.empty(nbytes + PAGE, np.uint8)
-        start = -host.ctypes.data % PAGE
         flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
-        return cl.Buffer(self.context, flags, hostbuf=host[start : start + nbytes])
+        if self._on_host and (nbytes >= HUGE or self._shared & SHARED.FINE_GRAIN_SYSTEM):
+            aligned = PAGE if nbytes >= HUGE else ALIGNED
+            taken = np.empty(nbytes + aligned, np.uint8)
+            start = -taken.ctypes.data % aligned
+            kind = SharedBuffer if self._shared & SHARED.FINE_GRAIN_SYSTEM else cl.Buffer
+            return kind(self.context, flags, hostbuf=taken[start : start + nbytes])
+        if self._shared & SHARED.FINE_GRAIN_BUFFER:
+            host = cl.fsvm_empty(self.context, nbytes, np.dtype(np.uint8), alignment=ALIGNED)
+            return SharedBuffer(self.context, flags, hostbuf=host)
+        return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
 
     def _refusal(self, asked: int) -> DeviceMemoryError:
         free = max(self.total - self.reserved + self.unused, 0)
