@@ -43,9 +43,9 @@ SHARED = cl.device_svm_capabilities
 
 
 def shared_memory(device: cl.Device) -> int:
-    """How the device shares virtual memory with the host, as bits of ``pyopencl.device_svm_capabilities``."""
+    """How finely the device shares virtual memory with the host, as bits of ``pyopencl.device_svm_capabilities``."""
     try:
-        return device.svm_capabilities
+        return device.svm_capabilities & (SHARED.FINE_GRAIN_SYSTEM | SHARED.FINE_GRAIN_BUFFER)
     except cl.Error:  # before OpenCL 2.0 there is no such question
         return 0
 
@@ -56,13 +56,6 @@ def size_class(nbytes: int) -> int:
         return SMALLEST
     step = min(1 << max((nbytes - 1).bit_length() - 4, 6), GRAIN)
     return -(-nbytes // step) * step
-
-
-class SharedBuffer(cl.Buffer):
-    """Memory that host and device see alike at all times (fine-grained shared virtual memory), in ``hostbuf``.
-
-    Once the queue is idle the host may read it where it lies, without a transfer or a mapping.
-    """
 
 
 class CLBuffer:
@@ -150,6 +143,9 @@ class Pool:
         Bytes of all buffers, in use or not.
     created : int
         Buffers asked of OpenCL since the start; it stands still while memory is used again.
+    visible : dict of int to numpy.ndarray
+        The memory of buffers, by ``int_ptr``, that host and device see alike at all times (fine-grained shared virtual
+        memory): once the queue is idle the host may read it where it lies, without a transfer or a mapping.
     """
 
     def __init__(self, context: cl.Context, queue: cl.CommandQueue) -> None:
@@ -163,6 +159,7 @@ class Pool:
         self.largest: int = device.max_mem_alloc_size
         self.reserved = 0
         self.created = 0
+        self.visible: dict[int, npt.NDArray[np.uint8]] = {}
         self._free: dict[int, list[cl.Buffer]] = {}
         self._lock = threading.RLock()
 
@@ -227,6 +224,7 @@ class Pool:
                     self.reserved -= nbytes
             self.queue.finish()
             for mem in unused:
+                self.visible.pop(mem.int_ptr, None)
                 mem.release()
             self.borrowed.collect()
 
@@ -252,17 +250,22 @@ class Pool:
             return mem
 
     def _buffer(self, nbytes: int) -> cl.Buffer:
-        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
-        if self._on_host and (nbytes >= HUGE or self._shared & SHARED.FINE_GRAIN_SYSTEM):
+        if not self._on_host or (nbytes < HUGE and not self._shared):
+            return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
+        host: npt.NDArray[np.uint8]
+        whole = bool(self._shared & SHARED.FINE_GRAIN_SYSTEM)
+        if nbytes >= HUGE or whole:
             aligned = PAGE if nbytes >= HUGE else ALIGNED
             taken = np.empty(nbytes + aligned, np.uint8)
             start = -taken.ctypes.data % aligned
-            kind = SharedBuffer if self._shared & SHARED.FINE_GRAIN_SYSTEM else cl.Buffer
-            return kind(self.context, flags, hostbuf=taken[start : start + nbytes])
-        if self._shared & SHARED.FINE_GRAIN_BUFFER:
+            host = taken[start : start + nbytes]
+        else:
             host = cl.fsvm_empty(self.context, nbytes, np.dtype(np.uint8), alignment=ALIGNED)
-            return SharedBuffer(self.context, flags, hostbuf=host)
-        return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
+        mem = cl.Buffer(self.context, flags, hostbuf=host)
+        if nbytes < HUGE or whole:
+            self.visible[mem.int_ptr] = host
+        return mem
 
     def _refusal(self, asked: int) -> DeviceMemoryError:
         free = max(self.total - self.reserved + self.unused, 0)

@@ -15,7 +15,7 @@ from netcl.backends.opencl.device import forking, tuning_table
 from netcl.backends.opencl.device.defects import Defects
 from netcl.backends.opencl.device.faults import Faults
 from netcl.backends.opencl.device.kernels import Kernel, Kernels
-from netcl.backends.opencl.device.memory import CLBuffer, Pool, SharedBuffer, Staging, cl_buffer
+from netcl.backends.opencl.device.memory import CLBuffer, Pool, Staging, cl_buffer
 from netcl.backends.opencl.device.tuning_table import Knobs, Target
 from netcl.dtypes import DType, float64, int32
 from netcl.errors import DTypeError, ShapeError
@@ -246,10 +246,10 @@ class Queue:
     def _read(self, mem: cl.Buffer, start: int, size: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """``size`` elements from byte ``start`` on: a new array. **Blocks**."""
         host: np.ndarray[Any, Any]
-        if size == 1 and isinstance(mem, SharedBuffer):
+        visible = self.pool.visible.get(mem.int_ptr) if size == 1 else None
+        if visible is not None:
             self.cl_queue.finish()
-            shared: Any = mem.hostbuf
-            host = shared[start : start + dtype.itemsize].view(dtype).copy()
+            host = visible[start : start + dtype.itemsize].view(dtype).copy()
         elif self.device.shares_host_memory and size * dtype.itemsize >= MAPPED:
             mapped, _ = cl.enqueue_map_buffer(
                 self.cl_queue, mem, cl.map_flags.READ, start, (size,), dtype, is_blocking=True
@@ -298,8 +298,10 @@ class Queue:
             If an earlier kernel met an index out of range.
         """
         self.blocking += 1
+        borrowed = self.pool.borrowed
+        borrowed.collect()
         self.cl_queue.finish()
-        self.pool.borrowed.collect()
+        borrowed.collect()
         self.faults.report()
 
     def launch(
