@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import netcl
 import netcl.autograd as ag
@@ -106,6 +108,27 @@ def test_nan_is_last_in_either_order(backend, dtype, descending):
     order = netcl.argsort(x, descending=descending).tolist()
     assert order == ([4, 1, 5, 6, 2, 0, 3] if descending else [2, 5, 6, 1, 4, 0, 3])
     np.testing.assert_array_equal(netcl.sort(x, descending=descending).numpy(), x.numpy()[order])
+
+
+@given(data=st.data())
+def test_diff_is_numpys_in_all_its_arguments(backend, data):
+    dtype = data.draw(st.sampled_from(["bool", "int8", "uint8", "int64", "float32"]))
+    shape = tuple(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=3)))
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+
+    def some(shape):
+        return np.asarray(random.integers(0, 2 if dtype == "bool" else 100, shape)).astype(dtype)
+
+    x, given = some(shape), {}
+    for name in ("prepend", "append"):
+        extent = data.draw(st.sampled_from([None, (), 0, 1, 3]))
+        if extent is not None:
+            place = axis % len(shape)
+            given[name] = some(extent if extent == () else (*shape[:place], extent, *shape[place + 1 :]))
+    n = data.draw(st.integers(0, 5))
+    found = netcl.diff(netcl.asarray(x), axis=axis, n=n, **{key: netcl.asarray(edge) for key, edge in given.items()})
+    np.testing.assert_array_equal(found.numpy(), np.diff(x, axis=axis, n=n, **given), strict=True)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
