@@ -100,8 +100,9 @@ class Tensor(Array):
     Notes
     -----
     What gives values to the host **blocks**: ``numpy()``, ``item()``, ``tolist()``, ``float()``, ``int()``, ``bool()``,
-    ``repr()``, ``format()``, ``np.asarray(x)`` and DLPack. So do subscripts with a bool Tensor, whose shape depends on
-    values. Operators and the other methods enqueue.
+    ``repr()``, ``format()``, ``np.asarray(x)``, DLPack, and NumPy's functions and operators of its arrays, which give
+    NumPy arrays. So do subscripts with a bool Tensor, whose shape depends on values. Operators of Tensors and the other
+    methods enqueue.
 
     Examples
     --------
@@ -115,7 +116,7 @@ class Tensor(Array):
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # NumPy leaves mixed operators to this class
+    __array_priority__ = -1  # operators of NumPy's scalars are left to this class, those of its arrays are NumPy's
     __hash__ = Array.__hash__
 
     @property

@@ -23,6 +23,12 @@ def _on_numpy():
         yield
 
 
+ARITHMETIC = (
+    operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod, operator.pow,
+)  # fmt: skip
+COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
+
+
 # Creation
 
 
@@ -356,14 +362,45 @@ def test_operators_in_place_keep_memory_and_dtype():
 
 def test_what_does_not_mix():
     x = netcl.ones(2)
-    with pytest.raises(DTypeError, match="Tensors and NumPy arrays do not mix"):
-        x + np.ones(2)
-    with pytest.raises(DTypeError, match="do not mix"):
-        np.ones(2) * x
+    for function in (*ARITHMETIC, *COMPARISONS, operator.matmul, operator.iadd, operator.imul):
+        with pytest.raises(DTypeError, match="Tensors and NumPy arrays do not mix"):
+            function(x, np.ones(2))
     with pytest.raises(TypeError, match="unsupported operand"):
         x + "1"
     assert (x == "1") is False
     assert len({x, x[:1]}) == 2
+
+
+@pytest.mark.parametrize("function", [*ARITHMETIC, *COMPARISONS], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("scalar", [np.float64, np.float32, np.float16, np.int32, np.uint8])
+def test_operators_of_numpys_scalars_give_tensors(function, scalar):
+    x = netcl.asarray([1.0, 2.0, -3.0])
+    mine, plain = function(scalar(2), x), function(scalar(2).item(), x)
+    assert isinstance(mine, netcl.Tensor)
+    assert mine.dtype is plain.dtype
+    assert mine.tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize("function", [*ARITHMETIC, *COMPARISONS, operator.matmul, operator.iadd, operator.imul])
+def test_operators_of_numpys_arrays_are_numpys(function, backend):
+    x, y = np.float32([1.0, 2.0, -3.0]), np.float32([2.0, 2.0, 0.5])
+    expected = function(y.copy(), x)
+    found = function(y, netcl.asarray(x, device=backend.device))
+    assert isinstance(found, np.ndarray | np.generic)
+    np.testing.assert_array_equal(found, expected, strict=True)
+
+
+UNARY = [each for name in dir(np) if isinstance(each := getattr(np, name), np.ufunc) and each.nin == each.nout == 1]
+
+
+def test_functions_of_numpy_read_tensors(backend):
+    value = np.float32([0.25, 1.0])
+    x = netcl.asarray(value, device=backend.device)
+    for function in UNARY:
+        if not any(types.startswith("f->") for types in function.types):
+            continue
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal(function(x), function(value), strict=True, err_msg=function.__name__)
 
 
 # Copies, moves, other libraries
