@@ -71,6 +71,7 @@ TAKEN: list[tuple[str, str, tuple[str, ...], str]] = [
     ("netcl.from_dlpack", "x", ("array", "0-d array"), "NumPy arrays offer DLPack"),
     ("netcl.result_type", "arrays_and_dtypes", (*TENSORS, "1e400"), "only dtypes are looked at"),
     ("operator.eq operator.ne", "a b", ANYTHING, "what is not a number is unequal, as Python says"),
+    ("operator", "a", ("array", "0-d array"), "NumPy's operator, which reads the Tensor"),
     ("operator.mod", "a", ("str", "bytes"), "Python formats the text"),
     ("operator.setitem", "c", ("0-d Tensor",), "one value for all"),
     ("netcl.meshgrid", "indexing", TENSORS, "one more array"),
@@ -266,9 +267,13 @@ def own_words(error: BaseException) -> bool:
 
 
 def is_operator_refusal(name: str, error: BaseException) -> bool:
-    """Python's own words where an operator returned NotImplemented, which name both types."""
-    words = ("unsupported operand type", "not supported between instances", "concat")
-    return name.startswith("operator.") and isinstance(error, TypeError) and any(word in str(error) for word in words)
+    """Python's own words where an operator returned NotImplemented, or NumPy's where its array comes first."""
+    words = ("unsupported operand type", "not supported between instances", "concat", "ufunc")
+    return (
+        name.startswith("operator.")
+        and isinstance(error, TypeError | ValueError)
+        and any(word in str(error) for word in words)
+    )
 
 
 def outcome(name: str, function: Any, args: Any, named: Any) -> tuple[str, str]:
