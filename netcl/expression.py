@@ -323,7 +323,7 @@ def apply(op: str, *operands: Operand) -> Node:
     if op.startswith("bitwise_") and common.kind not in "iub":
         raise TraceError(f"{op} takes integers or booleans, got {common} {caller()}; use the logical functions")
     if rule in ("float", "complex") and common.kind not in "fc":
-        common = float32
+        common = promote_scalar(common, 0.0)
     if rule == "complex" and common.kind == "c":
         raise TraceError(f"complex takes two real parts, got {nodes[0].dtype} and {nodes[1].dtype} {caller()}")
     if common.kind == "c" and op in ("add", "subtract", "multiply", "divide") and (parts := _with_a_real(op, *nodes)):

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from netcl import expression as ex
 from netcl import tape
 from netcl.array import Array
-from netcl.dtypes import DEFAULT_INT, DType, as_dtype, bool_, float32, int64, uint64
+from netcl.dtypes import DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, bool_, int64, uint64
 from netcl.errors import DTypeError, ShapeError
 from netcl.functional.autocast import autocast_up
 from netcl.functional.casting import check_supported
@@ -179,7 +179,7 @@ def count_over(x: Array, axes: tuple[int, ...]) -> int:
 def mean_dtype(x: Array, name: str, kinds: str = "buifc") -> DType:
     """The dtype of a mean: that of ``x``, or float32 for integers."""
     _check(x, name, kinds)
-    return x.dtype if x.dtype.kind in "fc" else float32
+    return x.dtype if x.dtype.kind in "fc" else DEFAULT_FLOAT
 
 
 def _divided(x: Any, n: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from netcl import expression as ex
-from netcl.dtypes import float32, float64, promote
+from netcl.dtypes import DEFAULT_FLOAT, float32, float64, promote
 from netcl.rounding import nearest
 
 
@@ -17,7 +17,7 @@ def floating(*operands: Any) -> tuple[Any, ...]:
     common = operands[0].dtype
     for x in operands[1:]:
         common = promote(common, x.dtype)
-    return tuple([ex.cast(x, common if common.kind == "f" else float32) for x in operands])
+    return tuple([ex.cast(x, common if common.kind == "f" else DEFAULT_FLOAT) for x in operands])
 
 
 def of_width(x: Any, narrow: float, wide: float) -> float:
