@@ -32,6 +32,7 @@ from netcl import fft as fft
 from netcl import functional as functional
 from netcl import linalg as linalg
 from netcl import nn as nn
+from netcl import opencl as opencl
 from netcl import optim as optim
 from netcl import random as random
 from netcl import special as special
@@ -61,7 +62,7 @@ if not TYPE_CHECKING:  # as in netcl/functional/array_api.py
     __all__ = sorted([
         "Tensor", "__array_api_version__", "__version__", "amp", "autograd", "available", "backends", "bool", "data",
         "devices", "distributed", "e", "errors", "fft", "functional", "get_backend", "inf", "linalg", "load",
-        "manual_seed", "nan", "newaxis", "nn", "optim", "pi", "random", "save", "set_backend", "special",
+        "manual_seed", "nan", "newaxis", "nn", "opencl", "optim", "pi", "random", "save", "set_backend", "special",
         "to_torch_state_dict", "use_backend",
         *creation.__all__, *dtypes.__all__, *functional.array_api.__all__, *inspection.__all__,
         *ranges.__all__,

@@ -19,6 +19,7 @@ from netcl.functional.dispatch import check_arrays, stored_value
 from netcl.functional.shape import broadcast_to, reshape
 from netcl.functional.ternary import where
 from netcl.functional.torch_names import clone
+from netcl.opencl import from_pyopencl
 from netcl.tensor import Tensor
 from netcl.validation import extent, extents, flag, integer, number, one_of, shown
 
@@ -71,7 +72,7 @@ def asarray(
 
     Parameters
     ----------
-    obj : Python number, nested sequence, NumPy array, Tensor, torch tensor, or anything with ``__dlpack__``
+    obj : Python number, nested sequence, array of NumPy, torch or pyopencl, Tensor, or anything with ``__dlpack__``
     dtype : DType or str, optional
         By default float32 for Python floats, int64 for ints, what Tensors in a sequence promote to, and otherwise that
         of ``obj``.
@@ -80,7 +81,8 @@ def asarray(
     backend : str, optional
         Such as ``"opencl"``: the backend's default device.
     copy : bool, optional
-        True always copies; False refuses to; None copies where it must. What is not a Tensor is always copied.
+        True always copies; False refuses to; None copies where it must. What is not a Tensor is always copied, but for
+        arrays of pyopencl: see :func:`netcl.opencl.from_pyopencl`.
     requires_grad : bool, default False
         Whether ``backward`` leaves a gradient in ``grad``.
 
@@ -109,6 +111,8 @@ def asarray(
     target = None if dtype is None else as_dtype(dtype)
     requires_grad = flag("requires_grad", requires_grad)
     copy = None if copy is None else flag("copy", copy)
+    if type(obj).__module__ == "pyopencl.array":
+        obj = from_pyopencl(obj)
     if isinstance(obj, Tensor):
         place = obj.backend if device is None and backend is None else backend_for(device, backend)
         return _from_tensor(obj, target or obj.dtype, place, copy, requires_grad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from inspect import ismethod
-from typing import final
+from typing import Any, final
 
 from netcl.backends.base import Device, Span, StepBlock
 from netcl.backends.opencl.device import forking, selection
@@ -104,6 +104,12 @@ class OpenCLBackend:
         if rule is None:
             return self._fused_adam.source(fields, block)
         return self._fused_update.source(rule, fields, block)
+
+
+def backend_in(context: Any) -> OpenCLBackend | None:
+    """The open backend whose memory lies in a ``pyopencl.Context``, if there is one."""
+    with _lock:
+        return next((backend for backend in _opened.values() if backend.queue.context == context), None)
 
 
 def open_backend(device: Device) -> OpenCLBackend:
