@@ -36,14 +36,14 @@ PUBLIC = {
     f"{namespace.__name__}.{name}": getattr(namespace, name)
     for namespace in (
         netcl, netcl.amp, netcl.autograd, netcl.functional, netcl.linalg, netcl.fft, netcl.special, netcl.nn,
-        netcl.data, netcl.optim, netcl.distributed,
+        netcl.data, netcl.optim, netcl.distributed, netcl.opencl,
     )
     for name in namespace.__all__
 }  # fmt: skip
 DOCUMENTED = sorted(name for name, value in PUBLIC.items() if inspect.isclass(value) or inspect.isroutine(value))
 
 
-OPTIONAL = re.compile(r"^(?:import|from) (torch|sklearn|scipy|einops)\b", re.MULTILINE)
+OPTIONAL = re.compile(r"^(?:import|from) (torch|sklearn|scipy|einops|pyopencl)\b", re.MULTILINE)
 """Libraries that a block may import: it is run where they are installed."""
 
 

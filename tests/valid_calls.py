@@ -25,6 +25,7 @@ MODULES = (
     "netcl.functional", "netcl", "netcl.linalg", "netcl.fft", "netcl.special", "netcl.autograd", "netcl.nn",
     "netcl.nn.init",
     "netcl.data", "netcl.random", "netcl.backends", "netcl.optim", "netcl.amp", "netcl.distributed",
+    "netcl.opencl",
 )  # fmt: skip
 
 NOT_CALLED_BY_USERS = {
@@ -69,6 +70,9 @@ NOT_CALLED_BY_USERS = {
     "netcl.distributed.Shards": "what shard makes",
     "netcl.load": "reads files; its bad arguments are in test_saved_runs.py",
     "netcl.save": "writes files; its bad arguments are in test_saved_runs.py",
+    "netcl.opencl.queue": "needs an OpenCL device; its bad arguments are in kernels/test_sharing.py",
+    "netcl.opencl.from_pyopencl": "needs an OpenCL device; its bad arguments are in kernels/test_sharing.py",
+    "netcl.opencl.to_pyopencl": "needs an OpenCL device; its bad arguments are in kernels/test_sharing.py",
     "netcl.optim.Rule.columns": "what an optimizer calls, with its groups",
     "netcl.optim.Rule.started": "takes nothing",
 }

@@ -225,6 +225,23 @@ REFUSALS = {
         ShapeError, "not whole elements of 4 bytes",
     ),
     "NumPy": (lambda q, x: netcl.opencl.from_pyopencl(np.zeros(3)), ArgumentError, "ndarray has no shape and dtype"),
+    "offset before the buffer": (
+        lambda q, x: netcl.opencl.from_pyopencl(cl.Buffer(q.context, 1, 64), shape=3, dtype="int8", offset=-1),
+        ArgumentError, "offset",
+    ),
+    "no shape": (
+        lambda q, x: netcl.opencl.from_pyopencl(cl.Buffer(q.context, 1, 64), shape="3", dtype="int8"), ShapeError,
+        "shape must be an integer",
+    ),
+    "no dtype": (
+        lambda q, x: netcl.opencl.from_pyopencl(cl.Buffer(q.context, 1, 64), shape=3, dtype="int7"), DTypeError, "int7",
+    ),
+    "no queue in": (
+        lambda q, x: netcl.opencl.from_pyopencl(cl_array.zeros(q, 3, "f4"), queue="q"), ArgumentError,
+        "CommandQueue.*str",
+    ),
+    "no Tensor": (lambda q, x: netcl.opencl.to_pyopencl(np.zeros(3)), DTypeError, "takes Tensors"),
+    "no device": (lambda q, x: netcl.opencl.queue("opencl:none of them"), BackendError, "none of them"),
     "dtype": (
         lambda q, x: netcl.opencl.from_pyopencl(cl_array.zeros(q, 3, cl.cltypes.float4)), DTypeError, "unknown dtype",
     ),
