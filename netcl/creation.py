@@ -261,8 +261,9 @@ def ones(
     return _filled(empty(shape, dtype=dtype, device=device, backend=backend, requires_grad=requires_grad), 1)
 
 
-def _fill_value(value: Any) -> Any:
-    return number("fill_value", value.item() if isinstance(value, Tensor) and value.ndim == 0 else value)
+def number_of(name: str, value: Any) -> Any:
+    """The number ``value``, which is read if it is one in a 0-dimensional Tensor: that **blocks**."""
+    return number(name, value.item() if isinstance(value, Tensor) and value.ndim == 0 else value)
 
 
 def full(
@@ -284,7 +285,7 @@ def full(
     >>> netcl.full(2, 7).dtype
     netcl.int64
     """
-    value = _fill_value(fill_value)
+    value = number_of("fill_value", fill_value)
     own: Any = getattr(fill_value, "dtype", type(value)) if dtype is None else dtype
     kind = as_dtype(own)
     value = stored_value(value, kind)
@@ -350,7 +351,7 @@ def full_like(
     [3.0, 3.0]
     """
     check_arrays("full_like", x)
-    value = stored_value(_fill_value(fill_value), x.dtype if dtype is None else as_dtype(dtype))
+    value = stored_value(number_of("fill_value", fill_value), x.dtype if dtype is None else as_dtype(dtype))
     return _filled(_like("full_like", x, dtype, device), value)
 
 

@@ -27,7 +27,7 @@ from netcl.dtypes import (
     promote,
     promote_scalar,
 )
-from netcl.errors import DTypeError
+from netcl.errors import ArgumentError, DTypeError
 from netcl.validation import one_of
 
 __all__ = ["__array_namespace_info__", "can_cast", "finfo", "iinfo", "isdtype", "result_type"]
@@ -55,6 +55,8 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
     ------
     DTypeError
         If there is no common dtype.
+    ArgumentError
+        If there are numbers alone.
 
     Examples
     --------
@@ -69,7 +71,7 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
         if not isinstance(item, bool | int | float | complex)
     ]
     if not known:
-        raise DTypeError("result_type needs at least one array or dtype, got Python numbers only")
+        raise ArgumentError("result_type needs at least one array or dtype, got Python numbers only; pass a dtype too")
     result = as_dtype(known[0])
     for dtype in known[1:]:
         result = promote(result, as_dtype(dtype))

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netcl.creation import backend_for
+from netcl.creation import backend_for, number_of
 from netcl.dtypes import DEFAULT_COMPLEX, DEFAULT_FLOAT, DEFAULT_INT, DType, as_dtype, int64, uint64
 from netcl.errors import ArgumentError
 from netcl.functional import host
 from netcl.functional.dispatch import INTEGER_RANGE, out_of_range
 from netcl.tensor import Tensor
-from netcl.validation import extent, extents, flag, number, real
+from netcl.validation import extent, extents, flag, real
 
 __all__ = ["arange", "linspace"]
 
@@ -30,6 +30,8 @@ def arange(
     backend: str | None = None,
 ) -> Tensor:
     """Evenly spaced numbers from ``start`` up to but without ``stop``.
+
+    A number in a 0-dimensional Tensor is read, which **blocks**; no gradient goes to it.
 
     Parameters
     ----------
@@ -79,9 +81,9 @@ def arange(
 
 
 def _bound(name: str, value: Any) -> int | float:
-    found = number(name, value)
+    found: int | float = number_of(name, value)
     real(name, found)
-    return found  # type: ignore[return-value]
+    return found
 
 
 def _whole_numbers(first: int, step: int, places: NDArray[np.int64]) -> NDArray[Any]:
@@ -100,8 +102,8 @@ def _whole_numbers(first: int, step: int, places: NDArray[np.int64]) -> NDArray[
 
 
 def _end(name: str, value: Any) -> float | complex:
-    found = number(name, value)
-    return found if isinstance(found, complex) else float(_bound(name, value))
+    found = number_of(name, value)
+    return found if isinstance(found, complex) else float(_bound(name, found))
 
 
 def linspace(
@@ -116,6 +118,8 @@ def linspace(
     endpoint: bool = True,
 ) -> Tensor:
     """``num`` evenly spaced numbers from ``start`` to ``stop``.
+
+    A number in a 0-dimensional Tensor is read, which **blocks**; no gradient goes to it.
 
     Parameters
     ----------

@@ -188,10 +188,10 @@ def axis(name: str, value: Any, ndim: int) -> int:
     """``value`` as an axis of an array with ``ndim`` axes, counted from the start; negative ones count from the end."""
     found = value if type(value) is int else integer(name, value)
     if not -ndim <= found < ndim:
-        rule = (
-            f"lie in [{-ndim}, {ndim}) for an array of {ndim} axes" if ndim else "be left out for an array without axes"
-        )
-        raise AxisError(f"{name} must {rule}, got {shown(found)}")
+        if not ndim:
+            raise AxisError(f"{name} must be left out for an array without axes, got {shown(found)}")
+        rule = f"{name} must lie in [{-ndim}, {ndim}) for an array of {ndim} axes"
+        raise AxisError(f"{rule}, got {shown(found)}, which is out of range")
     return found % ndim
 
 

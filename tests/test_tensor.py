@@ -586,3 +586,19 @@ def test_full_takes_a_value_of_no_dimensions(backend):
         assert netcl.full_like(netcl.zeros(2), seven).tolist() == [7.0, 7.0]
         with pytest.raises(ArgumentError, match="fill_value must be a number"):
             netcl.full(2, netcl.zeros(1))
+
+
+def test_ranges_take_numbers_of_no_dimensions(backend):
+    with netcl.use_backend(backend):
+        one, three, half = netcl.asarray(1), netcl.asarray(3, dtype="int8"), netcl.asarray(0.5)
+        for made, plain in (
+            (netcl.arange(three), netcl.arange(3)),
+            (netcl.arange(one, three), netcl.arange(1, 3)),
+            (netcl.arange(one, three, half), netcl.arange(1, 3, 0.5)),
+            (netcl.linspace(one, half, 4), netcl.linspace(1, 0.5, 4)),
+            (netcl.linspace(half * 1j, three, 4), netcl.linspace(0.5j, 3, 4)),
+        ):
+            assert (made.dtype, made.tolist()) == (plain.dtype, plain.tolist())
+        for call in (netcl.arange, lambda x: netcl.arange(0, x), lambda x: netcl.linspace(0, x, 2)):
+            with pytest.raises(ArgumentError, match="must be a number"):
+                call(netcl.ones(1))
