@@ -17,7 +17,7 @@ import netcl
 from netcl import tape
 from netcl.optim import clip
 from tests.fuzz import __main__ as command
-from tests.fuzz import kinds, rules
+from tests.fuzz import kinds, operations, rules
 from tests.fuzz.bounds import FORMATS, Bounded, worst
 from tests.fuzz.case import Values, source, stored
 from tests.fuzz.shrink import shrink
@@ -39,6 +39,10 @@ def test_a_case_depends_on_seed_kind_and_number_alone(kind):
     assert repr(kinds.draw(f"{kind}:5:12")) == alone
     assert repr(kinds.draw(f"{kind}:6:12")) != alone
     assert repr(kinds.draw(f"{kind}:5:13")) != alone
+
+
+def test_programs_have_every_special_function():
+    assert set(netcl.special.__all__) - {"psi"} <= set(operations.OPERATIONS)  # which is digamma
 
 
 def test_the_kinds_take_turns():
@@ -69,14 +73,22 @@ _CLIP_VALUE = clip.clip_grad_value
 _TANH = netcl.tanh
 
 
+_LOG_NDTR = netcl.special.log_ndtr
+
+
 def _inexact(x):
     return _TANH(x) * 1.05
+
+
+def _inexact_log_ndtr(x):
+    return _LOG_NDTR(x) * 1.05
 
 
 PLANTED = {
     "bias correction": ("steps", "netcl.update_rules", "_log", _wrong_log, r"parameter \d"),
     "clipping by value": ("steps", "tests.fuzz.stepping", "clip_grad_value", _forgetful, r"parameter \d|gradient"),
     "tanh": ("arrays", netcl, "tanh", _inexact, r"tanh\("),
+    "log_ndtr": ("arrays", netcl.special, "log_ndtr", _inexact_log_ndtr, r"log_ndtr\("),
     "sum of contributions": ("gradients", tape, "_add", _first_contribution, r"gradient of leaf|slope of leaf"),
 }
 

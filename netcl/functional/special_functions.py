@@ -181,7 +181,8 @@ def _log_ratio(x1: Any, x2: Any) -> Any:
     """log(x1 / x2) for positive numbers, through log1p where they are near and with a scale where x1 / x2 is not."""
     ratio = x1 / x2
     steps = of_width(x1, 75, 550)
-    high, low = ratio > 2.0 ** (1.6 * steps), ratio < 2.0 ** (-1.6 * steps)
+    high = (ratio > 2.0 ** (1.6 * steps)) & (x1 < math.inf)
+    low = (ratio < 2.0 ** (-1.6 * steps)) & (x2 < math.inf)
     moved, back = 2.0**steps, 2.0**-steps
     scaled = (x1 * ex.where(high, back, moved)) / (x2 * ex.where(high, moved, back))
     shift = 2 * steps * math.log(2.0)

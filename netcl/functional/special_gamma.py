@@ -119,7 +119,7 @@ def betaln(x1: Any, x2: Any) -> Any:
     # B(a, b) = (-1)^b B(1 - a - b, b) has a value at an integer a <= 0 if b is an integer from 1 to -a.
     at_pole = (a <= 0.0) & ex.equal(a, ex.apply("floor", a))
     other = (1.0 - a) - b
-    finite = at_pole & (b > 0.0) & (other > 0.0) & ex.equal(b, ex.apply("floor", b))
+    finite = at_pole & (a > -math.inf) & (b > 0.0) & (other > 0.0) & ex.equal(b, ex.apply("floor", b))
     a, b = ex.where(finite, ex.minimum(other, b), a), ex.where(finite, ex.maximum(other, b), b)
     total = a + b
     both = -(total - 0.5) * ex.log1p(a / b) + (_stirling(b) - _stirling(total))
@@ -129,6 +129,7 @@ def betaln(x1: Any, x2: Any) -> Any:
     close = of_a + (gammaln(b) - gammaln(total))
     value = ex.where(a >= 3.0, far, ex.where((b >= 3.0) & (total >= 3.0), mixed, close))
     value = ex.where(ex.equal(b, math.inf) & (a > 0.0), -math.inf, value)
+    value = ex.where(ex.equal(b, math.inf) & (a < 0.0), math.inf, value)
     return ex.where(at_pole & ex.logical_not(finite), math.inf, value)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import netcl
 import netcl.functional as F
-from tests.fuzz import manipulation, reductions
+from tests.fuzz import manipulation, reductions, special
 from tests.fuzz.arrays import (
     COMPLEX,
     FLOATS,
@@ -24,31 +24,12 @@ from tests.fuzz.arrays import (
     kind,
     shape,
 )
-from tests.fuzz.bounds import FORMATS, compute_format
+from tests.fuzz.bounds import compute_format
 from tests.fuzz.case import stored
 from tests.fuzz.promotion import converted, floating, promoted, with_scalar
+from tests.fuzz.roundoff import bound, overflown
 
 erf = np.vectorize(math.erf, otypes=[np.float64])
-
-
-def bound(values: Any, dtype: str, units: float, scale: Any = 0.0) -> Any:
-    """``units`` of roundoff of the values and of ``scale``, whichever is larger, and what a device may flush."""
-    format = FORMATS["float32" if dtype == "complex64" else "float64"] if kind(dtype) == "c" else compute_format(dtype)
-    with np.errstate(all="ignore"):
-        size = np.maximum(np.abs(values), np.abs(scale))
-        error = np.where(np.isfinite(size), units * format.unit * size, 0.0) + format.tiny
-        near = np.isfinite(values) & (np.abs(values) * (1 + 2 * units * format.unit) > format.largest)
-        beyond = np.abs(values) > format.largest * (1 + 2 * units * format.unit)
-    return np.where(near & ~beyond, np.inf, error)
-
-
-def overflown(values: Any, dtype: str) -> Any:
-    """Infinite where the compute dtype has no such number."""
-    if kind(dtype) == "c":
-        return values
-    format = compute_format(dtype)
-    with np.errstate(all="ignore"):
-        return np.where(np.abs(values) > format.largest, np.copysign(np.inf, values), values)
 
 
 # What OpenCL grants a full-profile device, doubled: 1 ulp is 2 units of roundoff. NumPy's own last digit is in it.
@@ -349,6 +330,7 @@ OPERATIONS: dict[str, Operation] = {
     "asarray": Operation(
         _draw_asarray, lambda x, o: netcl.asarray(x[0].numpy(), dtype=o["dtype"], device=x[0].device), _astype, 1
     ),
+    **special.OPERATIONS,
     **reductions.OPERATIONS,
     **manipulation.OPERATIONS,
 }
