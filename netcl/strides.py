@@ -71,7 +71,7 @@ def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
                 continue
             if result[axis] != 1:
                 raise ShapeError(
-                    f"shapes {' and '.join(map(str, shapes))} do not broadcast: axis {axis - rank} has extents "
+                    f"shapes {' and '.join(map(str, shapes))} cannot be broadcast: axis {axis - rank} has extents "
                     f"{result[axis]} and {extent}; they must be equal or 1"
                 )
             result[axis] = extent
