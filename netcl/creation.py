@@ -19,7 +19,7 @@ from netcl.functional.dispatch import check_arrays, stored_value
 from netcl.functional.shape import broadcast_to, reshape
 from netcl.functional.ternary import where
 from netcl.functional.torch_names import clone
-from netcl.opencl import from_pyopencl
+from netcl.opencl import from_pyopencl, is_pyopencl_array
 from netcl.tensor import Tensor
 from netcl.validation import extent, extents, flag, integer, number, one_of, shown
 
@@ -111,7 +111,7 @@ def asarray(
     target = None if dtype is None else as_dtype(dtype)
     requires_grad = flag("requires_grad", requires_grad)
     copy = None if copy is None else flag("copy", copy)
-    if type(obj).__module__ == "pyopencl.array":
+    if is_pyopencl_array(obj):
         obj = from_pyopencl(obj)
     if isinstance(obj, Tensor):
         place = obj.backend if device is None and backend is None else backend_for(device, backend)

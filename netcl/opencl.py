@@ -32,6 +32,11 @@ def _queue_of(backend: Any) -> Queue:
     return own
 
 
+def is_pyopencl_array(obj: object) -> bool:
+    """Whether this is an array of pyopencl, which is not imported to tell."""
+    return any(kind.__module__ == "pyopencl.array" for kind in type(obj).__mro__)
+
+
 def queue(device: Any = "opencl") -> Any:
     """The in-order queue on which a device's work is enqueued. Does not block.
 

@@ -172,6 +172,17 @@ def test_memory_is_used_again_only_after_the_other_queue(opencl, queue):
     assert len(others) == 3
 
 
+class Derived(cl_array.Array):
+    """As other libraries derive theirs."""
+
+
+def test_asarray_takes_arrays_of_derived_classes(opencl, queue):
+    a = Derived(queue, 3, np.float32)
+    x = netcl.asarray(a)
+    x[...] = 4
+    assert a.get().tolist() == [4, 4, 4]
+
+
 def test_asarray_copies_where_it_is_told(opencl, queue):
     a = cl_array.to_device(queue, np.arange(4, dtype=np.float32))
     assert netcl.asarray(a, copy=False).storage.buffer.mem == a.base_data
