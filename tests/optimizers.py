@@ -442,3 +442,9 @@ FAMILY_OPTIONS = [
 """The rest of their options, which are the same kernels."""
 
 EVERY = [*CASES, *FAMILY]
+
+SHORT = [
+    Case(SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}), Case(Adam, {"amsgrad": True}), Case(AdamW),
+    Case(RMSProp, {"momentum": 0.5, "centered": True, "weight_decay": 1e-3, "eps": 1e-5}), *FAMILY[-5:-4], FAMILY[-1],
+]  # fmt: skip
+"""For the OpenCL runtimes behind the first: a rule of each kind, with most of the fields it may have."""

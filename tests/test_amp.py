@@ -13,7 +13,7 @@ from netcl import nn
 from netcl.amp import GradScaler, autocast
 from netcl.errors import DTypeError, HyperParameterError, NetclError, StateError
 from netcl.optim import SGD, AdamW, AMPGradScaler, clip_grad_norm
-from tests.optimizers import EVERY
+from tests.optimizers import EVERY, SHORT
 
 HALVES = pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 
@@ -109,6 +109,7 @@ def test_a_scaled_step_is_the_step(backend):
     assert np.array_equal(plain.numpy(), scaled.numpy())
 
 
+@pytest.mark.short(case=SHORT)
 @pytest.mark.parametrize("case", EVERY, ids=str)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_skipped_step_changes_no_byte(case, bad, backend):

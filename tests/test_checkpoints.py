@@ -15,7 +15,7 @@ import netcl
 from netcl.errors import StateError
 from netcl.expression import sign
 from netcl.optim import SGD, Adam, AdamW, CosineAnnealingLR, Momentum, Optimizer, RMSProp, Rule
-from tests.optimizers import CASES, EVERY, FAMILY
+from tests.optimizers import CASES, EVERY, FAMILY, SHORT
 from tests.snapshots import at, frozen, paths, snapshot
 
 SIZES = (1500, 3)
@@ -62,6 +62,7 @@ def trained(case, device="numpy", steps=3, **options):
     return optimizer
 
 
+@pytest.mark.short(case=SHORT)
 @pytest.mark.parametrize("case", EVERY, ids=str)
 def test_an_optimizer_with_the_defaults_adopts_the_whole(case, backend):
     """Hyper-parameters and the state that they call for come with the checkpoint; only amsgrad has to agree."""

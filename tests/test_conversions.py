@@ -52,6 +52,7 @@ def halfway(dtype: dtypes.DType, count: int, seed: int) -> list[float]:
     return (found * rng.choice([-1.0, 1.0], found.size)).tolist()
 
 
+@pytest.mark.short(dtype=[bfloat16])
 @pytest.mark.parametrize("dtype", [float16, bfloat16], ids=str)
 def test_float64_is_rounded_once_to_sixteen_bits(backend, dtype):
     values = halfway(dtype, 400, seed=1)
@@ -71,6 +72,7 @@ def test_float64_is_rounded_once_to_sixteen_bits(backend, dtype):
     assert target.tolist() == expected
 
 
+@pytest.mark.short(dtype=[float16])
 @pytest.mark.parametrize("dtype", [float16, bfloat16], ids=str)
 def test_a_number_is_rounded_once_to_sixteen_bits(backend, dtype):
     place = {"dtype": dtype, "device": backend.device}

@@ -14,7 +14,7 @@ from netcl import child_process, nn
 from netcl.amp import GradScaler
 from netcl.errors import NetclError
 from netcl.optim import SGD, Adam, AdamW, CosineAnnealingLR, Optimizer, ReduceLROnPlateau, Rule, WarmupCosine
-from tests.optimizers import EVERY
+from tests.optimizers import EVERY, SHORT
 from tests.snapshots import frozen, snapshot
 
 
@@ -46,6 +46,7 @@ def pickled(x):
 WAYS = pytest.mark.parametrize("way", [copy.deepcopy, pickled])
 
 
+@pytest.mark.short(case=SHORT)
 @WAYS
 @pytest.mark.parametrize("case", EVERY, ids=str)
 def test_training_goes_on_bit_for_bit(case, way, backend):

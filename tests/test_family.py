@@ -12,7 +12,7 @@ from netcl import optim
 from netcl.amp import GradScaler
 from netcl.errors import HyperParameterError, NetclError
 from netcl.optim import AdaBelief, Adagrad, Adan, Lion, RAdam, Rprop, ScheduleFreeAdamW, ScheduleFreeSGD
-from tests.optimizers import EVERY, FAMILY, adan_oracle
+from tests.optimizers import EVERY, FAMILY, SHORT, adan_oracle
 
 
 def variable(values, backend, dtype="float32"):
@@ -23,6 +23,7 @@ def counted(backend):
     return getattr(backend, "launches", 0)
 
 
+@pytest.mark.short(case=SHORT)
 @pytest.mark.parametrize("case", EVERY, ids=str)
 def test_forty_steps_are_twenty_and_twenty(case, backend):
     rng = np.random.default_rng(2)
@@ -43,6 +44,7 @@ def test_forty_steps_are_twenty_and_twenty(case, backend):
     assert np.array_equal(taken(second, resumed, gradients[20:]), whole)
 
 
+@pytest.mark.short(case=SHORT)
 @pytest.mark.parametrize("case", FAMILY, ids=str)
 def test_one_launch_for_any_number_of_tensors_and_groups(case, backend):
     for count, groups in ((1, 1), (200, 1), (10, 10), (200, 10)):
@@ -144,6 +146,7 @@ def test_start_values_are_a_group_s_own(backend):
     assert moved == pytest.approx([0.1, 0.5], rel=1e-6)
 
 
+@pytest.mark.short(case=SHORT)
 @pytest.mark.parametrize("case", FAMILY, ids=str)
 def test_zero_gradients_make_no_nan(case, backend):
     w = variable([1.0, 0.0], backend)

@@ -13,7 +13,7 @@ import netcl
 import netcl.autograd as ag
 import netcl.functional as F
 from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, ShapeError
-from tests.operations import LOW_HIGH, OPERATIONS
+from tests.operations import ELEMENTWISE, LOW_HIGH, OPERATIONS
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +39,30 @@ def run(backend, operation, dtype):
         return [out.numpy(), *(x.grad.numpy() for x in operands)]
 
 
+SHARED = (
+    "shifted", "plain", "of two axes", "sum", "rows", "ignoring", "of images", "of one", "broadcast", "transposed",
+    "permuted",
+    "of a vector", "without bias", "below", "above", "of a power of two", "flat", "middle axis",
+)  # fmt: skip
+"""Parts of the names of operations whose kernels another operation has too."""
+
+SHORT = {
+    "exp", "log1p", "atan2", "clip", "where", "scalars", "reshape of a transpose", "concat", "roll", "basic index",
+    "array index", "take_along_axis", "sum of an axis", "prod", "std", "max", "logsumexp", "softmax of the first axis",
+    "layer_norm", "matmul batch", "linear", "tensordot", "conv2d", "max_pool2d overlapping", "cross_entropy smoothed",
+}  # fmt: skip
+"""For the OpenCL runtimes behind the first: an operation of each kind."""
+
+
+def on_opencl(row):
+    """Elementwise derivatives are tried in test_singular_gradients.py too, and each operator in test_map.py."""
+    name = row["name"]
+    alone = not any(name.endswith(part) for part in SHARED) or name == "sum"
+    return name in SHORT or (alone and (name not in ELEMENTWISE or list(ELEMENTWISE).index(name) % 3 == 0))
+
+
+@pytest.mark.compiled(rows=on_opencl)
+@pytest.mark.short(name=SHORT)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_agrees_with_numpy_in_float32(backend, name):
     expected = run(netcl.get_backend("numpy"), OPERATIONS[name], "float32")
@@ -53,6 +77,8 @@ IN_16_BITS = [
 
 
 # Every kernel is built anew for a dtype, so each operation takes one of the two in turn.
+@pytest.mark.compiled(name=[*IN_16_BITS[::2], *IN_16_BITS[7::4]])
+@pytest.mark.short(name=["add", "softmax", "conv2d"])
 @pytest.mark.parametrize(("name", "dtype"), [*zip(IN_16_BITS, cycle(["float16", "bfloat16"]), strict=False)])
 def test_operation_agrees_with_numpy_in_16_bits(backend, name, dtype):
     expected = run(netcl.get_backend("numpy"), OPERATIONS[name], dtype)
@@ -61,6 +87,7 @@ def test_operation_agrees_with_numpy_in_16_bits(backend, name, dtype):
         np.testing.assert_allclose(got, want, rtol=4 * unit, atol=4 * unit)
 
 
+@pytest.mark.short(rows=lambda row: False)  # test_map.py tries these operators on each
 def test_comparisons_integers_and_indices_agree_with_numpy(backend):
     rng = np.random.default_rng(2)
     a, b = rng.integers(-9, 9, (4, 1, 5)), rng.integers(1, 9, (3, 1))

@@ -155,6 +155,8 @@ def test_max_pool_gives_equals_to_the_first():
     assert x.grad.tolist() == [[[[1.0, 0.0], [0.0, 0.0]]]]
 
 
+@pytest.mark.compiled(rows=lambda row: row["dtype"] == "float32" or row["shape"] == (2, 3, 6, 8))
+@pytest.mark.short(rows=lambda row: row["shape"] in ((2, 3, 6, 8), (1, 2, 6, 6)) and row["dtype"] != "float16")
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(
     ("shape", "size", "stride", "padding"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import netcl
 from netcl.errors import DTypeError, HyperParameterError, NetclError, ShapeError
 from netcl.optim import SGD, AdamW
-from tests.optimizers import EVERY
+from tests.optimizers import EVERY, SHORT
 
 
 def arrays(seed=0, shapes=((3,), (), (40, 30), (0,), (1030,))):
@@ -18,6 +18,7 @@ def arrays(seed=0, shapes=((3,), (), (40, 30), (0,), (1030,))):
     return [np.asarray(rng.standard_normal(shape), np.float32) for shape in shapes]
 
 
+@pytest.mark.short(case=SHORT)
 @pytest.mark.parametrize("case", EVERY, ids=str)
 def test_host_arrays_get_the_bits_of_tensors(case, backend):
     plain = arrays()

@@ -139,6 +139,10 @@ def rebuilt(result):
     return netcl.multiply(u, s[..., None, :]) @ vh
 
 
+@pytest.mark.short(name=[
+    "inv", "det", "cholesky", "eigvalsh", "pinv wide", "diagonal below", "matrix_power -2", "matrix_norm nuc",
+    "matrix_norm -inf", "vector_norm 3", "qr", "svd",
+])  # fmt: skip
 @pytest.mark.parametrize("name", EXACT)
 def test_values_are_those_of_float64(name, backend):
     kind, function, expected = EXACT[name]
@@ -191,6 +195,7 @@ def test_a_device_without_complex_numbers_says_so(backend):
             linalg.eigvals(x)
 
 
+@pytest.mark.short(name=["inv", "vector_norm 2"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", ["inv", "svdvals", "eigvalsh", "qr", "matrix_norm nuc", "vector_norm 2", "det"])
 def test_sixteen_bits_are_computed_in_float32(name, dtype, backend):

@@ -8,7 +8,7 @@ import pytest
 import netcl
 from netcl.amp import GradScaler
 from netcl.optim import SGD, AdamW, NAdam, Rprop, ScheduleFreeAdamW
-from tests.optimizers import CASES, FAMILY
+from tests.optimizers import CASES, FAMILY, SHORT
 
 DTYPES = ["float16", "bfloat16"]
 SOME = CASES + [
@@ -34,6 +34,8 @@ def rounded(values, dtype):
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype("uint32").view("float32")
 
 
+@pytest.mark.compiled(rows=lambda row: (SOME.index(row["case"]) + DTYPES.index(row["dtype"])) % 2 == 0)
+@pytest.mark.short(case=SHORT)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_a_parameter_is_the_rounded_float32_one(case, dtype, backend):

@@ -71,6 +71,7 @@ class Run:
         return weights, others, netcl.random.get_state()
 
 
+@pytest.mark.short(optimizer=["momentum", "AdamW"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_goes_on_bit_for_bit(optimizer, backend, tmp_path):
     with netcl.use_backend(backend):

@@ -19,6 +19,9 @@ SLOPES = {"float32": 1e-5, "float64": 2e-12}
 ELSEWHERE = ["erf", "logsumexp", "softmax", "log_softmax", "psi"]
 """Functions of the namespace that have their home, and their tests, in another module or under another name."""
 
+SHORT = ["erf", "gammaln", "i0", "log_ndtr", "xlogy", "ndtri"]
+"""For the OpenCL runtimes behind the first: one for each kind of approximation."""
+
 
 def dtypes_of(backend):
     return ["float32", "float64"] if backend.device.float64 else ["float32"]
@@ -36,6 +39,7 @@ def test_every_function_has_values():
     assert special.softmax is netcl.functional.softmax
 
 
+@pytest.mark.short(name=SHORT)
 @pytest.mark.parametrize("name", CASES)
 def test_values(name, backend):
     for dtype in dtypes_of(backend):
@@ -55,6 +59,7 @@ def test_values(name, backend):
         ]
 
 
+@pytest.mark.short(name=SHORT)
 @pytest.mark.parametrize("name", EDGES)
 def test_edges(name, backend):
     for dtype in dtypes_of(backend):
@@ -63,6 +68,7 @@ def test_edges(name, backend):
         np.testing.assert_allclose(got, values.astype(dtype), rtol=1e-6, atol=0)
 
 
+@pytest.mark.short(name=SHORT)
 @pytest.mark.parametrize("name", CASES)
 def test_derivatives(name, backend):
     for dtype in dtypes_of(backend) if backend.device.backend == "numpy" else ["float32"]:

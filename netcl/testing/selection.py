@@ -1,8 +1,9 @@
 """Which backends tests run on: every one at hand, or the one that ``--netcl-backend=NAME`` names.
 
-OpenCL compiles a kernel for each dtype and each combination of options. So where several OpenCL runtimes are at hand,
-those behind the first get the short table, which has every kernel family on every class of dtypes, and all of them get
-pairs of options in place of all combinations. ``--netcl-full`` gives everything to every runtime.
+OpenCL compiles a kernel for each dtype and each combination of options. So OpenCL runtimes leave out rows whose kernels
+others of their rows have too (``pytest.mark.compiled``), and get pairs of options in place of all combinations. Where
+several of them are at hand, those behind the first get the short table (``pytest.mark.short``), which has every kernel
+family on every class of dtypes. ``--netcl-full`` gives everything to every runtime.
 
 A pytest plug-in, for an option must be known before the tests that have it are found.
 """
@@ -30,7 +31,8 @@ def configure(config: Any) -> None:
     """What every run of the tests has: no measured tuning table, and few examples that are always the same."""
     import hypothesis
 
-    config.addinivalue_line("markers", "short(NAME=values, rows=predicate): the rows that further OpenCL runtimes run")
+    for name, which in (("compiled", "OpenCL runtimes"), ("short", "the OpenCL runtimes behind the first")):
+        config.addinivalue_line("markers", f"{name}(NAME=values, rows=predicate): the rows that {which} run")
     os.environ["NETCL_TUNING"] = "none"  # what somebody measured on this machine is not what is tested
     hypothesis.settings.register_profile(
         "netcl", deadline=None, max_examples=15, derandomize=True, database=None, print_blob=False
@@ -76,11 +78,17 @@ def _plug_ins() -> tuple[str, ...]:
     return tuple([name for name in available() if name not in ("numpy", "opencl")])
 
 
-def short_backends(config: Any) -> frozenset[str]:
-    """What ``get_backend`` is asked for by those that run the short table: the OpenCL runtimes behind the first."""
+def shortened(config: Any) -> dict[str, tuple[str, ...]]:
+    """The marks by which a backend leaves out rows, by what ``get_backend`` is asked for."""
     if config.getoption("--netcl-backend", None) or config.getoption("--netcl-full", None):
-        return frozenset()
-    return frozenset(list(opencl_runtimes().values())[1:])
+        return {}
+    first, *further = opencl_runtimes().values() or [""]
+    return {first: ("compiled",), **dict.fromkeys(further, ("compiled", "short"))}
+
+
+def in_short(config: Any, backend: Any) -> bool:
+    """Whether a backend is one of those that run the short table."""
+    return "short" in shortened(config).get(str(backend.device), ())
 
 
 def every_row(config: Any, backend: Any) -> bool:
@@ -90,20 +98,16 @@ def every_row(config: Any, backend: Any) -> bool:
 
 
 def deselect_rows(config: Any, items: list[Any]) -> None:
-    """Take the rows that ``pytest.mark.short`` does not name out of what the short backends run.
+    """Take out what the marks ``compiled`` and ``short`` do not name of what OpenCL runtimes run.
 
-    The mark gives values of a parameter, or as ``rows`` a function that says of all parameters whether they are run.
+    A mark gives values of a parameter, or as ``rows`` a function that says of all parameters whether they are run.
     """
-    short = short_backends(config)
+    marks_of = shortened(config)
 
     def runs(item: Any) -> bool:
-        marks = list(item.iter_markers("short"))
-        if not marks:
-            return True
-        row = item.callspec.params
-        if str(row.get("backend", row.get("opencl"))) not in short:
-            return True
-        named = [pair for mark in marks for pair in mark.kwargs.items()]
+        row = item.callspec.params if hasattr(item, "callspec") else {}
+        kinds = marks_of.get(str(row.get("backend", row.get("opencl"))), ())
+        named = [pair for kind in kinds for mark in item.iter_markers(kind) for pair in mark.kwargs.items()]
         return all(rows(row) if name == "rows" else row[name] in rows for name, rows in named)
 
     left_out = [item for item in items if not runs(item)]

@@ -9,6 +9,7 @@ from tests.kernels.steps import Block, Values
 
 PIECE = {True: 16384, False: 4096}  # elements per record on CPUs and on GPUs
 ORDERS = (0.5, 1.0, 2.0, 3.0, 7.5, math.inf)
+SHORT = (2.0, 7.5, math.inf)  # squares, any power, none
 
 
 def records_of(runtime, xs, ord, dtype=None, **options):

@@ -46,8 +46,8 @@ def test_axpy_adds_into_its_span_alone(opencl, dtype, n, x_offset, y_offset, see
     np.testing.assert_array_equal(x.read(), x_host)
 
 
+@pytest.mark.compiled(y_dtype=SHORT)
 @pytest.mark.short(rows=lambda row: row["y_dtype"] in (float32, bfloat16) or row["x_dtype"] is float32)
-@pytest.mark.short(y_dtype=SHORT)
 @pytest.mark.parametrize("y_dtype", REAL, ids=str)
 @pytest.mark.parametrize("x_dtype", [bool_, int32, float16, bfloat16, float32], ids=str)
 def test_axpy_of_different_dtypes(opencl, x_dtype, y_dtype):

@@ -9,7 +9,7 @@ import netcl
 import netcl.autograd as ag
 from netcl import nn
 from netcl.optim import SGD, AdamW, WarmupCosine, clip_grad_norm_device
-from tests.optimizers import EVERY
+from tests.optimizers import EVERY, SHORT
 
 STEPS = 20
 
@@ -41,6 +41,7 @@ def test_launches_do_not_grow_with_the_model(count, groups, opencl):
     assert launches(opencl, optimizer) == (1, 0)
 
 
+@pytest.mark.short(case=SHORT)
 @pytest.mark.parametrize("case", EVERY, ids=str)
 def test_every_optimizer_is_one_launch(case, opencl):
     optimizer = case.optimizer(parameters(opencl, 3, 1500), **case.options)

@@ -8,10 +8,11 @@ import pytest
 from netcl import dtypes
 from netcl.backends.base import CHUNK
 from netcl.errors import DTypeError
-from tests.kernels.norms import ORDERS, PIECE, norm_of, norm_oracle, product, records_of
+from tests.kernels.norms import ORDERS, PIECE, SHORT, norm_of, norm_oracle, product, records_of
 from tests.kernels.steps import EPS, Block, Values
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 @pytest.mark.parametrize("n", [0, 1, 5, 8, 31, 33, CHUNK + 1, PIECE[False], PIECE[True] + 1, 3 * PIECE[True] + 1029])
 def test_norm_of_any_size(runtime, n, ord):
@@ -21,6 +22,7 @@ def test_norm_of_any_size(runtime, n, ord):
     assert x.unchanged()
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 def test_norm_of_subnormal_numbers(runtime, ord):
     x = Values(runtime, [1e-40, -3e-42, 2e-39, 0.0])
@@ -28,6 +30,7 @@ def test_norm_of_subnormal_numbers(runtime, ord):
     np.testing.assert_allclose(product(header), norm_oracle(x.given, ord), rtol=1e-6)
 
 
+@pytest.mark.short(records=[dtypes.float32])
 @pytest.mark.parametrize("dtype", EPS, ids=str)
 @pytest.mark.parametrize("records", [dtypes.float32, dtypes.float64], ids=lambda dtype: f"in-{dtype}")
 def test_norm_of_every_storage(runtime, dtype, records):
@@ -55,6 +58,7 @@ def test_float64_norms_of_extremes(runtime):
             assert header["nonfinite"] == 0
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 def test_inactive_rows_and_a_multiplier(runtime, ord):
     n = 20 * CHUNK + 5
@@ -68,6 +72,7 @@ def test_inactive_rows_and_a_multiplier(runtime, ord):
     np.testing.assert_allclose(product(header), norm_oracle(0.125 * x.given[~inactive], ord), rtol=4e-6)
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 def test_the_same_bits_on_every_run(runtime, ord):
     x = Values(runtime, np.random.default_rng(0).standard_normal(70_001))

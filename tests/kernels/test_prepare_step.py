@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netcl.backends.base import COUNTERS
-from tests.kernels.norms import ORDERS, factor, norm_of, norm_oracle, product, records_of
+from tests.kernels.norms import ORDERS, SHORT, factor, norm_of, norm_oracle, product, records_of
 from tests.kernels.steps import Block, Model, Values
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 @pytest.mark.parametrize("sizes", [(1e30,), (3.4e38,), (1e-30,), (1e-38,), (1e30, 1e-30), (2.0**41,), (2.0**-41,)])
 def test_no_finite_norm_overflows_or_underflows(runtime, sizes, ord):
@@ -24,6 +25,7 @@ def test_no_finite_norm_overflows_or_underflows(runtime, sizes, ord):
     np.testing.assert_allclose(factor(header), min(1.0, float(1 / expected)), rtol=4e-6)
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 @pytest.mark.parametrize("place", [0, 1000, 40_000])
 @pytest.mark.parametrize(

@@ -303,6 +303,7 @@ def small(monkeypatch):
     monkeypatch.setattr(search, "QUICK", SMALL)
 
 
+@pytest.mark.short(kernel=["fill"])
 @pytest.mark.parametrize("kernel", ["fill", "norm_reduce", "fused_update"])
 def test_tuning_tries_every_neighbour_and_restores_the_knobs(opencl, kernel, small):
     backend = own_backend(opencl)
@@ -346,6 +347,7 @@ def test_candidates_that_are_wrong_write_beside_or_fail_are_discarded(opencl, sm
     assert "WIDTH=4 RUN=1 WORK_GROUP_SIZE=256: x[0] is 1.1" in command.verdict(result)
 
 
+@pytest.mark.short(rows=lambda row: False)  # what the tuner makes of times is the same on each
 def test_a_winner_beats_the_present_choice_by_more_than_the_noise(opencl, small, monkeypatch):
     """With a clock of its own: the present choice varies by 10 %, one other takes 0.95 of it, one half of it."""
     backend = own_backend(opencl)
@@ -382,6 +384,7 @@ def run(*arguments):
     return main(["tune", "--quick", *arguments])
 
 
+@pytest.mark.short(rows=lambda row: False)  # what the tuner makes of times is the same on each
 def test_the_command_reports_and_writes_winners(opencl, small, tmp_path, monkeypatch, capsys):
     file = tmp_path / "tuned.json"
     arguments = ("--device", str(opencl.device), "--kernel", "prepare_step", "fill", "--output", str(file))

@@ -75,6 +75,7 @@ def assert_near(found, expected, dtype, message="", factor=4.0, floor=0.0):
         np.testing.assert_array_less(np.abs(found - expected), factor * eps * size + 1e-37, message)
 
 
+@pytest.mark.short(rows=lambda row: row["dtype"] is complex64 or row["group"] == "inverse of tangents")
 @pytest.mark.parametrize("dtype", BOTH, ids=str)
 @pytest.mark.parametrize("group", GROUPS)
 def test_special_values(backend, group, dtype):
@@ -116,6 +117,7 @@ def drawn(dtype):
     return np.concatenate([wide, 2 * some(rng, 600), unit]).astype(dtype.name)
 
 
+@pytest.mark.short(rows=lambda row: row["dtype"] is complex64 or row["group"] == "inverse of tangents")
 @pytest.mark.parametrize("dtype", BOTH if EXTENDED else BOTH[:1], ids=str)
 @pytest.mark.parametrize("group", GROUPS)
 def test_accuracy(backend, group, dtype):
@@ -169,6 +171,7 @@ def assert_same(found, expected, op):
         np.testing.assert_array_equal(np.signbit(got[told]), np.signbit(right[told]), op)
 
 
+@pytest.mark.short(dtype=[complex64])
 @pytest.mark.parametrize("dtype", BOTH, ids=str)
 def test_quotients_neither_overflow_nor_vanish(backend, dtype):
     need(backend, dtype)
@@ -188,6 +191,7 @@ def test_quotients_neither_overflow_nor_vanish(backend, dtype):
     assert np.isfinite(inverse.stored[:1]).all()
 
 
+@pytest.mark.short(dtype=[complex64])
 @pytest.mark.parametrize("dtype", BOTH, ids=str)
 def test_arithmetic(backend, dtype):
     need(backend, dtype)
@@ -255,6 +259,7 @@ def bits(values):
     return np.ascontiguousarray(values).view(np.uint8)
 
 
+@pytest.mark.short(dtype=[complex64])
 @pytest.mark.parametrize("dtype", BOTH, ids=str)
 def test_copies_keep_every_bit(backend, dtype):
     need(backend, dtype)
@@ -320,6 +325,7 @@ def test_views_of_any_layout(backend, data):
     assert_near(out.stored, (x.given * y.given + (1 - 2j)) ** 2, complex64, floor=40.0)
 
 
+@pytest.mark.short(dtype=[complex64])
 @pytest.mark.parametrize("dtype", BOTH, ids=str)
 @pytest.mark.parametrize("op", ["sum", "prod"])
 def test_reductions(backend, op, dtype):
@@ -359,6 +365,8 @@ def test_reductions_over_no_elements_and_to_other_dtypes(backend):
     np.testing.assert_array_equal(out.stored, [1, 0])
 
 
+@pytest.mark.compiled(rows=lambda row: row["dtype"] is complex64 or row["layout"] == "columns")
+@pytest.mark.short(rows=lambda row: row["dtype"] is complex64 and row["layout"] != "rows")
 @pytest.mark.parametrize("dtype", BOTH, ids=str)
 @pytest.mark.parametrize("layout", ["rows", "columns", "one matrix"])
 def test_batched_matmul(backend, dtype, layout):
@@ -375,6 +383,7 @@ def test_batched_matmul(backend, dtype, layout):
     assert_near(out.stored, expected, dtype, factor=8.0, floor=13.0)
 
 
+@pytest.mark.short(dtype=[complex64])
 @pytest.mark.parametrize("dtype", BOTH, ids=str)
 def test_indexing(backend, dtype):
     need(backend, dtype)
@@ -393,6 +402,8 @@ def test_indexing(backend, dtype):
     np.testing.assert_array_equal(x.stored, expected)
 
 
+@pytest.mark.compiled(rows=lambda row: row["dtype"] is complex64 or row["shape"] == (3, 8, 2))
+@pytest.mark.short(shape=[(3, 8, 2)], dtype=[complex64])
 @pytest.mark.parametrize("dtype", BOTH, ids=str)
 @pytest.mark.parametrize(("shape", "axis"), [((1,), 0), ((3, 8, 2), 1), ((2, 129), 1), ((70, 3), 0)], ids=str)
 def test_running_sums_and_products(backend, dtype, shape, axis):

@@ -134,7 +134,8 @@ def alone_or_simple(row):
     return row["dtype"].compute is row["dtype"] or row["group"] in ("arithmetic", "comparisons")
 
 
-@pytest.mark.short(rows=alone_or_simple)
+@pytest.mark.compiled(rows=alone_or_simple)
+@pytest.mark.short(rows=lambda row: row["dtype"] is float32 or row["group"] in ("arithmetic", "two-positive"))
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("group", FLOAT_GROUPS)
 def test_floats(backend, group, dtype):
@@ -189,7 +190,8 @@ def test_nextafter(backend):
     np.testing.assert_array_equal(apply(backend, node("nextafter"), x, y).values, expected)
 
 
-@pytest.mark.short(dtype=SHORT_INTEGERS)
+@pytest.mark.compiled(rows=lambda row: row["group"] == "any" or row["dtype"] in SHORT_INTEGERS)
+@pytest.mark.short(dtype=SHORT_INTEGERS, rows=lambda row: row["group"] == "any" or row["dtype"] is not int32)
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 @pytest.mark.parametrize("group", INTEGER_GROUPS)
 def test_integers(backend, group, dtype):
@@ -228,7 +230,8 @@ def test_booleans(backend):
         np.testing.assert_array_equal(out.stored, expected_of(op, x.given, y.given), op)
 
 
-@pytest.mark.short(source=SHORT)
+@pytest.mark.compiled(source=SHORT)
+@pytest.mark.short(source=[dtypes.bool_, int32, uint64, dtypes.bfloat16, float64])
 @pytest.mark.parametrize("source", ALL, ids=str)
 def test_casts(backend, source):
     need(backend, source)

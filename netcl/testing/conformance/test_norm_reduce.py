@@ -13,6 +13,7 @@ from netcl.testing.conformance.operands import FLOATS, Operand, zeros
 from netcl.testing.conformance.step_block import Block
 
 ORDERS = (1.0, 2.0, 3.5, math.inf)
+SHORT = ORDERS[1:]
 
 
 def partials_of(backend, xs, ord, dtype=dtypes.float32, **options):
@@ -41,6 +42,7 @@ def expected_norm(values, ord):
     return float(values.max() if math.isinf(ord) else (values**ord).sum() ** (1 / np.longdouble(ord)))
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 @pytest.mark.parametrize("n", [0, 1, 2, 7, 9, 1023, 1025, 65537, 200_003])
 def test_norm_of_any_size(backend, n, ord):
@@ -53,6 +55,7 @@ def test_norm_of_any_size(backend, n, ord):
     assert x.unchanged()
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("ord", ORDERS)
 def test_norm_of_several_operands(backend, dtype, ord):
@@ -66,6 +69,7 @@ def test_norm_of_several_operands(backend, dtype, ord):
     assert header["norm_scale"] * header["norm_root"] == pytest.approx(header["norm"], rel=rel)
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 @pytest.mark.parametrize("size", [1e30, 3e38, 1e-30, 1e-38, 1e-44])
 def test_no_finite_gradient_overflows_or_underflows(backend, size, ord):
@@ -90,6 +94,7 @@ def test_zero_norm(backend):
     assert (header["norm"], header["nonfinite"], header["multiplier"]) == (0, 0, 1)
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 @pytest.mark.parametrize("n", [3, 5000])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -102,6 +107,7 @@ def test_a_norm_that_is_not_finite(backend, bad, n, ord):
     np.testing.assert_equal(float(header["norm"]), abs(bad))
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 def test_nan_beside_infinity_is_nan(backend, ord):
     x = Operand(backend, [1.0, math.inf, math.nan, math.inf], dtypes.float32)
@@ -110,6 +116,7 @@ def test_nan_beside_infinity_is_nan(backend, ord):
     assert header["nonfinite"] != 0
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 def test_the_same_bits_on_every_run(backend, ord):
     x = Operand(backend, np.random.default_rng(1).standard_normal(100_001), dtypes.float32)
@@ -117,6 +124,7 @@ def test_the_same_bits_on_every_run(backend, ord):
     assert len(runs) == 1
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 def test_multiplier_comes_before_the_power(backend, ord):
     x = Operand(backend, [3e38, -1e38, 2e38], dtypes.float32)
@@ -125,6 +133,7 @@ def test_multiplier_comes_before_the_power(backend, ord):
     assert header["norm"] == pytest.approx(expected_norm([x.given * 2.0**-20], ord), rel=1e-5)
 
 
+@pytest.mark.short(ord=SHORT)
 @pytest.mark.parametrize("ord", ORDERS)
 def test_inactive_rows_count_as_zero(backend, ord):
     n = 5 * CHUNK + 100
