@@ -50,3 +50,9 @@ def backend(request):
 def every_row(request, backend):
     """Whether all combinations are tried, or pairs of options."""
     return selection.every_row(request.config, backend)
+
+
+@pytest.fixture(scope="session")
+def in_short(request, backend):
+    """Whether the backend is an OpenCL runtime behind the first, which runs the short table."""
+    return selection.in_short(request.config, backend)

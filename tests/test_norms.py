@@ -99,10 +99,12 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 @settings(max_examples=40)
 @given(data=st.data())
-def test_anything_finite_is_clipped(place, dtype, data, backend):
+def test_anything_finite_is_clipped(place, dtype, data, backend, every_row, in_short):
     if not backend.supports(netcl.dtypes.BY_NAME[dtype]):
         dtype = "float32"
     run, orders = PLACES[place]
+    if place == "device" and not every_row:  # two kernels for each order and dtype
+        orders = ([2.0] if in_short else [2.0, 3.0]) if dtype != "float32" else [2.0, math.inf] if in_short else orders
     largest, least = LARGEST[dtype], LEAST[dtype]
     sizes = [0.0, largest, largest / 2, math.sqrt(largest), 3.0, 1.0, math.sqrt(least), least * 4, least]
     signed = st.builds(lambda size, sign: size * sign, st.sampled_from(sizes), st.sampled_from([1.0, -1.0]))

@@ -79,6 +79,7 @@ def test_any_shape_and_strides(opencl, every_row, cpu, batch, m, k, n, a, b, out
         check(opencl, left, right, result)
 
 
+@pytest.mark.short(order=[(0, 2, 1)], shape=[(10, 128, 128), (67, 513, 47)])
 @pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)], ids=["row-major", "column-major"])
 @pytest.mark.parametrize("transposed", ["neither", "a", "b", "both"])
@@ -163,6 +164,7 @@ def test_nan_and_infinity_stay_in_their_row_and_column(opencl, cpu):
     np.testing.assert_array_equal(np.isfinite(out.read()[0]), finite)
 
 
+@pytest.mark.short(shape=[(10, 128, 128)])
 @pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
 @pytest.mark.parametrize("shape", [(128, 784, 256), (10, 128, 128), (3, 9000, 2)])
 def test_same_bits_on_every_run(opencl, cpu, shape):
