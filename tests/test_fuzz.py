@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,30 @@ def test_the_kinds_take_turns():
         "steps:4:10", "arrays:4:10", "steps:4:11", "arrays:4:11", "gradients:4:10", "steps:4:12",
     ]  # fmt: skip
     assert next(command.tokens("arrays", 0, 0)) == "arrays:0:0"
+    again = command.tokens("steps", 0, 3, 2)
+    assert [next(again) for _ in range(4)] == ["steps:0:3", "steps:0:3:1", "steps:0:3:2", "steps:0:4"]
+
+
+def elements(case):
+    """The elements of a case, and what else it says."""
+    if isinstance(case, Values):
+        return [case.array().tolist()], (case.shape, case.style)
+    if is_dataclass(case):
+        case = {each.name: getattr(case, each.name) for each in fields(case)}
+    parts = case.items() if isinstance(case, dict) else enumerate(case) if isinstance(case, tuple) else ()
+    found = [elements(part) for name, part in parts if name != "seed"]
+    rest = [name for name, _ in parts] if found else case
+    return [x for inner, _ in found for x in inner], (rest, [other for _, other in found])
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_a_case_again_has_other_elements_alone(kind):
+    changed = 0
+    for number in range(20):
+        one, other = (elements(kinds.draw(f"{kind}:1:{number}{again}")) for again in ("", ":1"))
+        assert repr(one[1]) == repr(other[1])
+        changed += repr(one[0]) != repr(other[0])
+    assert changed > 15
 
 
 # -- what it finds -----------------------------------------------------------------------------------------------------

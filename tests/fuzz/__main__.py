@@ -35,16 +35,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--kind", choices=(*kinds.KINDS, "all"), default="all")
     made.add_argument("--first", type=int, default=0, metavar="K", help="begin with case K of each kind (default 0)")
     made.add_argument(
+        "--again",
+        type=int,
+        default=0,
+        metavar="N",
+        help="run each case N times more, with other elements: OpenCL has its kernels by then (default 0)",
+    )
+    made.add_argument(
         "--timeout", type=float, default=120.0, metavar="S", help="seconds that one case may take (default 120)"
     )
     return made
 
 
-def tokens(kind: str, seed: int, first: int) -> Iterator[str]:
-    """The cases in their order."""
+def tokens(kind: str, seed: int, first: int, again: int = 0) -> Iterator[str]:
+    """The cases in their order, each followed by itself with other elements."""
     counts = {name: itertools.count(first) for name in kinds.KINDS}
     for name in itertools.cycle(kinds.SHARES if kind == "all" else (kind,)):
-        yield f"{name}:{seed}:{next(counts[name])}"
+        token = f"{name}:{seed}:{next(counts[name])}"
+        yield token
+        yield from (f"{token}:{number}" for number in range(1, 1 + again))
 
 
 def report(token: str, backend: str, failure: Failure, smaller: Any) -> None:
@@ -114,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.replay:
                 fuzz.one(given.replay)
             else:
-                for count, token in enumerate(tokens(given.kind, given.seed, given.first)):
+                for count, token in enumerate(tokens(given.kind, given.seed, given.first, given.again)):
                     if given.seconds is None:
                         over = count >= (200 if given.cases is None else given.cases)
                     else:

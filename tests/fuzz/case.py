@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -84,6 +84,21 @@ class Values:
                 yield replace(self, style="integers")
         if self.seed:
             yield replace(self, seed=0)
+
+
+def reseeded(case: Any, by: int) -> Any:
+    """The same case with other elements, for which a device has built every kernel already."""
+    if is_dataclass(case) and not isinstance(case, type):
+        return replace(case, **{each.name: _reseeded(each.name, getattr(case, each.name), by) for each in fields(case)})
+    if isinstance(case, tuple):
+        return tuple(reseeded(each, by) for each in case)
+    if isinstance(case, dict):
+        return {name: _reseeded(name, value, by) for name, value in case.items()}
+    return case
+
+
+def _reseeded(name: str, value: Any, by: int) -> Any:
+    return value + by if name == "seed" else reseeded(value, by)
 
 
 def stored(x: Any, dtype: str) -> Any:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.fuzz.case import reseeded
+
 KINDS = ("steps", "arrays", "gradients")
 SHARES = ("steps", "arrays", "steps", "arrays", "gradients")
 """In which order the kinds take turns."""
 
 
 def draw(token: str) -> Any:
-    """The case of a token, ``kind:seed:number``."""
+    """The case of a token: ``kind:seed:number``, and ``:again`` for the same with other elements."""
     from tests.fuzz import arrays, gradients, steps
 
-    kind, seed, number = token.split(":")
+    kind, seed, number, *again = token.split(":")
     module: Any = {"steps": steps, "arrays": arrays, "gradients": gradients}[kind]
-    return module.draw(int(seed), int(number))
+    case = module.draw(int(seed), int(number))
+    return reseeded(case, int(again[0])) if again else case
 
 
 def run(case: Any, backend: str) -> None:
