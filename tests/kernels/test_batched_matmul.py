@@ -96,7 +96,7 @@ def test_transposes_are_strides(opencl, cpu, order, transposed, shape):
 
 
 @pytest.mark.parametrize("cpu", [True, False], ids=["batched_matmul", "batched_matmul_tiled"])
-@pytest.mark.short(dtype=SHORT)
+@pytest.mark.compiled(dtype=SHORT)
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_integers_wrap(opencl, cpu, dtype):
     random = np.random.default_rng(2)

@@ -28,6 +28,7 @@ def reference():
     return ReferenceBackend()
 
 
+@pytest.mark.short(family=PLAIN[::3])
 @pytest.mark.parametrize("family", PLAIN)
 def test_plain_form_computes_the_same(device, reference, family):
     for case in FORMS:

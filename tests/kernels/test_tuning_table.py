@@ -280,6 +280,7 @@ def test_fused_updates_give_the_same_bits_with_any_knobs(opencl, data, n):
     assert found[0] == found[1]
 
 
+@pytest.mark.short(kernel=["axpy", "norm_reduce"])
 @pytest.mark.parametrize("kernel", ["fill", "scale", "axpy", "norm_reduce", "prepare_step"])
 @settings(max_examples=4)
 @given(data=st.data(), n=st.integers(2, 40000))
@@ -303,6 +304,7 @@ def small(monkeypatch):
     monkeypatch.setattr(search, "QUICK", SMALL)
 
 
+@pytest.mark.compiled(kernel=["fill", "fused_update"])
 @pytest.mark.short(kernel=["fill"])
 @pytest.mark.parametrize("kernel", ["fill", "norm_reduce", "fused_update"])
 def test_tuning_tries_every_neighbour_and_restores_the_knobs(opencl, kernel, small):

@@ -72,7 +72,7 @@ def test_narrow_products_may_be_stored_wide(backend, dtype):
     check(backend, 1, 20, 2000, 17, dtype, stored=float32)
 
 
-@pytest.mark.short(dtype=SHORT_INTEGERS)
+@pytest.mark.compiled(dtype=SHORT_INTEGERS)
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_integers(backend, dtype):
     if not backend.supports(dtype):
