@@ -32,6 +32,12 @@ def take_over_probes(folder):
     return folder
 
 
+def one_runtime():
+    """Variables for a process that is to find one OpenCL runtime alone: what tries every kernel family tries each."""
+    listed = sorted(Path(os.environ.get("OCL_ICD_VENDORS", "")).glob("netcl-*.icd"))
+    return {"OCL_ICD_VENDORS": listed[0].read_text(encoding="utf-8").strip()} if listed else {}
+
+
 def run_python(code, **environment):
     """Run ``code``, with warnings as errors."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -20,7 +20,7 @@ from netcl.cli.bench import ROOFLINE
 from netcl.cli.devices import report
 from netcl.cli.hardware import findings
 from netcl.cli.table import show
-from tests.children import take_over_probes
+from tests.children import one_runtime, take_over_probes
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["--size", "20000", "--seconds", "0"]
@@ -132,10 +132,7 @@ def test_doctor_survives_a_runtime_that_kills_its_process(tmp_path):
 def test_doctor_passes_on_what_a_child_refuses(tmp_path):
     cache = take_over_probes(tmp_path / "cache")
     variables = {"NETCL_TUNING": str(tmp_path / "missing.json"), "NETCL_CACHE_DIR": str(cache)}
-    own = sorted(Path(os.environ.get("OCL_ICD_VENDORS", "")).glob("netcl-*.icd"))
-    if own:  # one runtime will do: the doctor tries every kernel family on each
-        variables["OCL_ICD_VENDORS"] = own[0].read_text().strip()
-    done = call("doctor", "--json", **variables)
+    done = call("doctor", "--json", **variables, **one_runtime())
     (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "devices"]
     assert "missing.json, which does not exist" in check["found"]
     assert check["remedy"] == "do as the message says"
