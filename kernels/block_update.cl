@@ -36,15 +36,8 @@
 #define LOG_BETA2_COLUMN -1
 #endif
 
-#include "step.clh"
+#include "rule_update.clh"
 
-// Tags of the dtypes of parameters and gradients.
-#ifndef P
-#define P float32
-#endif
-#ifndef G
-#define G float32
-#endif
 // Numbers of a block: 256 of 8 bits, or 128 of 4.
 #ifndef BLOCK
 #define BLOCK 256
@@ -52,8 +45,6 @@
 
 #define VECTORS (BLOCK / (WIDTH * WORK_GROUP_SIZE))
 #define CONVERT_VECTOR(T, v) STORAGE_PASTE(CONVERT, WIDTH)(T, v)
-
-#include "rule.clh"
 
 typedef VECTOR(uint8) code_vector;
 
@@ -185,11 +176,6 @@ static inline int largest_lane(const int_vector v) {
 #define VECTOR_TO_LANES(v, lanes) STORAGE_PASTE(vstore, WIDTH)(v, 0, lanes)
 #endif
 
-#define READ_WHOLE(T, name) x.name = LOAD_VECTOR(T, name, at);
-#define WRITE_WHOLE(T, name) STORE_VECTOR(T, x.name, name, at);
-
-#define PARAMETER(T, name) , __global STORED(T) *restrict name, const ulong name##_offset
-#define MOVE(T, name) name += name##_offset;
 #define BLOCK_PARAMETERS(BITS, name)                                                                                   \
     , __global uchar *restrict name##_codes, const ulong name##_codes_offset, __global real *restrict name##_scales,   \
         const ulong name##_scales_offset
@@ -253,12 +239,12 @@ block_update(const __global real *restrict header, const ulong header_offset, co
             BLOCKS(READ_CODES)
             NUMBER(at)
             if (at + WIDTH <= n) {
-                READ_WHOLE(P, p)
-                READ_WHOLE(G, g)
-                STATE(READ_WHOLE)
+                READ_VECTOR(P, p)
+                READ_VECTOR(G, g)
+                STATE(READ_VECTOR)
                 update(c, &x);
-                WRITE_WHOLE(P, p)
-                STATE(WRITE_WHOLE)
+                WRITE_VECTOR(P, p)
+                STATE(WRITE_VECTOR)
             } else {
                 READ_SOME(P, p)
                 READ_SOME(G, g)

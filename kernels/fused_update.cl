@@ -22,18 +22,9 @@
 #define LOG_BETA2_COLUMN -1
 #endif
 
-#include "step.clh"
+#include "rule_update.clh"
 
-// Tags of the dtypes of parameters and gradients.
-#ifndef P
-#define P float32
-#endif
-#ifndef G
-#define G float32
-#endif
 #define KERNEL fused_update
-
-#include "rule.clh"
 
 #define WHOLE_VECTORS(EACH) EACH(update(c, &x))
 #include "fused.clh"

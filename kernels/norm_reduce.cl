@@ -21,7 +21,7 @@
 #endif
 #define WORK_GROUP_SIZE LANES
 
-#include "step.clh"
+#include "norm.clh"
 
 // Tag of the dtype of x. The records have REAL's.
 #ifndef X
@@ -43,38 +43,6 @@
 #ifndef MAPPED
 #define MAPPED 0
 #endif
-// Nonzero if REAL is float64.
-#ifndef WIDE
-#define WIDE 0
-#endif
-
-// The bits of an absolute value, as an integer, order as the values do, with infinity and then NaN last.
-#if WIDE
-#define BITS ulong
-#define AS_REAL as_double
-#define MANTISSA_BITS 52
-#define EXPONENT_BIAS 1023
-#else
-#define BITS uint
-#define AS_REAL as_float
-#define MANTISSA_BITS 23
-#define EXPONENT_BIAS 127
-#endif
-typedef BITS bits;
-#if WIDTH == 1
-typedef BITS bits_vector;
-#define AS_BITS STORAGE_PASTE(as_, BITS)
-#else
-typedef STORAGE_PASTE(BITS, WIDTH) bits_vector;
-#define AS_BITS STORAGE_PASTE(as_, STORAGE_PASTE(BITS, WIDTH))
-#endif
-#define INFINITE_BITS ((bits)(2 * EXPONENT_BIAS + 1) << MANTISSA_BITS)
-#define POWER_OF_TWO(exponent) AS_REAL((bits)((exponent) + EXPONENT_BIAS) << MANTISSA_BITS)
-
-// Up to maxima of 2^SAFE a plain sum of a piece cannot overflow, and down to 2^-SAFE what underflows is too small to
-// matter.
-#define SAFE 40
-
 #if !WIDEN
 #define LOAD_REALS(x, i) LOAD_VECTOR(X, x, i)
 #elif WIDTH == 1
@@ -145,17 +113,6 @@ static inline struct totals look(const __global STORED(X) * x, const size_t firs
     return all;
 }
 
-#if WIDTH == 8
-#define ACROSS(COMBINE, v) COMBINE(ACROSS4(COMBINE, (v).lo), ACROSS4(COMBINE, (v).hi))
-#elif WIDTH == 4
-#define ACROSS(COMBINE, v) ACROSS4(COMBINE, v)
-#elif WIDTH == 2
-#define ACROSS(COMBINE, v) COMBINE((v).s0, (v).s1)
-#else
-#define ACROSS(COMBINE, v) (v)
-#endif
-#define ACROSS4(COMBINE, v) COMBINE(COMBINE((v).s0, (v).s1), COMBINE((v).s2, (v).s3))
-
 __kernel __attribute__((reqd_work_group_size(LANES, 1, 1))) void
 norm_reduce(const __global STORED(X) *restrict x, const ulong x_offset, const ulong n, __global real *restrict partials,
             const ulong partials_offset, const real p
@@ -195,8 +152,7 @@ norm_reduce(const __global STORED(X) *restrict x, const ulong x_offset, const ul
     TREE(lane_sum, sum, ADD)
 
     real scale = AS_REAL(largest);
-    // Within the exponents whose reciprocal is a normal number too.
-    const int exponent = clamp((int)(largest >> MANTISSA_BITS), 1, 2 * EXPONENT_BIAS - 1) - EXPONENT_BIAS;
+    const int exponent = exponent_of(largest);
     if (largest >= INFINITE_BITS) {
         sum = largest > INFINITE_BITS ? scale : 1;
     } else if (largest == 0 || is_maximum) {
@@ -206,7 +162,7 @@ norm_reduce(const __global STORED(X) *restrict x, const ulong x_offset, const ul
         w.divisor = w.factor * scale;
         if (is_exact)
             scale = POWER_OF_TWO(exponent);
-        if (is_exact && exponent >= -SAFE && exponent <= SAFE) {
+        if (is_exact && is_safe(exponent)) {
             sum *= ORDER == 2 ? w.factor * w.factor : w.factor;
         } else {
             const struct totals second = look(x, first, end, hyper, rows, w, true);

@@ -14,7 +14,7 @@ from netcl import distributed, nn
 from netcl.amp import GradScaler
 from netcl.backends.reference import ReferenceBackend
 from netcl.errors import DeviceMemoryError
-from netcl.optim import SGD, Adam, RMSProp, clip_grad_norm, clip_grad_norm_device, clip_grad_value
+from netcl.optim import LAMB, SGD, Adafactor, Adam, RMSProp, clip_grad_norm, clip_grad_norm_device, clip_grad_value
 
 
 @dataclass
@@ -85,6 +85,15 @@ def first_step(backend):
     tensors = three(backend)
     optimizer = Adam(tensors, lr=0.5)
     return Scene(tensors, optimizer.step, optimizer)
+
+
+def step_by_whole_tensors(optimizer):
+    def scene(backend):
+        tensors = three(backend)
+        made = optimizer(tensors, lr=0.5)
+        return Scene(tensors, made.step, made)
+
+    return scene
 
 
 def clipped_step(backend):
@@ -244,6 +253,8 @@ SCENES = {
     "construction": construction,
     "add_param_group": added_group,
     "first step": first_step,
+    "step of LAMB": step_by_whole_tensors(LAMB),
+    "step of Adafactor": step_by_whole_tensors(Adafactor),
     "clipped step": clipped_step,
     "step of some": step_of_some,
     "step with late state": step_with_late_state,

@@ -10,6 +10,7 @@ import pytest
 import netcl
 from netcl.amp import GradScaler
 from netcl.errors import ArgumentError, HyperParameterError, StateError, TraceError
+from netcl.expression import sqrt
 from netcl.optim import LAMB, LARS, SGD, Adafactor, Muon, Optimizer, PerTensor, Rule
 from tests.tensor_rules import CASES, Case
 
@@ -272,6 +273,29 @@ def test_a_rule_of_ones_own(backend):
     np.testing.assert_allclose(p.numpy(), [-0.6, -0.8], rtol=1e-6)
     if backend.device.backend == "numpy":
         assert "h.ratio * u" in optimizer.source()
+
+
+def test_what_lies_behind_a_tensor_stays_out_of_its_norms(backend):
+    """Padding is zero, of which this rule makes 0/0 in its first pass and 0·inf in its second."""
+
+    def direction(p, g, s, h):
+        v = s.v + g * g
+        return g / sqrt(v), v
+
+    def ratio(n, h):
+        return 0.0 * n.p + n.u / h.nothing
+
+    def update(p, u, s, h):
+        return p / (1.0 + h.ratio * abs(u)), s.v
+
+    rule = Rule(update, lambda group: {"nothing": 0.0}, ("v",), per_tensor=PerTensor(direction, ratio))
+    parameters = tensors([np.ones(5, "float32"), np.ones((30, 50), "float32")], backend)
+    optimizer = NormalizedSGD(parameters, 1.0, rule)
+    for _ in range(2):
+        give(parameters, [np.ones(p.shape, "float32") for p in parameters])
+        optimizer.step()
+    for p in parameters:
+        np.testing.assert_array_equal(p.numpy(), 0.0)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ NOT_CALLED_BY_USERS = {
     "netcl.optim.LBFGS.add_param_group": "refuses every group",
     "netcl.optim.LBFGS.scaled_step": "refuses every scaler",
     "netcl.optim.Rule.second_expression": "what an optimizer calls, with its groups",
-    "netcl.optim.Rule.ratio_of": "what an optimizer calls, with its groups",
+    "netcl.optim.Rule.tensor_rule": "what an optimizer calls, with its groups",
     "netcl.optim.Rule.shapes": "what an optimizer calls, with its groups",
     "netcl.optim.MultiSteps.scaled_step": "what the scaler calls, with device memory",
     "netcl.optim.MultiSteps.unscale_gradients": "what the scaler calls, with device memory",

@@ -19,6 +19,7 @@ from netcl.backends.protocol_types import (
     COUNT_BASE,
     COUNTERS,
     HEADER,
+    RECORDS,
     ROW,
     SHIFT,
     BlockFormat,
@@ -29,6 +30,8 @@ from netcl.backends.protocol_types import (
     Scalar,
     Span,
     StepBlock,
+    TensorMap,
+    TensorRule,
     View,
     counter_row,
     header_entry,
@@ -40,8 +43,8 @@ __all__ = [
     "ADAM_COLUMNS", "ArrayOperations", "Backend", "BackendProvider", "BlockFormat", "BlockSpan", "Buffer", "CHUNK",
     "COUNTERS", "COUNT_BASE", "CPU_DEVICE", "Device", "EXTENSION_DEVICE", "HEADER", "HostArray", "HostMapping",
     "HostOperations", "NAMED_ONLY", "OPENCL_DEVICE", "PREFER_ACCELERATOR", "PREFER_CPU", "PREFER_GPU",
-    "PREFER_REFERENCE", "ROW", "SHIFT", "Scalar", "Span", "StepBlock", "UpdateOperations", "UpdateSource", "View",
-    "counter_row", "header_entry",
+    "PREFER_REFERENCE", "RECORDS", "ROW", "SHIFT", "Scalar", "Span", "StepBlock", "TensorMap", "TensorRule",
+    "UpdateOperations", "UpdateSource", "View", "counter_row", "header_entry",
 ]  # fmt: skip
 
 
@@ -170,13 +173,38 @@ class UpdateOperations(Protocol):
         """
         ...
 
+    def tensor_update(
+        self,
+        rule: TensorRule,
+        p: Span,
+        g: Span | None,
+        state: Sequence[Span],
+        block: StepBlock,
+        rows: Span,
+        tensors: TensorMap,
+        *,
+        chunk: int,
+        advance: bool,
+    ) -> None:
+        """Two passes of a rule with values of whole tensors: ``rule.direction``, and with the ratios ``rule.update``.
+
+        Between them, for every tensor, ratio ← rule.ratio(Euclidean norms of rule.measured, number of elements). No
+        finite tensor makes a norm overflow or underflow; the order of each sum is fixed. ``state`` ends with the
+        direction. ``p`` begins with chunk ``chunk`` of ``tensors`` and holds whole tensors, all chunks of each in one
+        row. ``g``, ``rows`` and ``advance`` as in ``fused_update``; without ``g`` there is a direction already, and the
+        first pass is left out. If ``skip`` is set no byte changes but for the scratch.
+        """
+        ...
+
 
 @runtime_checkable
 class UpdateSource(Protocol):
     """What a backend may offer besides: the text of the program that runs an update."""
 
-    def update_source(self, rule: Expression | None, fields: Sequence[Span | BlockSpan], block: StepBlock) -> str:
-        """The text of the kernel for ``rule``, or of ``fused_adam`` for None, as it is built.
+    def update_source(
+        self, rule: Expression | TensorRule | None, fields: Sequence[Span | BlockSpan], block: StepBlock
+    ) -> str:
+        """The text of the kernels for ``rule``, or of ``fused_adam`` for None, as they are built.
 
         ``fields`` are (p, g, *state), as the step gets them. Nothing is launched.
         """

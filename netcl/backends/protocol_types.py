@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from netcl.dtypes import DType, float32
+from netcl.expression import Expression
 
 HostArray: TypeAlias = Any
 """A ``numpy.ndarray`` of a buffer's storage dtype (bfloat16 travels as the uint16 of its bits)."""
@@ -222,6 +223,78 @@ class StepBlock:
             now = put([value for counter in counters for value in counter])
             made.counters, made.rows = (now, put([0.0] * now.size)), len(rows)
         return made
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRule:
+    """An update by values of whole tensors: a pass that makes a direction, its norms, and a pass that follows it.
+
+    The state of a tensor are its fields and, as the last, the direction ``u``, all of the compute dtype.
+
+    Attributes
+    ----------
+    direction : Expression
+        ``(p, g, *state)`` to ``(p, *state)``, as a rule of ``fused_update``. It leaves ``p`` alone.
+    measured : tuple of Expression
+        Of what the norms are taken, at most two: each makes one value of ``(p, *state)`` after the first pass.
+    ratio : Expression
+        ``(*norms, number of elements)`` to one number for each tensor; ``hyper`` leaves as in a rule.
+    update : Expression
+        ``(p, u, *fields)`` to ``(p, *fields)``; the ratio is its ``hyper`` leaf ``"ratio"``.
+    key : str
+        Rules with the same key compute the same thing.
+    """
+
+    direction: Expression
+    measured: tuple[Expression, ...]
+    ratio: Expression
+    update: Expression
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = (self.direction, *self.measured, self.ratio, self.update)
+        object.__setattr__(self, "key", "\n".join([part.key for part in parts]))
+
+
+RECORDS = 4
+"""Values of scratch for each chunk and each tensor of a :class:`TensorMap`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMap:
+    """Which chunks are which tensor's. The chunks of a tensor are adjacent, and those of an earlier one come earlier.
+
+    Attributes
+    ----------
+    starts : sequence of int
+        The first chunk of each tensor, and behind the last the number of chunks. A tensor without elements has none.
+    first : Span
+        The same on the device, as int64.
+    of_chunk : Span
+        The number of each chunk's tensor, as uint16.
+    sizes : Span
+        How many elements each tensor has, in the compute dtype.
+    records : Span
+        Scratch: ``RECORDS * (chunks + tensors)`` values of the compute dtype, with which a backend does as it likes.
+    largest : int
+        Chunks of the largest tensor.
+    """
+
+    starts: Sequence[int]
+    first: Span
+    of_chunk: Span
+    sizes: Span
+    records: Span
+    largest: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        pairs = zip(self.starts, self.starts[1:], strict=False)
+        object.__setattr__(self, "largest", max((end - start for start, end in pairs), default=0))
+
+    @property
+    def count(self) -> int:
+        """How many tensors there are."""
+        return len(self.starts) - 1
 
 
 def header_entry(header: Span, name: str) -> Span:

@@ -128,7 +128,7 @@ class Adafactor(Optimizer):
 
     Notes
     -----
-    A step is thirteen launches, and seven for each shape of matrix and two for each shape of vector, batched over all
+    A step is six launches, and seven for each shape of matrix and two for each shape of vector, batched over all
     tensors of that shape; two more where those do not lie at even distances in memory. None waits for the host.
     Checkpoints hold R and C alone, or V; on the device there is the direction besides, of the parameters' size.
     Clipping, loss scaling and master weights are as in every optimizer.

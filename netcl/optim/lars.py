@@ -106,9 +106,9 @@ class LARS(Optimizer):
 
     Notes
     -----
-    A step is eleven launches for any number of tensors and groups, none of which waits for the host: two passes over
-    the elements, four reductions for the two norms (largest elements first, so that no square overflows), and five of
-    a value per chunk or tensor. Memory: two fields, of which the direction is not in checkpoints. Clipping, loss
+    A step is two launches on OpenCL for any number of tensors and groups, none of which waits for the host: the first
+    makes the direction and what its norms are added up from, so that no square overflows, the second steps. In float32
+    they move 32 bytes per element. Memory: two fields, of which the direction is not in checkpoints. Clipping, loss
     scaling and master weights are as in every optimizer.
 
     Biases and norms are usually left as they are: give them a group with ``trust_coefficient`` and ``weight_decay`` of

@@ -141,7 +141,7 @@ class Muon(Optimizer):
     The iterations run in float32, or float64 for float64 parameters, where ``torch.optim.Muon`` runs them in bfloat16:
     the directions differ by what bfloat16 loses, some percent.
 
-    A step is five launches, and for each shape of matrix 4 + 5·ns_steps, batched over all matrices of that shape in
+    A step is two launches, and for each shape of matrix 4 + 5·ns_steps, batched over all matrices of that shape in
     groups of the same ``ns_coefficients``, ``ns_steps``, ``eps`` and ``adjust_lr_fn``; two more where those matrices do
     not lie at even distances in memory. None waits for the host. Memory: the momentum, the direction, and two copies of
     each matrix with two products for the iterations. Clipping, loss scaling and master weights are as in every

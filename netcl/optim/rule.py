@@ -10,10 +10,22 @@ from inspect import unwrap
 from traceback import walk_tb
 from typing import Any
 
-from netcl.backends.base import ADAM_COLUMNS, COUNTERS, ROW, BlockFormat
+from netcl.backends.base import ADAM_COLUMNS, COUNTERS, ROW, BlockFormat, TensorRule
 from netcl.dtypes import DType, int32
 from netcl.errors import ArgumentError, HyperParameterError, TraceError
-from netcl.expression import Expression, Node, build, caller, constant, equal, nodes_of, where
+from netcl.expression import (
+    Expression,
+    Node,
+    build,
+    caller,
+    cast,
+    constant,
+    equal,
+    nodes_of,
+    rewrite,
+    rounded,
+    where,
+)
 from netcl.expression_text import python_text
 from netcl.optim import validation
 from netcl.optim.engine.group import NOTES
@@ -22,7 +34,7 @@ from netcl.validation import flag, shown
 Update = Callable[..., Any]
 
 RATIO = "ratio"
-"""The column that holds the factor of a tensor, in the block of the second pass."""
+"""What the second pass calls the factor of a tensor."""
 
 OF_TENSORS = ("p", "u", "size")
 """What the ratio of a rule may read of a tensor: two norms, and its number of elements."""
@@ -47,7 +59,8 @@ class PerTensor:
     between : callable, optional
         ``between(table) -> object`` whose ``run(u)`` replaces the direction of whole tensors in place, after the first
         pass and before the norms, and whose ``prepare()`` takes memory beforehand. ``table`` is a
-        :class:`~netcl.optim.engine.tensor_passes.TensorTable`.
+        :class:`~netcl.optim.engine.tensor_passes.TensorTable`, whose ``gather()`` brings the hyper-parameters and
+        counters of each tensor.
     fields : callable, optional
         ``fields(shape) -> {name: shape}``: state of ``between`` for a tensor of this shape, for checkpoints.
         ``between``'s object has it as ``stored``, a list of :class:`~netcl.optim.engine.shaped_state.Stored`.
@@ -59,9 +72,10 @@ class PerTensor:
 
     Notes
     -----
-    The number of launches is the same for one tensor and for thousands: both passes; two reductions for each norm that
-    is taken, for its largest element comes first, so that no square overflows or underflows; and five more of a value
-    per chunk or per tensor. Memory: one more field, the direction, that checkpoints do not hold.
+    On OpenCL a step is two launches for one tensor and for thousands: both passes, of which the first leaves what the
+    second makes the norms and the ratio of each tensor from. No finite element's square overflows or underflows. What
+    ``between`` launches comes in addition, and a launch for norms after it. Memory: one more field, the direction, that
+    checkpoints do not hold.
     """
 
     direction: Update
@@ -207,14 +221,26 @@ class Rule:
         kept = [Node("input", (), dtype.compute, i) for i, dtype in enumerate(traced.inputs) if i != 1]
         return _keeping_zeros(traced, self.starts, kept)
 
-    def ratio_of(self, compute: DType, columns: tuple[str, ...]) -> Node:
-        """What ``per_tensor.ratio`` computes; its leaves are ``hyper`` nodes, those of ``n`` with a dot before.
+    def tensor_rule(self, parameter: DType, gradient: DType, columns: tuple[str, ...]) -> TensorRule:
+        """Both passes of a rule with ``per_tensor``, and what comes between.
 
         Raises
         ------
         TraceError
             As :meth:`expression`.
         """
+        ratio, taken = self._ratio(parameter.compute, columns)
+        dtypes = (parameter, *(parameter.compute for _ in (*self.state, "u")))
+        p, *fields = (Node("input", (), dtype.compute, i) for i, dtype in enumerate(dtypes))
+        if "master" in self.state:  # the parameter is its master weight wherever that rounds to it
+            master = fields[tuple(self.state).index("master")]
+            p = where(equal(rounded(master, parameter), p), master, p)
+        measured = [build([{"p": p, "u": fields[-1]}[name]], dtypes, name="measured") for name in taken]
+        direction = self.expression(parameter, gradient, columns)
+        return TensorRule(direction, tuple(measured), ratio, self.second_expression(parameter, columns))
+
+    def _ratio(self, compute: DType, columns: tuple[str, ...]) -> tuple[Expression, list[str]]:
+        """What ``per_tensor.ratio`` computes of the norms and the size, and of what it reads norms, in that order."""
         assert self.per_tensor is not None
         ratio = self.per_tensor.ratio
         n = _Names("n", "value of a tensor", {name: Node("hyper", (), compute, f".{name}") for name in OF_TENSORS})
@@ -225,7 +251,16 @@ class Rule:
             returned = constant(returned, compute)
         if not isinstance(returned, Node) or returned.dtype.kind != "f":
             raise TraceError(f"{ratio.__qualname__} must return one real number {_place(ratio)}, got {shown(returned)}")
-        return returned
+        read = {str(node.value) for node in nodes_of([returned]) if node.op == "hyper"}
+        taken = [name for name in OF_TENSORS[:2] if f".{name}" in read]
+        places = {f".{name}": i for i, name in enumerate((*taken, "size"))}
+
+        def given(node: Node) -> Node:
+            is_input = node.op == "hyper" and node.value in places
+            return Node("input", (), compute, places[str(node.value)]) if is_input else node
+
+        (made,) = rewrite([returned], given)
+        return build([cast(made, compute)], (compute,) * len(places), stored=(compute,), name="ratio"), taken
 
     def text(self, dtype: DType, columns: tuple[str, ...]) -> str:
         """The update as it was traced for parameters and gradients of a dtype: a Python function of one element."""
@@ -332,16 +367,25 @@ def _trace_direction(
 
 
 def _keeping_zeros(traced: Expression, starts: Sequence[float], kept: Sequence[Node]) -> Expression:
-    """A pass that returns ``kept`` where parameter and gradient are zero and the state is as it started.
+    """A pass that returns ``kept`` where whatever it reads is zero, or of the state as it started.
 
     That is what padding holds. A rule maps it to itself, but for 0/0 and 0·inf, whose NaN would reach a tensor's norm.
+    An output that is ``kept`` anyway stays so, and what only such outputs read is not looked at.
     """
-    p, g, *fields = (Node("input", (), dtype.compute, i) for i, dtype in enumerate(traced.inputs))
-    untouched = equal(p, 0.0) & equal(g, 0.0)
-    for field, start in zip(fields, starts, strict=False):
-        untouched = untouched & equal(field, start)
-    outputs = [where(untouched, old, new) for old, new in zip(kept, traced.outputs, strict=True)]
+    pairs = list(zip(kept, traced.outputs, strict=True))
+    moved = [pair for pair in pairs if not _same_leaf(*pair)]
+    read = {node.value for node in nodes_of([node for pair in moved for node in pair]) if node.op == "input"}
+    untouched: Node | None = None
+    for i, (dtype, begun) in enumerate(zip(traced.inputs, (0.0, 0.0, *starts), strict=False)):
+        if i in read:
+            as_begun = equal(Node("input", (), dtype.compute, i), begun)
+            untouched = as_begun if untouched is None else untouched & as_begun
+    outputs = [new if untouched is None or _same_leaf(old, new) else where(untouched, old, new) for old, new in pairs]
     return build(outputs, traced.inputs, stored=traced.stored, name=traced.name)
+
+
+def _same_leaf(one: Node, other: Node) -> bool:
+    return one.op == other.op == "input" and one.value == other.value
 
 
 def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

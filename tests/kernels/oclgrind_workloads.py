@@ -14,7 +14,18 @@ import numpy as np
 from netcl import dtypes
 from netcl import expression as ex
 from netcl.backends import get_backend
-from netcl.backends.base import ADAM_COLUMNS, CHUNK, BlockFormat, BlockSpan, Span, StepBlock, View
+from netcl.backends.base import (
+    ADAM_COLUMNS,
+    CHUNK,
+    RECORDS,
+    BlockFormat,
+    BlockSpan,
+    Span,
+    StepBlock,
+    TensorMap,
+    TensorRule,
+    View,
+)
 from netcl.quantization import dequantize, quantize
 from netcl.stochastic import stochastically_rounded
 from netcl.strides import contiguous_strides
@@ -143,6 +154,46 @@ def fused_update(backend):
         rule = ex.trace(master, (dtype, dtype, F32), stored=(dtype, F32))
         (p, g), (kept,) = fields(backend, n, 2, dtype), fields(backend, n, 1)
         backend.fused_update(rule, p, g, [kept], block(backend, 3), row_map(backend, n), advance=True)
+
+
+def tensor_map(backend, sizes, dtype=F32):
+    starts = np.cumsum([0, *(-(-size // CHUNK) for size in sizes)])
+    of_chunk = np.repeat(np.arange(len(sizes)), np.diff(starts))
+    parts = [(starts, dtypes.int64), (of_chunk, dtypes.uint16), (sizes, dtype)]
+    room = RECORDS * int(starts[-1] + len(sizes))
+    return TensorMap(starts.tolist(), *(span(backend, *part) for part in parts), span(backend, np.zeros(room), dtype))
+
+
+@workload
+def tensor_update(backend, chunks=17):
+    """Tensors of several chunks, of none and of a rest; more records than one work-item adds up; a second look."""
+    state = (F32, F32, F32)
+    hyper = {name: ex.Node("hyper", (), F32, name) for name in ("lr", "beta1", "step", "ratio")}
+
+    def direction(p, g, v, u):
+        v = hyper["beta1"] * v + g
+        return p, v, v / hyper["step"]
+
+    rule = TensorRule(
+        ex.trace(direction, (F32, *state), stored=state),
+        (ex.trace(lambda p, v, u: p, state), ex.trace(lambda p, v, u: u, state)),
+        ex.trace(lambda of_p, of_u, size: hyper["lr"] * of_p / (of_u + size), state),
+        ex.trace(lambda p, u, v: (p - hyper["ratio"] * u, v), state, stored=state[:2]),
+    )
+    alone = TensorRule(rule.direction, (), ex.trace(lambda size: size, (F32,)), rule.update)
+
+    def run(rule, sizes, row_of, factor=1.0, *, gradient=True):
+        tensors = tensor_map(backend, sizes)
+        n = (tensors.starts[-2]) * CHUNK + sizes[-1]
+        p, g, v, u = fields(backend, n, 4)
+        backend.scale(factor, p)
+        rows = span(backend, np.repeat(row_of, np.diff(tensors.starts)), dtypes.uint16, offset=1)
+        given = g if gradient else None
+        backend.tensor_update(rule, p, given, [v, u], block(backend, 3), rows, tensors, chunk=0, advance=gradient)
+
+    run(rule, [CHUNK + 1, 0, CHUNK, 7], [0, 0, 1, 2], 1e30)  # the third is inactive
+    run(rule, [chunks * CHUNK, 3], [0, 2], gradient=False)
+    run(alone, [5], [0])
 
 
 @workload
@@ -313,6 +364,7 @@ def other_knobs(backend):
     backend.queue.set_knobs("prepare_step", (("WORK_GROUP_SIZE", 8),))
     for kernel in (norm_reduce, prepare_step):
         kernel(backend)
+    tensor_update(backend, 3)
     for kernel in (fused_adam, fused_update):
         for chosen in ((4, 8, 32, 1), (2, 32, 16, 0)):
             backend.queue.set_knobs(kernel.__name__, tuple(zip((*flat, "INTERLEAVED"), chosen, strict=True)))

@@ -12,8 +12,12 @@ from tests.kernels.oclgrind_workloads import WORKLOADS
 
 SCRIPT = Path(__file__).with_name("oclgrind_workloads.py")
 ROOT = Path(__file__).resolve().parents[2]
-# Files that hold another shape of a kernel, which the workload of that kernel reaches.
-SHAPES = {"batched_matmul_sum": "batched_matmul", "batched_matmul_tiled": "batched_matmul"}
+# Files that hold another shape of a kernel, or another launch of its call, which the workload of that kernel reaches.
+SHAPES = {
+    "batched_matmul_sum": "batched_matmul",
+    "batched_matmul_tiled": "batched_matmul",
+    "tensor_direction": "tensor_update",
+}
 # Where Oclgrind 21.10 itself crashes when it tracks what is initialised; the rest is watched there too.
 UNTRACKED = {("batched_matmul", "cpu"), ("scan", "cpu"), ("scan", "gpu"), ("scan",)}
 

@@ -8,12 +8,12 @@ import pytest
 import netcl
 from netcl.optim import LAMB, LARS, Adafactor, Muon
 
-EXPECTED = {LAMB: 11, LARS: 11, Muon: 5 + 4 + 5 * 5, Adafactor: 13 + 7}
+EXPECTED = {LAMB: 2, LARS: 2, Muon: 2 + 4 + 5 * 5, Adafactor: 6 + 7}
 
 
 @pytest.mark.parametrize("cls", EXPECTED)
 def test_launches_do_not_grow_with_tensors_or_groups(cls, opencl):
-    for count, groups in ((1, 1), (200, 1), (200, 10)):
+    for count, groups in ((1, 1), (1000, 1), (1000, 10)):
         parameters = [
             netcl.asarray(np.ones((4, 8), "float32"), device=opencl.device, requires_grad=True) for _ in range(count)
         ]

@@ -5,8 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from netcl.backends.base import BlockSpan, Buffer, Device, HostArray, HostMapping, Scalar, Span, StepBlock, View
+from netcl.backends.base import (
+    BlockSpan,
+    Buffer,
+    Device,
+    HostArray,
+    HostMapping,
+    Scalar,
+    Span,
+    StepBlock,
+    TensorMap,
+    TensorRule,
+    View,
+)
 from netcl.backends.composed import arrays, flat, ordering, step
+from netcl.backends.composed.tensors import follow
 from netcl.dtypes import DType
 from netcl.errors import BackendError
 from netcl.expression import Expression
@@ -141,6 +154,23 @@ class ComposedOperations(ABC):
         step.fused_update(self, rule, p, g, state, block, rows)
         if advance:
             step.advance(self, block)
+
+    def tensor_update(
+        self,
+        rule: TensorRule,
+        p: Span,
+        g: Span | None,
+        state: Sequence[Span],
+        block: StepBlock,
+        rows: Span,
+        tensors: TensorMap,
+        *,
+        chunk: int,
+        advance: bool,
+    ) -> None:
+        if g is not None:
+            self.fused_update(rule.direction, p, g, state, block, rows, advance=advance)
+        follow(self, rule, p, state, block, rows, tensors, chunk)
 
     def arg_reduce(self, op: str, x: View, axis: int, out: View) -> None:
         """See :class:`~netcl.backends.base.ArrayOperations`, as for those that follow."""

@@ -39,6 +39,8 @@ class Primitives(Protocol):
 
     def gather(self, x: View, indices: View, out: View) -> None: ...
 
+    def scatter_add(self, updates: View, indices: View, out: View) -> None: ...
+
 
 def scratch(primitives: Primitives, n: int, dtype: DType) -> Span:
     """Memory of its own."""

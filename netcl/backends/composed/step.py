@@ -97,7 +97,7 @@ def norm_reduce(
     dtype, hyper = partials.dtype, None if block is None else block.hyper
     table = None
     if rows is not None and block is not None and hyper is not None:
-        table = _table(primitives, hyper, block.rows, rows, x.size)
+        table = rows_of_chunks(primitives, hyper, block.rows, rows, x.size)
     if not x.size:
         fill(primitives, partials.part(0, 2), 0.0)
     for i, (start, shape) in enumerate(pieces(x.size)):
@@ -117,8 +117,8 @@ def norm_reduce(
         primitives.map(_record(dtype), [scale.view(), total.view()], [total.view()])
 
 
-def _table(primitives: Primitives, table: Span, count: int, rows: Span, n: int) -> Span:
-    """The row of a step table that each of the chunks of ``n`` elements has, one after the other."""
+def rows_of_chunks(primitives: Primitives, table: Span, count: int, rows: Span, n: int) -> Span:
+    """The row of a table that each of the chunks of ``n`` elements has, one after the other."""
     chunks, columns = -(-n // CHUNK), table.size // count
     rows = rows.part(0, chunks)
     index, out = scratch(primitives, chunks, int64), scratch(primitives, chunks * columns, table.dtype)
@@ -321,7 +321,7 @@ def adam_rule(
 
 
 @cache
-def _needed(rule: Expression) -> tuple[str, ...]:
+def needed(rule: Expression) -> tuple[str, ...]:
     """The hyper-parameters and counters that an update reads of each row."""
     named = {str(node.value) for node in rule.nodes() if node.op == "hyper"}
     return ("active", "sign", *sorted(named - {"active", "sign"}))
@@ -332,15 +332,16 @@ READ = ("skip", "multiplier", "shift")
 
 
 @cache
-def _update(rule: Expression, dtype: DType) -> Expression:
+def over_columns(rule: Expression, dtype: DType, *, scaled_gradient: bool = True) -> Expression:
     """The rule with its hyper-parameters as inputs, behind its own, then :data:`READ`; what does not move stays."""
-    names = (*_needed(rule), *READ)
+    names = (*needed(rule), *READ)
     count, moving = len(rule.inputs), len(rule.stored)
     given = {name: Node("input", (), dtype.compute, count + i) for i, name in enumerate(names)}
     gradient = rule.inputs[1].compute
-    prescale = where(given["shift"] != 0.0, 2.0 ** -SHIFT[dtype.itemsize], 1.0)
-    scaled = Node("input", (), gradient, 1) * cast(prescale, gradient)
-    scaled = scaled * cast(given["multiplier"] * given["sign"], gradient)
+    scaled = Node("input", (), gradient, 1)
+    if scaled_gradient:
+        prescale = where(given["shift"] != 0.0, 2.0 ** -SHIFT[dtype.itemsize], 1.0)
+        scaled = scaled * cast(prescale, gradient) * cast(given["multiplier"] * given["sign"], gradient)
 
     def replaced(node: Node) -> Node:
         if node.op == "hyper":
@@ -370,25 +371,11 @@ def fused_update(
     for x, numbers in blocks:
         dequantize(primitives, x, numbers)
     widened = iter([numbers for _, numbers in blocks])
-    operands = [p, g, *(next(widened) if isinstance(x, BlockSpan) else x for x in state)]
-    if len(rule.inputs) > len(operands):
-        operands.append(_numbers(primitives, rows.offset * CHUNK, p.size))
-    assert block.hyper is not None
-    assert block.counters is not None
-    counters = _table(primitives, block.counters[block.slot], block.rows, rows, p.size)
-    hyper = _table(primitives, block.hyper, block.rows, rows, p.size)
-    expression = _update(rule, block.header.dtype)
-    for start, shape in pieces(p.size):
-        fields = [piece(x, start, shape) for x in operands]
-        columns = [
-            of_chunks(counters, COUNTERS.index(name), len(COUNTERS), start, shape)
-            if name in COUNTERS
-            else of_chunks(hyper, block.columns.index(name), len(block.columns), start, shape)
-            for name in _needed(rule)
-        ]
-        header = [spread(header_entry(block.header, name), shape) for name in READ]
-        outputs = [fields[0], *fields[2 : 1 + len(rule.stored)]]
-        primitives.map(expression, [*fields, *columns, *header], outputs)
+    fields = [next(widened) if isinstance(x, BlockSpan) else x for x in state]
+    if len(rule.inputs) > len(fields) + 2:
+        fields.append(_numbers(primitives, rows.offset * CHUNK, p.size))
+    columns = columns_of_chunks(primitives, block, rows, p.size)
+    run_over_chunks(primitives, over_columns(rule, block.header.dtype), needed(rule), p, g, fields, block, columns)
     for x, numbers in blocks:
         quantize(primitives, numbers, x)
 
@@ -398,3 +385,37 @@ def _numbers(primitives: Primitives, first: int, n: int) -> Span:
     numbers = scratch(primitives, n, int32)
     primitives.upload(np.arange(first, first + n, dtype=np.int64).astype(np.int32), numbers)
     return numbers
+
+
+Columns = dict[str, tuple[Span, int, int]]
+"""A table with a row for each chunk, the place of a value in its rows, and their length, by the value's name."""
+
+
+def columns_of_chunks(primitives: Primitives, block: StepBlock, rows: Span, n: int) -> Columns:
+    """What the rows of a step block say of each of the chunks of ``n`` elements."""
+    assert block.hyper is not None
+    assert block.counters is not None
+    found: Columns = {}
+    for table, names in ((block.hyper, block.columns), (block.counters[block.slot], COUNTERS)):
+        own = rows_of_chunks(primitives, table, block.rows, rows, n)
+        found |= {name: (own, i, len(names)) for i, name in enumerate(names)}
+    return found
+
+
+def run_over_chunks(
+    primitives: Primitives,
+    expression: Expression,
+    names: Sequence[str],
+    p: Span,
+    g: Span,
+    state: Sequence[Span],
+    block: StepBlock,
+    columns: Columns,
+) -> None:
+    """An expression of :func:`over_columns`, which reads ``names`` of each chunk."""
+    for start, shape in pieces(p.size):
+        fields = [piece(x, start, shape) for x in (p, g, *state)]
+        read = [of_chunks(*columns[name], start, shape) for name in names]
+        header = [spread(header_entry(block.header, name), shape) for name in READ]
+        outputs = [fields[0], *fields[2 : 1 + len(expression.stored)]]
+        primitives.map(expression, [*fields, *read, *header], outputs)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from inspect import ismethod
 from typing import Any, final
 
-from netcl.backends.base import Device, Span, StepBlock
+from netcl.backends.base import Device, Span, StepBlock, TensorRule
 from netcl.backends.opencl.device import forking, selection
 from netcl.backends.opencl.device.queue import Queue
 from netcl.backends.opencl.ops.arg_reduce import ArgReduce
@@ -29,6 +29,7 @@ from netcl.backends.opencl.ops.scatter_add import ScatterAdd
 from netcl.backends.opencl.ops.softmax import Softmax
 from netcl.backends.opencl.ops.softmax_cross_entropy import SoftmaxCrossEntropy
 from netcl.backends.opencl.ops.sort import Sort
+from netcl.backends.opencl.ops.tensor_update import TensorUpdate
 from netcl.expression import Expression
 
 _lock = threading.Lock()
@@ -61,6 +62,7 @@ class OpenCLBackend:
         norm, map = NormReduce(queue), Map(queue)
         fill, reduce = Fill(queue, map), Reduce(queue, map)
         self._fused_adam, self._fused_update = FusedAdam(queue), FusedUpdate(queue)
+        self._tensor_update = TensorUpdate(queue)
         self.fill = fill.fill
         self.scale = Scale(queue).scale
         self.axpy = Axpy(queue).axpy
@@ -69,6 +71,7 @@ class OpenCLBackend:
         self.prepare_step = PrepareStep(queue).prepare_step
         self.fused_adam = self._fused_adam.fused_adam
         self.fused_update = self._fused_update.fused_update
+        self.tensor_update = self._tensor_update.tensor_update
         self.map = map.map
         self.reduce = reduce.reduce
         self.scan = Scan(queue, reduce, map).scan
@@ -96,13 +99,15 @@ class OpenCLBackend:
         """Transfers waited for since the start."""
         return self.queue.blocking
 
-    def update_source(self, rule: Expression | None, fields: Sequence[Span], block: StepBlock) -> str:
+    def update_source(self, rule: Expression | TensorRule | None, fields: Sequence[Span], block: StepBlock) -> str:
         """The OpenCL C of an update, as the compiler gets it for a step without clipping. Does not block.
 
         See :class:`~netcl.backends.base.UpdateSource`.
         """
         if rule is None:
             return self._fused_adam.source(fields, block)
+        if isinstance(rule, TensorRule):
+            return self._tensor_update.source(rule, fields, block)
         return self._fused_update.source(rule, fields, block)
 
 

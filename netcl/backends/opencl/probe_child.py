@@ -17,7 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from netcl import expression as ex
-from netcl.backends.base import ADAM_COLUMNS, CHUNK, HEADER, Backend, Span, StepBlock, View
+from netcl.backends.base import (
+    ADAM_COLUMNS,
+    CHUNK,
+    HEADER,
+    RECORDS,
+    Backend,
+    Span,
+    StepBlock,
+    TensorMap,
+    TensorRule,
+    View,
+)
 from netcl.backends.opencl.device.defects import Defect, Defects, dtype_class
 from netcl.backends.opencl.device.probe_cases import MARK, PATIENCE, Case
 from netcl.dtypes import BY_NAME, DType, float32, int64, uint16
@@ -223,12 +234,40 @@ def _fused_update(b: Backend, dtype: DType) -> list[Array]:
     return [read(b, p), read(b, v)]
 
 
+def _tensor_update(b: Backend, dtype: DType) -> list[Array]:
+    real = dtype.compute
+    lr, beta, ratio = (ex.Node("hyper", (), real, name) for name in ("lr", "beta1", "ratio"))
+    inputs, fields = (dtype, dtype, real, real), (dtype, real, real)
+
+    def direction(p: ex.Node, g: ex.Node, v: ex.Node, u: ex.Node) -> tuple[ex.Node, ex.Node, ex.Node]:
+        v = beta * v + g
+        return p, v, v / (1.0 + abs(p))
+
+    rule = TensorRule(
+        ex.trace(direction, inputs, stored=fields),
+        (ex.trace(lambda p, v, u: p, fields), ex.trace(lambda p, v, u: u, fields)),
+        ex.trace(lambda of_p, of_u, size: lr * of_p / (of_u + size), (real, real, real)),
+        ex.trace(lambda p, u, v: (p - ratio * u, v), (dtype, real, real), stored=(dtype, real)),
+    )
+    (p, g, v, u), block, rows = _step(b, dtype, 2)
+    tensors = TensorMap(
+        [0, 1, 2],
+        span(b, np.arange(3), int64),
+        span(b, np.arange(2), uint16),
+        span(b, np.array([CHUNK, 21]), real),
+        span(b, np.zeros(RECORDS * 4), real),
+    )
+    b.tensor_update(rule, p, g, [v, u], block, rows, tensors, chunk=0, advance=True)
+    assert block.counters is not None
+    return [read(b, x) for x in (p, v, u)] + [read(b, block.counters[1])[:3]]
+
+
 TRIALS: dict[str, Trial] = {
     "fill": _fill, "scale": _scale, "axpy": _axpy, "map": _map, "reduce": _reduce, "scan": _scan, "sort": _sort,
     "arg_reduce": _arg_reduce, "gather": _gather, "scatter": _scatter, "scatter_add": _scatter_add,
     "batched_matmul": _batched_matmul, "softmax": _softmax, "softmax_cross_entropy": _softmax_cross_entropy,
     "random_bits": _random_bits, "norm_reduce": _norm_reduce, "prepare_step": _prepare_step,
-    "fused_adam": _fused_adam, "fused_update": _fused_update,
+    "fused_adam": _fused_adam, "fused_update": _fused_update, "tensor_update": _tensor_update,
 }  # fmt: skip
 """What is tried of each family."""
 

@@ -16,6 +16,7 @@ from netcl.backends.reference.arrays import ArrayCalls
 from netcl.backends.reference.evaluation import Evaluation
 from netcl.backends.reference.memory import Memory
 from netcl.backends.reference.namespace import find_namespace
+from netcl.backends.reference.tensors import TensorCalls
 from netcl.backends.reference.update import UpdateCalls
 from netcl.dtypes import float64
 
@@ -86,6 +87,7 @@ class ReferenceBackend:
         self.prepare_step = update.prepare_step
         self.fused_adam = update.fused_adam
         self.fused_update = update.fused_update
+        self.tensor_update = TensorCalls(memory, evaluation, update).tensor_update
         self.map = evaluation.map
         self.reduce = arrays.reduce
         self.arg_reduce = arrays.arg_reduce

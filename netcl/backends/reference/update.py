@@ -158,14 +158,14 @@ class UpdateCalls:
 
     def _renew(self, block: StepBlock) -> None:
         """Bias corrections of the coming step, from the betas as they are now."""
-        counters, hyper = self._tables(block)
+        counters, hyper = self.tables(block)
         _correct(counters, hyper, block.columns)
         assert block.counters is not None
         self._upload(counters.reshape(-1), block.counters[block.slot])
 
     def _advance(self, block: StepBlock, *, skip: bool) -> None:
         """Write the counters of the step after the coming one to the other slot."""
-        counters, hyper = self._tables(block)
+        counters, hyper = self.tables(block)
         if not skip:
             moving = hyper[:, 0] != 0
             advanced = counters.copy()
@@ -175,7 +175,8 @@ class UpdateCalls:
         assert block.counters is not None
         self._upload(counters.reshape(-1), block.counters[1 - block.slot])
 
-    def _tables(self, block: StepBlock) -> tuple[Any, Any]:
+    def tables(self, block: StepBlock) -> tuple[Any, Any]:
+        """Counters of the coming step and hyper-parameters, on the host, a row each."""
         assert block.hyper is not None
         assert block.counters is not None
         counters = self._download(block.counters[block.slot]).reshape(block.rows, len(COUNTERS))
@@ -229,7 +230,7 @@ class UpdateCalls:
         header = self._download(block.header)
         skip = bool(header[HEADER.index("skip")] != 0)
         if not skip and p.size:
-            counters, hyper = self._tables(block)
+            counters, hyper = self.tables(block)
             for row, start, stop in _runs(self._download(rows), p.size):
                 if hyper[row, 0] == 0:
                     continue
@@ -239,18 +240,18 @@ class UpdateCalls:
                 values["gradient_factor"] = float(header[HEADER.index("multiplier")]) * float(values["sign"])
                 values["prescale"] = 2.0 ** -float(header[HEADER.index("shift")])
                 number = rows.offset * CHUNK + start
-                self._update_run(rule_of(values), values, [p, g, *state], start, stop, number)
+                self.update_run(rule_of(values), values, [p, g, *state], start, stop, number)
         if advance:
             self._advance(block, skip=skip)
 
-    def _update_run(
+    def update_run(
         self,
         rule: Expression,
         values: dict[str, float],
-        fields: list[Span | BlockSpan],
+        fields: Sequence[Span | BlockSpan],
         start: int,
         stop: int,
-        number: int,
+        number: int = 0,
     ) -> None:
         """Apply a rule to elements ``start`` to ``stop``, all of one row; ``number`` is that of the first."""
         shifted = values["prescale"] != 1.0

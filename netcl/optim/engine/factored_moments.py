@@ -67,6 +67,7 @@ class FactoredMoments:
     def run(self, u: Span) -> None:
         """Move the moments on, and divide. Where a tensor does not move, its moments stay. Does not block."""
         table, count = self._table, len(self._table.layout.segments)
+        table.gather()
         skip = header_entry(table.header, "skip")
         inputs = [
             table.hyper("active"),

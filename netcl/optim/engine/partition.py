@@ -194,8 +194,8 @@ class Partition:
     def enqueue(
         self, max_norm: float | None = None, loss_scale: Span | None = None, records: Span | None = None
     ) -> None:
-        """Enqueue one step: one launch, or three with clipping or a loss scale, and those of a rule with per-tensor
-        values (:class:`~netcl.optim.rule.PerTensor`). Does not block.
+        """Enqueue one step: one launch, or those of a rule with per-tensor values
+        (:class:`~netcl.optim.rule.PerTensor`), and two before with clipping or a loss scale. Does not block.
 
         ``records`` are those of the norm of more gradients than these, if they decide the step together.
         """
@@ -298,6 +298,9 @@ class Partition:
 
     def _launch(self, *, advance: bool) -> None:
         backend, rule, block = self.backend, self._expression, self.step.block
+        if self._passes is not None:
+            self._passes.enqueue(backend, self.step.table, self._operands, advance=advance)
+            return
         for run in self._operands:
             p, g, state, rows = run.parameters, run.gradients, run.state, run.rows
             if rule is None:
@@ -307,15 +310,14 @@ class Partition:
                 backend.fused_update(rule, p, g, state, block, rows, advance=advance)
             # One launch of a step moves the counters on.
             advance = False
-        if self._passes is not None and self._operands:
-            self._passes.enqueue(self.step.table, block.header, block.slot, self._operands)
 
     def source(self) -> str:
         """The program of the update, of a backend that tells it; else the rule as it was traced."""
         if self._operands and isinstance(self.backend, UpdateSource):
             run = self._operands[0]
             fields = (run.parameters, run.gradients, *run.state)
-            return self.backend.update_source(self._expression, fields, self.step.block)
+            rule = self._expression if self._passes is None else self._passes.rule
+            return self.backend.update_source(rule, fields, self.step.block)
         return self._rule.text(self.dtype, self.step.block.columns)
 
     def read_state(self) -> dict[int, tuple[int, dict[str, np.ndarray[Any, Any]]]]:
@@ -359,9 +361,7 @@ def _passes_of(partition: Partition, rule: Rule, columns: tuple[str, ...]) -> Te
     """What comes after the first pass of a rule with per-tensor values."""
     if rule.per_tensor is None:
         return None
-    return TensorPasses(
-        partition.arena.layout, partition.compute, rule, columns, partition._group_of, partition._groups
-    )
+    return TensorPasses.of(partition.arena.layout, rule, columns, partition._group_of, partition._groups)
 
 
 def check_parameters(parameters: Sequence[Array]) -> None:

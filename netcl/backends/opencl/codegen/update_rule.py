@@ -70,6 +70,17 @@ def with_reciprocals(rule: Expression) -> Expression:
     return rule.rewrite(multiplied)
 
 
+def value_macros(hyper: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Where the hyper-parameters that a rule reads stand in its rows: as ``h.h0`` the first of them."""
+    places = {"COLUMN_VALUES": list(columns), "COUNTER_VALUES": list(COUNTERS)}
+    owner = {name: "COLUMN_VALUES" if name in columns else "COUNTER_VALUES" for name in hyper}
+    macros = {
+        macro: " ".join(f"VALUE(h{i}, {place.index(name)})" for i, name in enumerate(hyper) if owner[name] == macro)
+        for macro, place in places.items()
+    }
+    return [f"#define {macro}(VALUE) {values}" for macro, values in macros.items()]
+
+
 def stored_tag(rule: Expression, output: int) -> str:
     """The tag of what an output is stored in, and loaded from: of numbers rounded already, one that does not round."""
     rounded = rule.outputs[output].op == "stochastic_bfloat16" and rule.stored[output] is bfloat16
@@ -96,25 +107,16 @@ def rule_text(
         f"const real_vector next_{target} = {output};"
         for target, output in zip(("p", *(f"s{i}" for i in states)), outputs, strict=True)
     ]
-    places = {"COLUMN_VALUES": list(columns), "COUNTER_VALUES": list(COUNTERS)}
-    owner = {name: "COLUMN_VALUES" if name in columns else "COUNTER_VALUES" for name in hyper}
-    macros = {
-        macro: " ".join(f"VALUE(h{i}, {place.index(name)})" for i, name in enumerate(hyper) if owner[name] == macro)
-        for macro, place in places.items()
-    }
     fields = " ".join(f"FIELD({stored_tag(rule, i + 1)}, s{i})" for i in states if formats[i] is None)
     blocks = [(i, format) for i, format in enumerate(formats) if format is not None]
+    of_blocks = " ".join(f"FIELD({format.bits}, s{i})" for i, format in blocks)
     return "\n".join(
         [
             f"#define STATE(FIELD) {fields}",
             f"#define NUMBERED {int(is_numbered(rule))}",
-            *(
-                [f"#define BLOCKS(FIELD) {' '.join(f'FIELD({format.bits}, s{i})' for i, format in blocks)}"]
-                if blocks
-                else []
-            ),
+            *([f"#define BLOCKS(FIELD) {of_blocks}"] if blocks else []),
             *(line for i, format in blocks for line in _codes_text(i, format)),
-            *(f"#define {macro}(VALUE) {values}" for macro, values in macros.items()),
+            *value_macros(hyper, columns),
             "#define RULE \\",
             " \\\n".join(f"    {line}" for line in lines),
         ]
