@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 from netcl.optim import (
     ASGD,
@@ -448,3 +449,8 @@ SHORT = [
     Case(RMSProp, {"momentum": 0.5, "centered": True, "weight_decay": 1e-3, "eps": 1e-5}), *FAMILY[-5:-4], FAMILY[-1],
 ]  # fmt: skip
 """For the OpenCL runtimes behind the first: a rule of each kind, with most of the fields it may have."""
+
+
+def every_case(test: Callable[..., None]) -> Any:
+    """Run a test on each of EVERY, and on the OpenCL runtimes behind the first on each of SHORT."""
+    return pytest.mark.short(case=SHORT)(pytest.mark.parametrize("case", EVERY, ids=str)(test))

@@ -15,7 +15,7 @@ from netcl.array import Storage
 from netcl.backends.reference import ReferenceBackend
 from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, NetclError, ShapeError, TapeError
 from netcl.optim import SGD, Adam, AdamW, Momentum, RMSProp
-from tests.optimizers import EVERY, FAMILY_OPTIONS, SHORT, Case
+from tests.optimizers import EVERY, FAMILY_OPTIONS, Case, every_case
 
 SHAPES = [(3,), (), (1030,), (40, 30), (0,), (2048,), (1,)]
 
@@ -42,8 +42,7 @@ def run(case: Case, backend, dtype: str, steps: int, shapes=SHAPES, seed=0):
     return [tensor.numpy() for tensor in tensors], theta
 
 
-@pytest.mark.short(case=SHORT)
-@pytest.mark.parametrize("case", EVERY, ids=str)
+@every_case
 def test_follows_the_oracle_in_float32(case, backend):
     found, expected = run(case, backend, "float32", 200)
     assert relative(found, expected) <= 2e-6
@@ -55,8 +54,7 @@ def test_follows_the_oracle_in_float64_on_numpy(case):
     assert relative(found, expected) <= 1e-12
 
 
-@pytest.mark.short(case=SHORT)
-@pytest.mark.parametrize("case", EVERY, ids=str)
+@every_case
 def test_pieces_give_the_bits_of_the_whole(case, backend):
     whole, _ = run(case, backend, "float32", 5, [(5000,)])
     pieces = netcl.asarray(np.random.default_rng(0).standard_normal(5000).astype("float32"), device=backend.device)
@@ -81,8 +79,7 @@ def parameter(values, backend, grad=None):
     return tensor
 
 
-@pytest.mark.short(case=SHORT)
-@pytest.mark.parametrize("case", EVERY, ids=str)
+@every_case
 def test_a_parameter_without_a_gradient_rests(case, backend):
     """It is neither moved nor decayed, and goes on later as if the steps in between had not been."""
     rng = np.random.default_rng(1)
@@ -150,8 +147,7 @@ def test_added_groups_take_part(backend):
     assert len(optimizer.param_groups) == 2
 
 
-@pytest.mark.short(case=SHORT)
-@pytest.mark.parametrize("case", EVERY, ids=str)
+@every_case
 def test_adding_a_group_carries_the_state_on(case, backend):
     """Everyone moves as if it were alone: those of before, one that was skipped, a view, and the one that is added."""
     rng = np.random.default_rng(8)
@@ -435,8 +431,7 @@ def test_closure_and_repr(backend):
     assert repr(optimizer).startswith("AdamW(\n    1 parameter(s): lr=0.001, betas=(0.9, 0.999)")
 
 
-@pytest.mark.short(case=SHORT)
-@pytest.mark.parametrize("case", EVERY, ids=str)
+@every_case
 def test_resuming_is_bit_exact(case, backend):
     rng = np.random.default_rng(6)
     values, gradients = rng.standard_normal((2, 1500)), rng.standard_normal((8, 1500))
