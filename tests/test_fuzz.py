@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import netcl
 from netcl import tape
+from netcl.backends.reference import numpy_operators
 from netcl.optim import clip
 from tests.fuzz import __main__ as command
 from tests.fuzz import kinds, operations, rules
@@ -48,8 +49,8 @@ def test_programs_have_every_special_function():
 
 def test_the_kinds_take_turns():
     order = command.tokens("all", 4, 10)
-    assert [next(order) for _ in range(6)] == [
-        "steps:4:10", "arrays:4:10", "steps:4:11", "arrays:4:11", "gradients:4:10", "steps:4:12",
+    assert [next(order) for _ in range(7)] == [
+        "steps:4:10", "arrays:4:10", "steps:4:11", "arrays:4:11", "gradients:4:10", "narrow:4:10", "steps:4:12",
     ]  # fmt: skip
     assert next(command.tokens("arrays", 0, 0)) == "arrays:0:0"
     again = command.tokens("steps", 0, 3, 2)
@@ -109,7 +110,15 @@ def _inexact_log_ndtr(x):
     return _LOG_NDTR(x) * 1.05
 
 
+def _inexact_rounding(values, bits, dtype):
+    return _STOCHASTIC(values * np.float32(1.05), bits, dtype)
+
+
+_STOCHASTIC = numpy_operators.stochastic
+
+
 PLANTED = {
+    "stochastic rounding": ("narrow", numpy_operators, "stochastic", _inexact_rounding, r"of \w+ in"),
     "bias correction": ("steps", "netcl.update_rules", "_log", _wrong_log, r"parameter \d"),
     "clipping by value": ("steps", "tests.fuzz.stepping", "clip_grad_value", _forgetful, r"parameter \d|gradient"),
     "tanh": ("arrays", netcl, "tanh", _inexact, r"tanh\("),
@@ -146,7 +155,7 @@ def test_a_planted_fault_is_found_and_made_small(name, monkeypatch):
 
 def _size(case):
     """Actions, calls or steps."""
-    return len(getattr(case, "actions", None) or getattr(case, "calls", None) or case.steps)
+    return len(next(found for name in ("actions", "calls", "steps", "gradients") if (found := getattr(case, name, None))))
 
 
 def test_shrinking_stops_where_nothing_simpler_fails():
@@ -268,7 +277,7 @@ def test_the_command_says_what_it_ran():
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    summary = r"fuzz: 10 cases on numpy, 0 disagreements \(steps 4, arrays 4, gradients 2\), seed 3, \d+ s"
+    summary = r"fuzz: 10 cases on numpy, 0 disagreements \(steps 4, arrays 4, gradients 1, narrow 1\), seed 3, \d+ s"
     assert re.fullmatch(summary, done.stdout.splitlines()[-1])
 
 
