@@ -155,7 +155,8 @@ def test_a_planted_fault_is_found_and_made_small(name, monkeypatch):
 
 def _size(case):
     """Actions, calls or steps."""
-    return len(next(found for name in ("actions", "calls", "steps", "gradients") if (found := getattr(case, name, None))))
+    names = ("actions", "calls", "steps", "gradients")
+    return len(next(found for name in names if (found := getattr(case, name, None))))
 
 
 def test_shrinking_stops_where_nothing_simpler_fails():
