@@ -23,6 +23,8 @@ from netcl.backends.base import (
     HEADER,
     RECORDS,
     Backend,
+    BlockFormat,
+    BlockSpan,
     Span,
     StepBlock,
     TensorMap,
@@ -31,7 +33,7 @@ from netcl.backends.base import (
 )
 from netcl.backends.opencl.device.defects import Defect, Defects, dtype_class
 from netcl.backends.opencl.device.probe_cases import MARK, PATIENCE, Case
-from netcl.dtypes import BY_NAME, DType, float32, int64, uint16
+from netcl.dtypes import BY_NAME, DType, float32, int64, uint8, uint16
 from netcl.errors import DTypeError
 from netcl.host_dtypes import stored_as, values_of
 from netcl.strides import contiguous_strides
@@ -262,12 +264,24 @@ def _tensor_update(b: Backend, dtype: DType) -> list[Array]:
     return [read(b, x) for x in (p, v, u)] + [read(b, block.counters[1])[:3]]
 
 
+def _block_update(b: Backend, dtype: DType) -> list[Array]:
+    """Twice the numbers of a block have the same codes, and twice the scale."""
+    (p, g), block, rows = _step(b, dtype, 0)
+    codes, scales = counting(2 * CHUNK, cycle=127) * (np.arange(2 * CHUNK) < p.size), np.ones(2 * CHUNK // 256)
+    codes[: p.size : 256] = 127  # the largest of each block
+    state = BlockSpan(span(b, codes, uint8), span(b, scales, float32), BlockFormat(8, signed=True))
+    rule = ex.trace(lambda p, g, m: (p - m, m + m + 0.0 * g), (dtype, dtype, float32), stored=(dtype, float32))
+    b.fused_update(rule, p, g, [state], block, rows, advance=True)
+    return [read(b, p), read(b, state.codes), read(b, state.scales)[: CHUNK // 256 + 1]]
+
+
 TRIALS: dict[str, Trial] = {
     "fill": _fill, "scale": _scale, "axpy": _axpy, "map": _map, "reduce": _reduce, "scan": _scan, "sort": _sort,
     "arg_reduce": _arg_reduce, "gather": _gather, "scatter": _scatter, "scatter_add": _scatter_add,
     "batched_matmul": _batched_matmul, "softmax": _softmax, "softmax_cross_entropy": _softmax_cross_entropy,
     "random_bits": _random_bits, "norm_reduce": _norm_reduce, "prepare_step": _prepare_step,
-    "fused_adam": _fused_adam, "fused_update": _fused_update, "tensor_update": _tensor_update,
+    "fused_adam": _fused_adam, "fused_update": _fused_update, "block_update": _block_update,
+    "tensor_update": _tensor_update,
 }  # fmt: skip
 """What is tried of each family."""
 

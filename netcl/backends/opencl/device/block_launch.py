@@ -72,7 +72,7 @@ class BlockLaunch:
         group = min(knobs["WORK_GROUP_SIZE"], LARGEST_GROUP) if knobs["INTERLEAVED"] else 1
         least = max(format.per_byte for format in _formats(fields) if format is not None)
         dtypes = [float32, uint8, *(field.dtype for field in fields), *value_dtypes(rule)]
-        width = max(self._queue.lanes("fused_update", *dtypes, most=knobs["WIDTH"]), least)
+        width = max(self._queue.lanes("block_update", *dtypes, most=knobs["WIDTH"]), least)
         return width, group
 
     def _bind(

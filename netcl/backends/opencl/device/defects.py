@@ -12,9 +12,10 @@ from netcl.errors import BackendError
 FAMILIES = (
     "fill", "scale", "axpy", "map", "reduce", "scan", "sort", "arg_reduce", "gather", "scatter", "scatter_add",
     "batched_matmul", "softmax", "softmax_cross_entropy", "random_bits", "norm_reduce", "prepare_step", "fused_adam",
-    "fused_update", "tensor_update",
+    "fused_update", "block_update", "tensor_update",
 )  # fmt: skip
-"""Kernels that are tried, and refused, apart from each other: the calls of the backend protocol."""
+"""Kernels that are tried, and refused, apart from each other: the calls of the backend protocol, of which fused_update
+has another kernel for state in blocks."""
 
 CLASSES = MappingProxyType(
     {

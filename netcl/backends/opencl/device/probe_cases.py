@@ -21,7 +21,8 @@ DTYPES: dict[str, tuple[DType, ...]] = {
     "arg_reduce": EVERY, "gather": (float32, float64, uint8), "scatter": (float32, float64, uint8),
     "scatter_add": EVERY, "batched_matmul": (float32, float64, int64), "softmax": FLOATS,
     "softmax_cross_entropy": FLOATS, "random_bits": (uint32,), "norm_reduce": FLOATS,
-    "prepare_step": (float32, float64), "fused_adam": FLOATS, "fused_update": FLOATS, "tensor_update": FLOATS,
+    "prepare_step": (float32, float64), "fused_adam": FLOATS, "fused_update": FLOATS, "block_update": (float32,),
+    "tensor_update": FLOATS,
 }  # fmt: skip
 """For each family one dtype of each class that its kernels tell apart."""
 
@@ -35,7 +36,7 @@ class Case(NamedTuple):
 
 
 PLAIN = ("fill", "scale", "axpy", "map", "reduce", "scan", "batched_matmul", "softmax", "softmax_cross_entropy",
-         "norm_reduce", "fused_adam", "fused_update", "tensor_update")  # fmt: skip
+         "norm_reduce", "fused_adam", "fused_update", "block_update", "tensor_update")  # fmt: skip
 """Families whose kernels have a plain form."""
 
 
