@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from netcl import amp, nn
 from netcl.backends.base import Span
 from netcl.backends.opencl.device import memory
 from netcl.backends.opencl.device.memory import KEPT, size_class
+from netcl.child_process import run_python
 from netcl.data import DataLoader
 from netcl.dtypes import float32, int8, uint8
 from netcl.errors import DeviceMemoryError
@@ -275,3 +278,44 @@ def test_a_step_needs_parameters_gradients_state_and_less_than_a_megabyte(make, 
         optimizer.step(max_norm=1.0)
     needed = 4 * sum(sizes) * (2 + fields)
     assert needed <= opencl.queue.pool.reserved - before < needed + (1 << 20)
+
+
+DROPPED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from netcl.backends import get_backend
+from netcl.backends.base import Span
+from netcl.dtypes import float32
+from tests.kernels.forms import own_backend
+
+def begin(backend, n):
+    x, y = (Span(backend.alloc(n, float32), 0, n) for _ in range(2))
+    backend.fill(x, 1.0)
+    for _ in range(20):
+        backend.axpy(0.5, x, y)
+        backend.upload(np.ones(n, np.float32), x)
+    return x, y
+
+first = get_backend(sys.argv[1])
+for i in range(40):
+    backend = own_backend(first)
+    held = [begin(backend, n) for n in (10, 5000, 300_000)]
+    if i % 2:
+        del held, backend
+    else:
+        del backend, held
+    rubbish = [np.full(n, 255, np.uint8) for n in (64, 300, 20_000, 1_200_000)]
+left = [begin(first, n) for n in (10, 300_000)]
+print("gone")
+"""
+
+
+def test_memory_outlives_the_work_on_it_whatever_goes_first(opencl):
+    """Backend or buffers, and at the end of the process; what is freed too early is overwritten at once."""
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "MALLOC_PERTURB_": "165", "MALLOC_CHECK_": "3"}
+    code = f"exec({DROPPED!r})"
+    outcome = run_python(code, str(opencl.device), root, timeout=120, environment=environment)
+    assert outcome.status == 0, outcome
+    assert outcome.output.split()[-1] == "gone"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,24 @@ def size_class(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
+class FreeList(list[cl.Buffer]):
+    """Unused buffers of one size. They may lie in the host's memory, which is not freed under work on its way.
+
+    A pool has it, and so has every buffer that returns to it: whichever is gone last, the work is done before.
+    """
+
+    __slots__ = ("_queue",)
+
+    def __init__(self, queue: cl.CommandQueue) -> None:
+        super().__init__()
+        self._queue = queue
+
+    def __del__(self) -> None:
+        if self:
+            with suppress(cl.Error):  # a device that is lost does no work
+                self._queue.finish()
+
+
 class CLBuffer:
     """``size`` elements of device memory. The memory goes back to the pool when nothing refers to this any more."""
 
@@ -110,7 +129,7 @@ class Borrowed:
     """
 
     def __init__(self, queue: cl.CommandQueue) -> None:
-        self.released: list[cl.Buffer] = []
+        self.released = FreeList(queue)
         self._queue = queue
         self._pending: deque[tuple[cl.Event, list[cl.Buffer]]] = deque()
         self._lock = threading.RLock()
@@ -126,6 +145,11 @@ class Borrowed:
             complete = cl.command_execution_status.COMPLETE
             while self._pending and self._pending[0][0].command_execution_status <= complete:
                 self._pending.popleft()
+
+    def __del__(self) -> None:
+        if self._pending:
+            with suppress(cl.Error):
+                self._queue.finish()
 
 
 class Pool:
@@ -160,7 +184,7 @@ class Pool:
         self.reserved = 0
         self.created = 0
         self.visible: dict[int, npt.NDArray[np.uint8]] = {}
-        self._free: dict[int, list[cl.Buffer]] = {}
+        self._free: dict[int, FreeList] = {}
         self._lock = threading.RLock()
 
     def alloc(self, n: int, dtype: DType) -> CLBuffer:
@@ -174,7 +198,7 @@ class Pool:
         nbytes = size_class(n * dtype.itemsize)
         free_list = self._free.get(nbytes)
         if free_list is None:
-            free_list = self._free.setdefault(nbytes, [])
+            free_list = self._free.setdefault(nbytes, FreeList(self.queue))
         try:
             mem = free_list.pop()
         except IndexError:
@@ -196,7 +220,7 @@ class Pool:
         self.borrowed.collect()
         return CLBuffer(dtype, n, mem, self.borrowed.released)
 
-    def _larger(self, nbytes: int) -> tuple[cl.Buffer, list[cl.Buffer]] | None:
+    def _larger(self, nbytes: int) -> tuple[cl.Buffer, FreeList] | None:
         """An unused buffer at most an eighth larger, so that sizes which never repeat do not pile up."""
         for held in sorted([held for held in list(self._free) if nbytes < held <= nbytes + nbytes // 8]):
             free_list = self._free[held]
