@@ -319,3 +319,4 @@ def test_memory_outlives_the_work_on_it_whatever_goes_first(opencl):
     outcome = run_python(code, str(opencl.device), root, timeout=120, environment=environment)
     assert outcome.status == 0, outcome
     assert outcome.output.split()[-1] == "gone"
+    assert "Exception" not in outcome.errors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,14 @@ def size_class(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
+def _finish(queue: cl.CommandQueue, lost: type[Exception] = cl.Error) -> None:
+    """Wait for the work of a queue, also at the end of the interpreter, when modules are empty. **Blocks**."""
+    try:
+        queue.finish()
+    except lost:  # a device that is lost does no work
+        return
+
+
 class FreeList(list[cl.Buffer]):
     """Unused buffers of one size. They may lie in the host's memory, which is not freed under work on its way.
 
@@ -71,10 +79,9 @@ class FreeList(list[cl.Buffer]):
         super().__init__()
         self._queue = queue
 
-    def __del__(self) -> None:
+    def __del__(self, finish: Callable[[cl.CommandQueue], None] = _finish) -> None:
         if self:
-            with suppress(cl.Error):  # a device that is lost does no work
-                self._queue.finish()
+            finish(self._queue)
 
 
 class CLBuffer:
@@ -146,10 +153,9 @@ class Borrowed:
             while self._pending and self._pending[0][0].command_execution_status <= complete:
                 self._pending.popleft()
 
-    def __del__(self) -> None:
+    def __del__(self, finish: Callable[[cl.CommandQueue], None] = _finish) -> None:
         if self._pending:
-            with suppress(cl.Error):
-                self._queue.finish()
+            finish(self._queue)
 
 
 class Pool:
