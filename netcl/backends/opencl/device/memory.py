@@ -67,20 +67,31 @@ def _finish(queue: cl.CommandQueue, lost: type[Exception] = cl.Error) -> None:
         return
 
 
-class FreeList(list[cl.Buffer]):
+class FreeList:
     """Unused buffers of one size. They may lie in the host's memory, which is not freed under work on its way.
 
     A pool has it, and so has every buffer that returns to it: whichever is gone last, the work is done before.
+
+    Attributes
+    ----------
+    buffers : list of pyopencl.Buffer
+    pop, append
+        Those of the list, for the cost of a frame counts.
     """
 
-    __slots__ = ("_queue",)
+    __slots__ = ("_queue", "append", "buffers", "pop")
 
     def __init__(self, queue: cl.CommandQueue) -> None:
-        super().__init__()
         self._queue = queue
+        self.buffers: list[cl.Buffer] = []
+        self.pop = self.buffers.pop
+        self.append = self.buffers.append
+
+    def __len__(self) -> int:
+        return len(self.buffers)
 
     def __del__(self, finish: Callable[[cl.CommandQueue], None] = _finish) -> None:
-        if self:
+        if self.buffers:
             finish(self._queue)
 
 
@@ -89,7 +100,7 @@ class CLBuffer:
 
     __slots__ = ("__weakref__", "_free_list", "dtype", "mem", "size")
 
-    def __init__(self, dtype: DType, size: int, mem: cl.Buffer, free_list: list[Any]) -> None:
+    def __init__(self, dtype: DType, size: int, mem: cl.Buffer, free_list: FreeList | list[Any]) -> None:
         self.dtype = dtype
         self.size = size
         self.mem = mem
@@ -131,7 +142,7 @@ class Borrowed:
 
     Attributes
     ----------
-    released : list of pyopencl.Buffer
+    released : FreeList
         To which a :class:`CLBuffer` gives back: from the garbage collector, in any thread.
     """
 
@@ -146,8 +157,8 @@ class Borrowed:
         with self._lock:
             count = len(self.released)
             if count:
-                found = self.released[:count]
-                del self.released[:count]
+                found = self.released.buffers[:count]
+                del self.released.buffers[:count]
                 self._pending.append((cl.enqueue_marker(self._queue), found))
             complete = cl.command_execution_status.COMPLETE
             while self._pending and self._pending[0][0].command_execution_status <= complete:
