@@ -143,7 +143,12 @@ class GradientBuffer(Protocol):
 
 
 class GradientHook(Protocol):
-    """What is told of gradients during a backward pass: the all-reduce of data-parallel training."""
+    """What is told of gradients during a backward pass: the all-reduce of data-parallel training, or an optimizer."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may write to the leaf, so that it must not be told while anything still reads that."""
+        ...
 
     def gradient_ready(self, leaf: Array) -> None:
         """``leaf.grad`` is what this backward pass makes of it; the work is enqueued and perhaps not done."""

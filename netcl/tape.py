@@ -7,6 +7,7 @@ leads to an array that requires a gradient.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -203,6 +204,7 @@ class Tape:
                         gradients[operand.node] = contribution if known is None else _add(known, contribution)
                     if operand.requires_grad:
                         leaves.accumulate(operand, contribution)
+                leaves.passed(node)
                 if not self.retain:
                     # The derivatives hold the arrays that hold this node: cutting here frees them without a collection.
                     node.operands = []
@@ -286,7 +288,7 @@ class _Leaves:
 
     Every leaf ends up with memory of its own: not that of the seed, nor that of another leaf. A leaf with a gradient
     hook gets its gradient as soon as no operation is left that adds to it, unless the backward pass itself still reads
-    what it had.
+    what it had; with a hook that writes to the leaf, as soon as no operation is left that reads the leaf either.
     """
 
     def __init__(self, nodes: Sequence[Node], seed: Storage) -> None:
@@ -296,12 +298,18 @@ class _Leaves:
         self._complete: list[tuple[Array, Array]] = []
         self._hooks: list[GradientHook] = []
         read: set[Storage | None] = {seed}
+        written = False
         for node in nodes:
             read.update(storage() for storage, _ in node.seen)
             for operand, _ in node.operands:
                 if operand.requires_grad:
                     self._left[id(operand)] = self._left.get(id(operand), 0) + 1
+                    written = written or (operand.grad_hook is not None and operand.grad_hook.writes)
         self._read = read
+        self._held: dict[Storage, list[tuple[Array, Array]]] = {}
+        self._readers: Counter[Storage | None] = Counter()
+        if written:
+            self._readers.update(storage() for node in nodes for storage, _ in node.seen)
 
     def destination(self, leaf: Array) -> Array | None:
         """Where the only contribution to a leaf's gradient may be written at once."""
@@ -321,12 +329,26 @@ class _Leaves:
             self._sums[id(leaf)] = leaf, total
         elif leaf.grad_hook is None or (leaf.gradient is not None and leaf.gradient.storage in self._read):
             self._complete.append((leaf, total))
+        elif leaf.grad_hook.writes and self._readers[leaf.storage]:
+            self._held.setdefault(leaf.storage, []).append((leaf, total))
         else:
             self._deliver([(leaf, total)])
+
+    def passed(self, node: Node) -> None:
+        """Note that a node reads nothing any more, and deliver what waited for that."""
+        if not self._readers:
+            return
+        for reference, _ in node.seen:
+            storage = reference()
+            self._readers[storage] -= 1
+            if storage is not None and not self._readers[storage]:
+                self._deliver(self._held.pop(storage, []))
 
     def finish(self) -> None:
         """Deliver what had to wait, and say that the backward pass is over."""
         self._deliver(self._complete)
+        for held in self._held.values():
+            self._deliver(held)
         for hook in self._hooks:
             hook.backward_done()
 
@@ -347,6 +369,9 @@ class _Leaves:
                 if hook not in self._hooks:
                     self._hooks.append(hook)
                 hook.gradient_ready(leaf)
+        for leaf, gradient, _ in made:
+            if leaf.gradient is None:  # its hook has let go of it
+                self._given.discard(gradient.storage)
 
     def _prepared(self, leaf: Array, total: Array, written: set[Storage]) -> tuple[Array, Array | None]:
         """What becomes the gradient of a leaf, and what must still be added to it in place."""

@@ -172,6 +172,11 @@ class _Hook:
         finally:
             self._enabled = before
 
+    @property
+    def writes(self) -> bool:
+        """It reads gradients alone."""
+        return False
+
     def gradient_ready(self, leaf: Array) -> None:
         """Note a gradient, and start the buckets that it completes."""
         if self._enabled:

@@ -83,6 +83,11 @@ class Synchronizer:
         finally:
             self._enabled = before
 
+    @property
+    def writes(self) -> bool:
+        """It reads gradients alone."""
+        return False
+
     def gradient_ready(self, leaf: Array) -> None:
         """Note a gradient, and start the buckets that it completes. Does not block."""
         if not self._enabled or id(leaf) in self._seen:

@@ -200,6 +200,16 @@ class LBFGS(Optimizer):
         """
         _refuse_groups(len(self.param_groups) + 1)
 
+    def release_gradients(self, max_norm: float | None = None) -> None:
+        """Refused: a step looks at all gradients, several times.
+
+        Raises
+        ------
+        NetclError
+            Always.
+        """
+        raise NetclError("LBFGS looks at all gradients of a step together; release those of another optimizer")
+
     def scaled_step(self, loss_scale: Span, max_norm: float | None = None) -> list[Span]:
         """Refused: a scaler cannot decide a step that evaluates the loss itself."""
         raise NetclError(

@@ -24,6 +24,7 @@ from netcl.optim.engine.step_engine import StepEngine
 from netcl.optim.extensions import ExtensibleChoice, Extension
 from netcl.optim.hooks import Hookable, Hooks
 from netcl.optim.options import CommonOptions
+from netcl.optim.releasing import Releasing
 from netcl.optim.rule import Rule, RuleChoice, check_author
 from netcl.optim.state_view import StateView
 from netcl.validation import flag
@@ -32,7 +33,7 @@ Parameters: TypeAlias = "Iterable[Array] | Iterable[tuple[str, Any]] | Iterable[
 T = TypeVar("T")
 
 
-class Optimizer(Hookable, ABC):
+class Optimizer(Hookable, Releasing, ABC):
     """What all optimizers share. A subclass gives its defaults, its rule and the checks of its hyper-parameters.
 
     Parameters
@@ -181,6 +182,7 @@ class Optimizer(Hookable, ABC):
             raise HyperParameterError('a parameter group is a dict with "params" and hyper-parameters')
         with self._engine.lock:
             self._refuse_if_held("add_param_group()")
+            self._refuse_if_released("add_param_group()")
             host = self._factory.host
             taken = 0 if host is None else len(host)
             try:
@@ -285,6 +287,7 @@ class Optimizer(Hookable, ABC):
         grads: Iterable[Any] | None = None,
     ) -> T | None:
         self._refuse_if_held("step()")
+        self._refuse_if_released("step()")
         validation.function("closure", closure)
         if max_norm is not None:
             max_norm = validation.bound("max_norm", max_norm)
@@ -320,6 +323,7 @@ class Optimizer(Hookable, ABC):
             One element each, nonzero where a gradient was not finite. No byte of parameters or state changes then.
         """
         self._refuse_if_held("step()")
+        self._refuse_if_released("scaled_step()")
         if not self._hooks.of_steps:
             return self._engine.scaled_step(loss_scale, max_norm)
 
@@ -335,6 +339,7 @@ class Optimizer(Hookable, ABC):
 
         Parameters and result are those of :meth:`scaled_step`.
         """
+        self._refuse_if_released("unscale_gradients()")
         return self._engine.unscale_gradients(loss_scale)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -388,7 +393,7 @@ class Optimizer(Hookable, ABC):
     def _kind(cls) -> str:
         """What checkpoints call this optimizer: what it is of netcl's own, or its class."""
         for base in cls.__mro__:
-            if base.__module__.startswith("netcl.optim.") and base not in (Optimizer, Hookable):
+            if base.__module__.startswith("netcl.optim.") and base not in (Optimizer, Hookable, Releasing):
                 return _SAME_KIND.get(base.__name__, base.__name__)
         return cls.__name__
 
@@ -423,6 +428,7 @@ class Optimizer(Hookable, ABC):
         return {
             "attributes": {name: value for name, value in self.__dict__.items() if name not in _MADE_ANEW},
             "groups": [dict(group) for group in self.param_groups],
+            "released": None if self._engine.release is None else (self._engine.release.max_norm,),
             "state": [[entries[id(p)] for p in group["params"]] for group in self.param_groups],
         }
 
@@ -435,6 +441,8 @@ class Optimizer(Hookable, ABC):
             for p, (step, fields) in zip(group["params"], saved, strict=True)
         }
         self._engine.restore([dict(group) for group in self.param_groups], entries)
+        if state.get("released") is not None:
+            self._engine.release_gradients(*state["released"])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """An optimizer of copies of the parameters: of those that ``memo`` knows, as in ``deepcopy((model, opt))``."""

@@ -32,6 +32,8 @@ class ParameterArena:
         In the order of the layout.
     from_host : bool
         They are arrays of another library, whose gradients come with each step.
+    given : bool
+        Gradients come with each step and have no memory here: those of arrays of another library, and released ones.
     gradients : Span
         All gradients.
     pending : PendingFactors
@@ -49,7 +51,9 @@ class ParameterArena:
         self.pending = PendingFactors(self.backend, self.gradients, owner)
         segments = [] if self.from_host else self.layout.segments
         places = [(type(segment.array), segment.array.shape, segment.offset) for segment in segments]
+        self._owner = owner
         self._buffers = GradientArena(self.backend, self.gradients, places, self.pending, owner)
+        self.given = self.from_host
         # Which parameters have a gradient, as the step table says; None if all of them.
         self._active: list[bool] | None = None
         self._counter = VersionCounter()
@@ -70,6 +74,15 @@ class ParameterArena:
                 p.grad_buffer = self._buffers.buffer_of(i)
         self._checked_at = storage_generation.count
         self._share_versions()
+
+    def let_go(self) -> None:
+        """Have no memory for gradients from now on: they are given to each step. Those there are, are forgotten."""
+        self.given = True
+        self.gradients = Span(self.backend.alloc(0, self.dtype), 0, 0)
+        self.pending = PendingFactors(self.backend, self.gradients, self._owner)
+        self._buffers = GradientArena(self.backend, self.gradients, [], self.pending, self._owner)
+        for p in self.parameters:
+            p.gradient = p.grad_buffer = None
 
     def buffer_of(self, index: int) -> ArenaGradient:
         """Where the gradient of one parameter belongs."""
@@ -106,7 +119,7 @@ class ParameterArena:
                 )
         self._buffers.recover()
         for i, p in enumerate(self.parameters):
-            if p.grad_buffer is None and not self.from_host:
+            if p.grad_buffer is None and not self.given:
                 p.grad_buffer = self._buffers.buffer_of(i)  # it came back from another device
         self._share_versions()
         self._checked_at = storage_generation.count

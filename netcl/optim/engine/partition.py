@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from netcl.arena import check_disjoint
+from netcl.arena import Run, check_disjoint
 from netcl.array import Array, Storage, check_gradient
 from netcl.backends.base import CHUNK, Span, UpdateSource
 from netcl.dtypes import DType
@@ -170,13 +170,20 @@ class Partition:
         return self.step.table.any_active
 
     def use_gradients(self, gradients: Mapping[int, Array]) -> bool:
-        """Take these gradients of host parameters, by the parameter's id, for a step; say whether there are any."""
+        """Take these gradients, which are given to a step, by the parameter's id; say whether there are any."""
+        self.arena.layout.gather()
         active = {i for i, p in enumerate(self.parameters) if id(p) in gradients}
         if active != self._given:
             self.step.table.split(active)
             self._given = active
         self._bind(gradients)
         return bool(active)
+
+    def let_go_of_gradients(self) -> None:
+        """Have no memory for gradients from now on: they are given to each step."""
+        self.arena.let_go()
+        self.pending = self.arena.pending
+        self._bind()
 
     def prepare(self, *, measured: bool) -> None:
         """Do what may take memory, before any step of the optimizer is enqueued, and send the hyper-parameters.
@@ -269,12 +276,13 @@ class Partition:
     def _bind(self, given: Mapping[int, Array] | None = None) -> None:
         """Note what the launches get, for as long as the parameters stay where they are."""
         rows, runs = self.step.table.chunk_to_row, self.arena.layout.runs
-        gradients = [run.within(self.arena.gradients) for run in runs]
-        if self.arena.from_host:
-            owner = {segment.offset: id(segment.array) for segment in self.arena.layout.segments if segment.size}
-            found = [(run, (given or {}).get(owner[run.offset])) for run in runs]
-            runs = [run for run, gradient in found if gradient is not None]
-            gradients = [gradient.span() for _, gradient in found if gradient is not None]
+        if self.arena.given:
+            found = [(segment, (given or {}).get(id(segment.array))) for segment in self.arena.layout.segments]
+            taken = [(segment, gradient) for segment, gradient in found if gradient is not None and segment.size]
+            runs = [Run(segment.array.span(), segment.offset) for segment, _ in taken]
+            gradients = [gradient.span() for _, gradient in taken]
+        else:
+            gradients = [run.within(self.arena.gradients) for run in runs]
         fields = [self.fields.spans[name] for name in self._rule.state]
         if self._passes is not None:
             fields.append(self._passes.direction)
@@ -370,3 +378,9 @@ def check_parameters(parameters: Sequence[Array]) -> None:
     for p in parameters:
         if p.gradient is not None:
             check_gradient(p.gradient, p)
+
+
+def measurable_together(partitions: Sequence[Partition]) -> bool:
+    """Whether one norm of all the gradients can be taken on the device."""
+    first = partitions[0]
+    return all(other.backend is first.backend and other.compute is first.compute for other in partitions[1:])

@@ -15,9 +15,10 @@ from netcl.expression import conversion, maximum, trace
 from netcl.optim import validation
 from netcl.optim.engine import checkpoint
 from netcl.optim.engine.checkpoint import Entry
+from netcl.optim.engine.gradient_release import GradientRelease
 from netcl.optim.engine.group import ParameterGroup, refuse_duplicates
 from netcl.optim.engine.host_parameters import HostParameters
-from netcl.optim.engine.partition import Partition, check_parameters
+from netcl.optim.engine.partition import Partition, check_parameters, measurable_together
 from netcl.optim.engine.pending import scale_by
 from netcl.optim.rule import Rule, RuleChoice
 
@@ -53,6 +54,7 @@ class StepEngine:
         self._records: Span | None = None
         self.lock = threading.RLock()
         self._rule = choose_rule(groups)
+        self.release: GradientRelease | None = None
         self.partitions: list[Partition] = []
         self.partitions = self._partitioned(groups, self._rule)
         for partition in self.partitions:
@@ -142,11 +144,28 @@ class StepEngine:
         with self.lock:
             self._enqueue(self._ready(max_norm, given), max_norm)
 
+    def release_gradients(self, max_norm: float | None) -> None:
+        """As :meth:`~netcl.optim.Optimizer.release_gradients`."""
+        self.release = GradientRelease(self, max_norm)
+
+    def step_one(
+        self, partition: Partition, p: Array, gradient: Array, max_norm: float | None, records: Span | None
+    ) -> None:
+        """Enqueue the step of one parameter with this gradient; ``records`` are those of the norm to clip by."""
+        with self.lock:
+            self._refuse_averages()
+            partition.arena.check()
+            if self._versions != [group.version for group in self.groups]:
+                self.adapt()
+            partition.use_gradients({id(p): gradient})
+            partition.prepare(measured=max_norm is not None)
+            partition.enqueue(max_norm, None, records)
+
     def scaled_step(self, loss_scale: Span, max_norm: float | None) -> list[Span]:
         """As :meth:`~netcl.optim.Optimizer.scaled_step`."""
         with self.lock:
             live = self._ready(max_norm, measured=True)
-            if not _measurable_together(live):
+            if not measurable_together(live):
                 loss_scale = self._decided_together(live, loss_scale)
             self._enqueue(live, max_norm, loss_scale)
             return [header_entry(partition.step.block.header, "nonfinite") for partition in live]
@@ -165,7 +184,7 @@ class StepEngine:
     def _enqueue(self, live: Sequence[Partition], max_norm: float | None, loss_scale: Span | None = None) -> None:
         """Enqueue the step of each dtype; one norm and one decision for all of them."""
         records = None
-        if len(live) > 1 and (max_norm is not None or loss_scale is not None) and _measurable_together(live):
+        if len(live) > 1 and (max_norm is not None or loss_scale is not None) and measurable_together(live):
             for partition in live:
                 partition.pending.apply_clip()
             counts = [partition.norm.records.size for partition in live]
@@ -208,14 +227,10 @@ class StepEngine:
                 "this optimizer was built from host arrays, which have no gradients of their own; pass them as "
                 "step(grads=[...])"
             )
-        if False in [group.get("train_mode", True) for group in self.groups]:
-            raise NetclError(
-                f"the parameters of this {self._kind} are averages for evaluation since eval(); call train() on the "
-                "optimizer before the next step"
-            )
+        self._refuse_averages()
         if max_norm is not None:
             max_norm = validation.bound("max_norm", max_norm)
-            if not _measurable_together(self.partitions):
+            if not measurable_together(self.partitions):
                 held = ", ".join(f"{partition.dtype} on {partition.backend.device}" for partition in self.partitions)
                 raise HyperParameterError(
                     f"step(max_norm={max_norm}) takes one norm, in one precision on one device, and these parameters "
@@ -237,6 +252,13 @@ class StepEngine:
         for partition in live:
             partition.prepare(measured=measured or max_norm is not None)
         return live
+
+    def _refuse_averages(self) -> None:
+        if False in [group.get("train_mode", True) for group in self.groups]:
+            raise NetclError(
+                f"the parameters of this {self._kind} are averages for evaluation since eval(); call train() on the "
+                "optimizer before the next step"
+            )
 
     def read_state(self) -> dict[int, tuple[int, dict[str, Any]]]:
         """Step and fields of each parameter, by its id. **Blocks**."""
@@ -277,9 +299,3 @@ class StepEngine:
             raise
         for each in take_up:
             each()
-
-
-def _measurable_together(partitions: Sequence[Partition]) -> bool:
-    """Whether one norm of all the gradients can be taken on the device."""
-    first = partitions[0]
-    return all(other.backend is first.backend and other.compute is first.compute for other in partitions[1:])
