@@ -304,7 +304,7 @@ class _Leaves:
             for operand, _ in node.operands:
                 if operand.requires_grad:
                     self._left[id(operand)] = self._left.get(id(operand), 0) + 1
-                    written = written or (operand.grad_hook is not None and operand.grad_hook.writes)
+                    written = written or getattr(operand.grad_hook, "writes", False)
         self._read = read
         self._held: dict[Storage, list[tuple[Array, Array]]] = {}
         self._readers: Counter[Storage | None] = Counter()
@@ -329,7 +329,7 @@ class _Leaves:
             self._sums[id(leaf)] = leaf, total
         elif leaf.grad_hook is None or (leaf.gradient is not None and leaf.gradient.storage in self._read):
             self._complete.append((leaf, total))
-        elif leaf.grad_hook.writes and self._readers[leaf.storage]:
+        elif getattr(leaf.grad_hook, "writes", False) and self._readers[leaf.storage]:
             self._held.setdefault(leaf.storage, []).append((leaf, total))
         else:
             self._deliver([(leaf, total)])

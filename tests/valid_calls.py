@@ -19,6 +19,7 @@ import netcl.autograd as ag
 from netcl import data, distributed, nn, optim
 from netcl.optim.extensions import ZeroedNaNs
 from netcl.optim.hooks import Hookable
+from netcl.optim.releasing import Releasing
 from netcl.random import Generator
 
 MODULES = (
@@ -44,6 +45,7 @@ NOT_CALLED_BY_USERS = {
     "netcl.optim.Optimizer": "abstract; its subclasses are called",
     "netcl.optim.LBFGS.add_param_group": "refuses every group",
     "netcl.optim.LBFGS.scaled_step": "refuses every scaler",
+    "netcl.optim.LBFGS.release_gradients": "refuses every call",
     "netcl.optim.Rule.second_expression": "what an optimizer calls, with its groups",
     "netcl.optim.Rule.tensor_rule": "what an optimizer calls, with its groups",
     "netcl.optim.Rule.shapes": "what an optimizer calls, with its groups",
@@ -103,7 +105,7 @@ def _methods(cls: type) -> Iterator[tuple[str, Any]]:
     seen: set[str] = set()
     for base in cls.__mro__:
         shared = (base in (nn.Module, optim.Optimizer, optim.Schedule) and cls is not base) or (
-            base is Hookable and cls is not optim.Optimizer
+            base in (Hookable, Releasing) and cls is not optim.Optimizer
         )
         if base.__module__.startswith("netcl") and not shared:
             for name, method in vars(base).items():
@@ -579,7 +581,8 @@ _add(
     Rule=lambda: (lambda p, g, s, h: (p,), lambda group: {}, ("velocity",), False),
     Optimizer__dot__add_param_group=lambda: (_sgd(), {"params": [leaf(2)], "lr": 0.5}, {}),
     Optimizer__dot__step=lambda: (_sgd(), {"max_norm": 1.5}),
-    Optimizer__dot__zero_grad=lambda: (_sgd(), True), Optimizer__dot__source=lambda: (_stepped(),),
+    Optimizer__dot__zero_grad=lambda: (_sgd(), True), Optimizer__dot__release_gradients=lambda: (_sgd(), 1.5),
+    Optimizer__dot__source=lambda: (_stepped(),),
     Optimizer__dot__state_dict=lambda: (_stepped(),),
     Optimizer__dot__load_state_dict=lambda: (_sgd(), _stepped().state_dict(), {}),
     CosineAnnealingLR=lambda: (_sgd(), 10, 0.5), WarmupCosine=lambda: (_sgd(), 2, 10, 0.5, 0.25),

@@ -75,7 +75,9 @@ class GradientRelease:
             self._last, self._now = (Span(backend.alloc(sum(counts), compute), 0, sum(counts)) for _ in range(2))
             backend.fill(self._now, 0)
         for partition in partitions:
-            partition.let_go_of_gradients()
+            partition.arena.let_go()
+            partition.pending = partition.arena.pending
+            partition.use_gradients({})
         for _, p in parameters:
             p.grad_hook = self
 

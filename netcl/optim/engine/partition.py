@@ -179,12 +179,6 @@ class Partition:
         self._bind(gradients)
         return bool(active)
 
-    def let_go_of_gradients(self) -> None:
-        """Have no memory for gradients from now on: they are given to each step."""
-        self.arena.let_go()
-        self.pending = self.arena.pending
-        self._bind()
-
     def prepare(self, *, measured: bool) -> None:
         """Do what may take memory, before any step of the optimizer is enqueued, and send the hyper-parameters.
 
