@@ -198,23 +198,19 @@ def tensor_update(backend, chunks=17):
 
 @workload
 def block_update(backend):
-    n = 2 * CHUNK + 131
+    n, size = CHUNK + 131, 2 * CHUNK
     rule = ex.trace(lambda p, g, m, v: (p - m, m + g, v + g * g), (F32,) * 4, stored=(F32,) * 3)
     for bits in (8, 4):
         p, g = fields(backend, n, 2)
         state = []
         for signed in (True, False):
             format = BlockFormat(bits, signed)
-            size = 3 * CHUNK
-            blocks = BlockSpan(
-                span(backend, np.zeros(size // format.per_byte), dtypes.uint8, offset=1),
-                span(backend, np.zeros(size // format.block)),
-                format,
-            )
-            quantize(backend, span(backend, np.abs(numbers(size)) * (np.arange(size) < n)), blocks)
-            state.append(blocks)
-        backend.fused_update(rule, p, g, state, block(backend, 3), row_map(backend, n), advance=True)
-        dequantize(backend, state[0], span(backend, np.zeros(size)))
+            codes = span(backend, np.zeros(size // format.per_byte), dtypes.uint8, offset=1)
+            state.append(BlockSpan(codes, span(backend, np.zeros(size // format.block)), format))
+        backend.fused_update(rule, p, g, state, block(backend, 1), row_map(backend, n, 1), advance=True)
+    numbers_of_one = span(backend, np.abs(numbers(format.block)))
+    quantize(backend, numbers_of_one, state[0].part(0, format.block))
+    dequantize(backend, state[0].part(0, format.block), numbers_of_one)
 
 
 @workload
