@@ -19,19 +19,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TypeAlias
 
-from netcl.dtypes import (
-    DType,
-    bfloat16,
-    bool_,
-    complex64,
-    complex128,
-    float32,
-    float64,
-    int32,
-    int64,
-    promote,
-    promote_scalar,
-)
+from netcl import dtypes
+from netcl.dtypes import DType, bfloat16, bool_, complex64, complex128, float32, float64, int64, promote, promote_scalar
 from netcl.errors import TraceError
 from netcl.operators import LEAVES as LEAVES
 from netcl.operators import OPERATORS as OPERATORS
@@ -307,7 +296,7 @@ def apply(op: str, *operands: Operand) -> Node:
         raise TraceError(f"{op} takes {arity} operand(s), got {len(operands)} {caller()}")
     nodes = _as_nodes(op, operands)
     if rule == "random":
-        return Node(op, (cast(nodes[0], float32), cast(nodes[1], int32)), float32)
+        return Node(op, (cast(nodes[0], float32), cast(nodes[1], dtypes.int32)), float32)
     if rule == "where":
         condition, *branches = nodes
         common = promote(branches[0].dtype, branches[1].dtype)

@@ -28,8 +28,8 @@ _LEAST = 2.0**-126
 """Scales below the least normal number count as zero, for their reciprocal may be infinite."""
 
 
-class _Primitives(Protocol):
-    """What is used of a backend."""
+class Elementwise(Protocol):
+    """What is used of a backend. See :class:`~netcl.backends.base.ArrayOperations`."""
 
     def map(
         self, expression: Expression, inputs: Sequence[View], outputs: Sequence[View], scalars: Sequence[Scalar] = ()
@@ -148,14 +148,14 @@ def _magnitude() -> Expression:
     return trace(lambda x: abs(x), (float32,), stored=(float32,))
 
 
-def dequantize(backend: _Primitives, x: BlockSpan, out: Span) -> None:
+def dequantize(backend: Elementwise, x: BlockSpan, out: Span) -> None:
     """out ← the numbers of ``x``. Enqueues; does not block."""
     codes, scales, numbers = _views(x, out)
     if out.size:
         backend.map(decoding(x.format), [codes, scales], numbers)
 
 
-def quantize(backend: _Primitives, x: Span, out: BlockSpan) -> None:
+def quantize(backend: Elementwise, x: Span, out: BlockSpan) -> None:
     """out ← the float32 numbers ``x`` in whole blocks. Enqueues; does not block."""
     codes, scales, numbers = _views(out, x)
     if x.size:

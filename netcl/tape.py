@@ -184,7 +184,8 @@ class Tape:
         -----
         Enqueues work and does not block, but for derivatives of ``netcl.linalg`` and ``netcl.fft`` that say so. If it
         fails, for want of memory or in a derivative, no ``grad`` has changed, but for those that an all-reduce was
-        under way with; a retained record can be used again.
+        under way with; a retained record can be used again. Parameters of an optimizer that releases gradients are
+        stepped on the way, and stay so.
         """
         root = self._checked(output)
         nodes = self._latest_first(root)

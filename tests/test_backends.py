@@ -101,6 +101,13 @@ def test_part_of_a_platform_name_selects_it():
         assert get_backend(part).device.platform == row.device.platform
 
 
+def test_a_platform_goes_before_a_device_of_another_library_that_is_called_alike():
+    """torch's device carries the processor's name, which may be that of a platform's maker."""
+    torch = pytest.importorskip("torch")
+    get_backend(torch.__name__)
+    test_part_of_a_platform_name_selects_it()
+
+
 def test_pocl_goes_by_its_short_name():
     pocl = [row for row in working() if row.device.platform.startswith("Portable")]
     if not pocl:

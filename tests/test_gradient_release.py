@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -205,14 +206,23 @@ def test_copies_release_too(how):
 def test_without_its_optimizer_a_parameter_keeps_its_gradient():
     w = netcl.ones(3, requires_grad=True)
     optimizer = SGD([w], lr=0.1)
-    optimizer.release_gradients()
+    optimizer.release_gradients(max_norm=1.0)
+    partition = weakref.ref(optimizer.partitions[0])
     del optimizer
     gc.collect()
+    assert partition() is None  # nor does the hook keep the state
     with ag.Tape() as tape:
         loss = netcl.sum(w * w)
     tape.backward(loss)
     assert w.tolist() == [1.0, 1.0, 1.0]
     assert w.grad.tolist() == [2.0, 2.0, 2.0]
+    SGD([w], lr=0.25).release_gradients()  # of an optimizer that is gone at once
+    optimizer = SGD([w], lr=0.25)
+    optimizer.release_gradients()  # nobody waits any more
+    with ag.Tape() as tape:
+        loss = netcl.sum(w * w)
+    tape.backward(loss)
+    assert w.tolist() == [0.5, 0.5, 0.5]
 
 
 def test_what_needs_all_gradients_is_refused():

@@ -151,6 +151,8 @@ def _named_by_part(part: str) -> Device | None:
         by_kind = part.lower() in providers.KINDS
         if not _is_host(provider, devices) and (providers.any_unnamed(name, provider, devices) or not by_kind):
             found += providers.matching(name, provider, part)
+    # As within a backend: another library's devices may carry the name of a processor.
+    found = providers.by_platform(found, part) or found
     if len(found) > 1:
         listed = ", ".join(f"{device} ({device.name}, {device.platform})" for device in found)
         raise BackendError(f"{part!r} means several devices: {listed}; name one of them")

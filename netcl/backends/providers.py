@@ -153,9 +153,12 @@ def matching(name: str, found: BackendProvider, selector: str) -> list[Device]:
     if not wanted or wanted in KINDS:
         unnamed = [d for d in devices if preference(name, found, d) >= 0 or not any_unnamed(name, found, devices)]
         return [device for device in unnamed if not wanted or device.kind == wanted]
-    texts = [f"{device.platform}\n{device.aliases}".lower() for device in devices]
-    platforms = [device for device, text in zip(devices, texts, strict=True) if wanted in text]
-    return platforms or [device for device in devices if wanted in device.name.lower()]
+    return by_platform(devices, wanted) or [device for device in devices if wanted in device.name.lower()]
+
+
+def by_platform(devices: Sequence[Device], part: str) -> list[Device]:
+    """Those whose platform, or what else they are called, has this part."""
+    return [device for device in devices if part.lower() in f"{device.platform}\n{device.aliases}".lower()]
 
 
 def any_unnamed(name: str, found: BackendProvider, devices: Sequence[Device]) -> bool:

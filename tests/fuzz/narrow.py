@@ -17,7 +17,7 @@ from netcl.backends import get_backend
 from netcl.backends.base import BlockFormat
 from netcl.errors import DTypeError
 from netcl.optim import SGD, AdamW, Lion, RMSprop
-from netcl.testing.conformance.test_narrow import code_of, shares
+from netcl.testing.conformance.blocks import code_of, shares
 from tests.fuzz.case import Disagreement, Values, source, stored, weighted, without
 
 OPTIMIZERS: Mapping[str, Any] = {"AdamW": AdamW, "SGD": SGD, "Lion": Lion, "RMSprop": RMSprop}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from netcl.backends.base import CHUNK
+from netcl.testing.conformance.blocks import Model, check_codes, oracle
 from netcl.testing.conformance.step_block import Block
-from netcl.testing.conformance.test_narrow import Model, check_codes, oracle
 from tests.kernels.forms import own_backend
 
 NAMES = ("WIDTH", "RUN", "WORK_GROUP_SIZE", "INTERLEAVED")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from netcl.backends.base import CHUNK, Buffer, HostArray, Scalar, Span, View
+from netcl.backends.base import CHUNK, Buffer, HostArray, Span, View
 from netcl.dtypes import DType, int64
-from netcl.expression import Expression
+from netcl.quantization import Elementwise
 
 Shape = tuple[int, ...]
 
 
-class Primitives(Protocol):
+class Primitives(Elementwise, Protocol):
     """The calls that every backend has of its own. See :mod:`netcl.backends.base`."""
 
     def alloc(self, n: int, dtype: DType) -> Buffer: ...
@@ -22,20 +21,6 @@ class Primitives(Protocol):
     def upload(self, host: HostArray, out: Span) -> None: ...
 
     def download(self, x: Span) -> HostArray: ...
-
-    def map(
-        self, expression: Expression, inputs: Sequence[View], outputs: Sequence[View], scalars: Sequence[Scalar] = ()
-    ) -> None: ...
-
-    def reduce(
-        self,
-        op: str,
-        expression: Expression,
-        inputs: Sequence[View],
-        axes: tuple[int, ...],
-        out: View,
-        scalars: Sequence[Scalar] = (),
-    ) -> None: ...
 
     def gather(self, x: View, indices: View, out: View) -> None: ...
 

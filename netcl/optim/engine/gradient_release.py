@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Protocol
 
-from netcl.array import Array
+from netcl.array import Array, GradientHook
 from netcl.backends.base import Span
 from netcl.errors import HyperParameterError, NetclError
 from netcl.optim.engine.partition import Partition, measurable_together
@@ -34,7 +34,8 @@ class GradientRelease:
     Parameters
     ----------
     engine : Stepper
-        It is not kept alive: without it gradients stay where they are.
+        Neither it nor the state is kept alive, for the parameters hold this hook: without it gradients stay where they
+        are.
     max_norm : float or None
         Clip to this norm by the norm of all gradients of the last backward pass, for that of the present one is known
         at its end alone. The first pass is not clipped.
@@ -58,27 +59,27 @@ class GradientRelease:
             raise HyperParameterError(
                 f"max_norm={max_norm} takes one norm, in one precision on one device; release the gradients without it"
             )
-        parameters = [(partition, p) for partition in partitions for p in partition.parameters]
-        for _, p in parameters:
-            if p.grad_hook is not None:
+        numbered = [(number, p) for number, partition in enumerate(partitions) for p in partition.parameters]
+        for _, p in numbered:
+            if p.grad_hook is not None and not _is_over(p.grad_hook):
                 raise NetclError(
                     "a parameter's gradient is waited for already, by a data-parallel model or another optimizer that "
                     "releases gradients; release them in one place"
                 )
-        self._partition = {id(p): partition for partition, p in parameters}
+        self._number = {id(p): number for number, p in numbered}
         self._known = False
         if max_norm is not None:
             backend, compute = partitions[0].backend, partitions[0].compute
-            counts = [2 * backend.norm_partials(p.size) for _, p in parameters]
+            counts = [2 * backend.norm_partials(p.size) for _, p in numbered]
             ends = accumulate(counts)
-            self._place = {id(p): (end - n, n) for (_, p), n, end in zip(parameters, counts, ends, strict=True)}
+            self._place = {id(p): (end - n, n) for (_, p), n, end in zip(numbered, counts, ends, strict=True)}
             self._last, self._now = (Span(backend.alloc(sum(counts), compute), 0, sum(counts)) for _ in range(2))
             backend.fill(self._now, 0)
         for partition in partitions:
             partition.arena.let_go()
             partition.pending = partition.arena.pending
             partition.use_gradients({})
-        for _, p in parameters:
+        for _, p in numbered:
             p.grad_hook = self
 
     def gradient_ready(self, leaf: Array) -> None:
@@ -87,7 +88,7 @@ class GradientRelease:
         if engine is None or gradient is None:
             return
         leaf.gradient = None
-        partition = self._partition[id(leaf)]
+        partition = engine.partitions[self._number[id(leaf)]]
         if self.max_norm is not None:
             start, count = self._place[id(leaf)]
             partition.backend.norm_reduce(gradient.span(), self._now.part(start, count), 2.0)
@@ -96,6 +97,12 @@ class GradientRelease:
 
     def backward_done(self) -> None:
         """Let the norm of this pass be the last one."""
-        if self.max_norm is not None and self._engine() is not None:
+        engine = self._engine()
+        if self.max_norm is not None and engine is not None:
             self._last, self._now, self._known = self._now, self._last, True
-            next(iter(self._partition.values())).backend.fill(self._now, 0)
+            engine.partitions[0].backend.fill(self._now, 0)
+
+
+def _is_over(hook: GradientHook) -> bool:
+    """Whether a hook is that of an optimizer which is gone."""
+    return isinstance(hook, GradientRelease) and hook._engine() is None
