@@ -153,27 +153,24 @@ static inline int largest_lane(const int_vector v) {
 #endif
 }
 
-// Of a vector that goes beyond n, the elements before it; the others are zero, or are not written.
-#define READ_SOME(T, name)                                                                                             \
-    {                                                                                                                  \
-        real lanes[WIDTH];                                                                                             \
-        for (size_t i = 0; i < WIDTH; ++i)                                                                             \
-            lanes[i] = at + i < n ? LOAD(T, name, at + i) : 0;                                                         \
-        x.name = LANES_TO_VECTOR(lanes);                                                                               \
-    }
-#define WRITE_SOME(T, name)                                                                                            \
-    {                                                                                                                  \
-        real lanes[WIDTH];                                                                                             \
-        VECTOR_TO_LANES(x.name, lanes);                                                                                \
-        for (size_t i = 0; i < WIDTH && at + i < n; ++i)                                                               \
-            STORE(T, lanes[i], name, at + i);                                                                          \
-    }
+// Of a vector that goes beyond n, the elements before it; the others are zero, or are not written. Without an array of
+// lanes, which PoCL 3.0 gets wrong among the work-items of a group.
+#define LANE(T, name, i) (at + i < n ? LOAD(T, name, at + i) : 0)
+#define WRITE_LANE(T, name, i, lane)                                                                                   \
+    if (at + i < n)                                                                                                    \
+        STORE(T, lane, name, at + i);
 #if WIDTH == 1
-#define LANES_TO_VECTOR(lanes) lanes[0]
-#define VECTOR_TO_LANES(v, lanes) lanes[0] = v
+#define READ_SOME(T, name) x.name = LANE(T, name, 0);
+#define WRITE_SOME(T, name) WRITE_LANE(T, name, 0, x.name)
 #else
-#define LANES_TO_VECTOR(lanes) STORAGE_PASTE(vload, WIDTH)(0, lanes)
-#define VECTOR_TO_LANES(v, lanes) STORAGE_PASTE(vstore, WIDTH)(v, 0, lanes)
+#define SOME2(T, name, i) LANE(T, name, i), LANE(T, name, i + 1)
+#define SOME4(T, name, i) SOME2(T, name, i), SOME2(T, name, i + 2)
+#define SOME8(T, name, i) SOME4(T, name, i), SOME4(T, name, i + 4)
+#define WRITE2(T, name, i, v) WRITE_LANE(T, name, i, (v).s0) WRITE_LANE(T, name, i + 1, (v).s1)
+#define WRITE4(T, name, i, v) WRITE2(T, name, i, (v).lo) WRITE2(T, name, i + 2, (v).hi)
+#define WRITE8(T, name, i, v) WRITE4(T, name, i, (v).lo) WRITE4(T, name, i + 4, (v).hi)
+#define READ_SOME(T, name) x.name = (real_vector)(STORAGE_PASTE(SOME, WIDTH)(T, name, 0));
+#define WRITE_SOME(T, name) STORAGE_PASTE(WRITE, WIDTH)(T, name, 0, x.name)
 #endif
 
 #define BLOCK_PARAMETERS(BITS, name)                                                                                   \
@@ -183,7 +180,7 @@ static inline int largest_lane(const int_vector v) {
     name##_codes += name##_codes_offset;                                                                               \
     name##_scales += name##_scales_offset;
 #define START_BLOCK(BITS, name)                                                                                        \
-    const real old_##name = name##_scales[start / BLOCK];                                                              \
+    const real old_##name = inside ? name##_scales[start / BLOCK] : 0;                                                 \
     int_vector most_##name = 0;                                                                                        \
     real_vector fresh_##name[VECTORS];
 #define READ_CODES(BITS, name) x.name = shares_##name(load_codes##BITS(name##_codes, at)) * old_##name;
@@ -194,7 +191,7 @@ static inline int largest_lane(const int_vector v) {
     int size_##name = largest_lane(most_##name);                                                                       \
     TREE(group_values, size_##name, LARGER)                                                                            \
     const real scale_##name = as_float(size_##name);                                                                   \
-    if (get_local_id(0) == 0)                                                                                          \
+    if (inside && get_local_id(0) == 0)                                                                                \
         name##_scales[start / BLOCK] = scale_##name;                                                                   \
     const real reciprocal_##name = scale_##name >= 0x1p-126f ? 1 / scale_##name : 0;
 #define WRITE_CODES(BITS, name) store_codes##BITS(codes_##name(fresh_##name[v] * reciprocal_##name), name##_codes, at);
@@ -212,28 +209,32 @@ block_update(const __global real *restrict header, const ulong header_offset, co
     header += header_offset;
     hyper += hyper_offset;
     now += now_offset;
+    // Work-items of a group meet at barriers, which PoCL 3.0 gets wrong in branches and behind a return. So a group
+    // that has nothing to update goes the same way as the others, without reading or writing.
+    const size_t first = get_group_id(0) * CHUNK;
+    bool works = first < n && header[SKIP] == 0;
 #if ADVANCE
     if (get_group_id(0) == get_num_groups(0) - 1) {
         advance_counters(get_local_id(0), WORK_GROUP_SIZE, row_count, header[SKIP], hyper, now, next + next_offset);
-        return;
+        works = false;
     }
 #endif
-    const size_t first = get_group_id(0) * CHUNK;
-    if (first >= n || header[SKIP] != 0)
-        return;
-    const size_t row = rows[rows_offset + first / CHUNK];
+    const size_t row = works ? rows[rows_offset + first / CHUNK] : 0;
     hyper += row * COLUMNS;
-    if (hyper[ACTIVE] == 0)
-        return;
+    works = works && hyper[ACTIVE] != 0;
     const struct coefficients c = read_coefficients(header, hyper, now + row * COUNTER_COUNT);
     MOVE(P, p)
     MOVE(G, g)
     STATE(MOVE)
     BLOCKS(MOVE_BLOCKS)
-    const size_t end = first + CHUNK < n ? first + CHUNK : n;
-    for (size_t start = first; start < end; start += BLOCK) {
+    for (size_t start = first; start < first + CHUNK; start += BLOCK) {
+        const bool inside = works && start < n;
+#if WORK_GROUP_SIZE == 1
+        if (!inside)
+            return;
+#endif
         BLOCKS(START_BLOCK)
-        for (size_t v = 0; v < VECTORS; ++v) {
+        for (size_t v = 0; inside && v < VECTORS; ++v) {
             const size_t at = start + (v * WORK_GROUP_SIZE + get_local_id(0)) * WIDTH;
             struct element x;
             BLOCKS(READ_CODES)
@@ -259,7 +260,7 @@ block_update(const __global real *restrict header, const ulong header_offset, co
         barrier(CLK_GLOBAL_MEM_FENCE); // all have read the scales before one writes them
 #endif
         BLOCKS(END_BLOCK)
-        for (size_t v = 0; v < VECTORS; ++v) {
+        for (size_t v = 0; inside && v < VECTORS; ++v) {
             const size_t at = start + (v * WORK_GROUP_SIZE + get_local_id(0)) * WIDTH;
             BLOCKS(WRITE_CODES)
         }
