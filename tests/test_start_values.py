@@ -141,8 +141,9 @@ def test_starts_are_checked():
 
 def test_an_optimizer_of_ones_own_takes_the_common_options():
     names = [*inspect.signature(Adagrad).parameters]
-    assert names[:6] == ["params", "lr", "adaptive", "maximize", "master_weights", "backend"]
-    assert names[6:] == ["foreach", "fused", "capturable", "differentiable"]  # torch's, without effect
+    assert names[:5] == ["params", "lr", "adaptive", "maximize", "master_weights"]
+    assert names[5:-4] == ["rounding", "state_dtype", "rounding_seed", "backend"]
+    assert names[-4:] == ["foreach", "fused", "capturable", "differentiable"]  # torch's, without effect
     assert "maximize : bool, default False" in Adagrad.__doc__
     assert "**common" not in Adagrad.__doc__
     w = netcl.zeros(3, requires_grad=True)
