@@ -10,8 +10,9 @@ import textwrap
 from importlib import metadata
 from pathlib import Path
 
-from netcl.backends import devices, get_backend
-from netcl.backends.opencl.device import icd
+from netcl.backends import devices
+from netcl.backends.opencl.device import icd, selection
+from netcl.backends.opencl.device.defects import CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_CHOICE = {k: v for k, v in os.environ.items() if k not in (*icd.USER_VARIABLES, "NETCL_BACKEND")}
@@ -24,7 +25,7 @@ def take_over_probes(folder):
     """
     for row in devices():
         if row.device.backend == "opencl" and row.healthy:
-            get_backend(row.device)  # which asks for the whole trial
+            selection.defects_on(row.device.index, CLASSES)
     known = icd.cache_folder() / "probes"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if known.is_dir():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from hypothesis import settings
 
 from netcl.testing import selection
+
+HERE = Path(__file__).parent
 
 
 def pytest_addoption(parser):
@@ -12,6 +17,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "every_runtime: also the OpenCL runtimes behind the first run it")
     selection.configure(config)
 
 
@@ -31,7 +37,45 @@ LONGEST = (
 
 def pytest_collection_modifyitems(config, items):
     selection.deselect_rows(config, items)
+    deselect_further_runtimes(config, items)
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def deselect_further_runtimes(config, items):
+    """Leave to the first OpenCL runtime what stands above the backend protocol, and the kernels' forms for GPUs.
+
+    Every runtime behind it runs the conformance suite, the kernels in the form that its devices use, and the tests
+    marked ``every_runtime``: processes, caches, steps. ``--netcl-full`` gives the rest to it too.
+    """
+
+    def is_left_out(item):
+        row = item.callspec.params if hasattr(item, "callspec") else {}
+        if "short" not in selection.marks_of(config, row):
+            return False
+        if item.path.parent == HERE:
+            return not item.get_closest_marker("every_runtime")
+        return "gpu" in (row.get("runtime"), row.get("sort")) or row.get("cpu") is False
+
+    left_out = set(filter(is_left_out, items))
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Fewer examples where each is a kernel to build: a third on the OpenCL runtimes behind the first."""
+    row = item.callspec.params if hasattr(item, "callspec") else {}
+    chosen = getattr(item.obj, "_hypothesis_internal_use_settings", None)
+    if chosen is None or "short" not in selection.marks_of(item.config, row):
+        return (yield)
+    # Rows share one function, whose settings hypothesis reads when it is called.
+    function = getattr(item.obj, "__func__", item.obj)
+    function._hypothesis_internal_use_settings = settings(chosen, max_examples=-(-chosen.max_examples // 3))
+    try:
+        return (yield)
+    finally:
+        function._hypothesis_internal_use_settings = chosen
 
 
 def pytest_report_header(config):

@@ -10,6 +10,8 @@ import pytest
 
 import netcl
 
+pytestmark = pytest.mark.every_runtime
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SHORT = ["--subset", "--epochs", "2", "--no-progress"]
 

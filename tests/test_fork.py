@@ -8,7 +8,10 @@ import pytest
 
 from netcl.child_process import run_python
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+pytestmark = [
+    pytest.mark.every_runtime,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
+]
 
 SETUP = """
 import multiprocessing, os, signal, time

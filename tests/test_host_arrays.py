@@ -12,6 +12,8 @@ from netcl.errors import DTypeError, HyperParameterError, NetclError, ShapeError
 from netcl.optim import SGD, AdamW
 from tests.optimizers import EVERY, SHORT
 
+pytestmark = pytest.mark.every_runtime
+
 
 def arrays(seed=0, shapes=((3,), (), (40, 30), (0,), (1030,))):
     rng = np.random.default_rng(seed)

@@ -17,6 +17,8 @@ from netcl.errors import DeviceMismatchError, DTypeError, HyperParameterError, N
 from netcl.optim import SGD, Adam, AdamW, Momentum, RMSProp
 from tests.optimizers import EVERY, FAMILY_OPTIONS, Case, every_case
 
+pytestmark = pytest.mark.every_runtime
+
 SHAPES = [(3,), (), (1030,), (40, 30), (0,), (2048,), (1,)]
 
 

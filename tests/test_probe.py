@@ -14,11 +14,12 @@ import pytest
 pytest.importorskip("pyopencl")
 
 from netcl.backends.opencl.device import probe, selection
-from netcl.backends.opencl.device.defects import FAMILIES, Defect, Defects
+from netcl.backends.opencl.device.defects import CLASSES, FAMILIES, Defect, Defects
 from netcl.backends.opencl.device.probe import Health
 from netcl.backends.opencl.device.probe_cases import BASE, PLAIN, Case, cases
+from netcl.backends.opencl.device.queue import Queue
 from netcl.backends.opencl.probe_child import TRIALS
-from netcl.dtypes import BY_NAME
+from netcl.dtypes import BY_NAME, complex128, float32, float64
 from tests.children import is_installed, run_python
 
 WORKS = Health(True, "trial kernels gave the right results")
@@ -70,10 +71,57 @@ def test_device_that_works_is_healthy(cache, device):
     position = selection.list_devices().index(device)
     assert probe.check(device, position) == WORKS
     (file,) = (cache / "probes").iterdir()
-    assert json.loads(file.read_text())["defects"] is None
-    assert probe.check(device, position, thorough=True) == WHOLE
-    assert json.loads(file.read_text())["defects"] == []
-    assert probe.check(device, position) == WHOLE
+    assert json.loads(file.read_text())["tried"] == []
+    found = probe.check(device, position, kinds=["float32"])
+    assert found.defects == Defects(tried=frozenset({"float32"}))
+    assert found.reason == "trial kernels of every family gave the right results on float32"
+    assert json.loads(file.read_text())["tried"] == ["float32"]
+    assert probe.check(device, position) == found
+
+
+def test_classes_are_tried_when_they_are_wanted_and_once(cache, device, monkeypatch):
+    child(monkeypatch, "if here == ('softmax', 'float64'): end = ('failed', 'x')")
+    tried = []
+    attempt = probe._Trials.attempt
+    monkeypatch.setattr(
+        probe._Trials,
+        "attempt",
+        lambda self, cases: tried.append({case.dtype for case in cases}) or attempt(self, cases),
+    )
+    first = probe.check(device, 0, kinds=["float32"])
+    assert set().union(*tried) == {"float32"}
+    tried.clear()
+    assert probe.check(device, 0, kinds=["float32"]) == first
+    assert tried == []
+    both = probe.check(device, 0, kinds=["float32", "float64"])
+    assert set().union(*tried) == {"float64"}
+    assert both.defects.tried == {"float32", "float64"}
+    assert both.reason.startswith(
+        "trial kernels of every family gave the right results on float32, float64, but softmax"
+    )
+    tried.clear()
+    whole = probe.check(device, 0, kinds=CLASSES)
+    assert set().union(*tried) == {"float16", "int64", "uint8", "uint32"}
+    assert whole.defects == Defects(both.defects.found)
+    # The day counts from the oldest answer, though a part of it is younger.
+    now = time.time()
+    assert whole.since == first.since <= now
+
+
+def test_a_queue_has_a_class_tried_before_its_first_kernel(device):
+    wanted = []
+
+    def try_on(kinds):
+        wanted.append(set(kinds))
+        return Defects({("map", "float64"): Defect("x", plain=True)}, frozenset({"float32", *kinds}))
+
+    queue = Queue(device, defects=Defects(tried=frozenset({"float32"})), try_on=try_on)
+    assert not queue.needs_plain("map", float32, float32)
+    assert wanted == []
+    assert queue.needs_plain("map", float32, float64)
+    assert queue.needs_plain("map", complex128)
+    assert not queue.needs_plain("reduce", float64)
+    assert wanted == [{"float64"}]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
@@ -125,7 +173,7 @@ ENDS = {
 def test_a_family_that_fails_hides_no_other(cache, device, monkeypatch, how, when):
     bad = ("softmax", "float64"), ("gather", "uint8"), ("fused_adam", "float16")
     child(monkeypatch, f"if {when} and here in {bad!r} and not (plain and family == 'softmax'): {ENDS[how]}")
-    health = probe.check(device, 0, thorough=True)
+    health = probe.check(device, 0, kinds=CLASSES)
     assert health.healthy
     assert set(health.defects.found) == {
         ("softmax", "float64"), ("gather", "small integers"), ("fused_adam", "16-bit floats")
@@ -139,7 +187,7 @@ def test_a_family_that_fails_hides_no_other(cache, device, monkeypatch, how, whe
 def test_too_many_deaths_end_the_trials(cache, device, monkeypatch):
     child(monkeypatch, f"if here not in {tuple((case.family, case.dtype) for case in BASE)!r}: os._exit(1)")
     monkeypatch.setattr(probe, "DEATHS", 1)
-    health = probe.check(device, 0, thorough=True)
+    health = probe.check(device, 0, kinds=CLASSES)
     assert health.healthy
     assert {family for family, _ in health.defects.found} == set(FAMILIES)
     assert any("was not tried" in defect.reason for defect in health.defects.found.values())
@@ -157,7 +205,7 @@ def test_trial_that_hangs_ends_by_itself(cache, device, monkeypatch):
     """
     monkeypatch.setattr(probe, "_CHILD", f"exec({textwrap.dedent(code)!r})")
     monkeypatch.setattr(probe, "cases", lambda: [Case("map", "float32"), Case("random_bits", "uint32")])
-    health = probe.check(device, selection.list_devices().index(device), thorough=True)
+    health = probe.check(device, selection.list_devices().index(device), kinds=CLASSES)
     assert health.healthy
     assert set(health.defects.found) == {("random_bits", "small integers")}
     assert "did not finish" in health.defects.found["random_bits", "small integers"].reason
@@ -165,7 +213,7 @@ def test_trial_that_hangs_ends_by_itself(cache, device, monkeypatch):
 
 def test_dtype_that_the_device_does_not_have_is_no_defect(cache, device, monkeypatch):
     child(monkeypatch, "if dtype == 'float64': end = ('refused', 'no float64')")
-    assert probe.check(device, 0, thorough=True) == WHOLE
+    assert probe.check(device, 0, kinds=CLASSES) == WHOLE
 
 
 def test_every_family_and_class_is_tried():
@@ -193,13 +241,13 @@ def test_answer_is_kept(cache, device, monkeypatch):
 @pytest.mark.parametrize("body", ["end = ('failed', 'x')", "if family == 'softmax': end = ('failed', 'x')"])
 def test_what_failed_is_tried_again_after_a_day(cache, device, monkeypatch, body):
     child(monkeypatch, body)
-    first = probe.check(device, 0, thorough=True)
+    first = probe.check(device, 0, kinds=CLASSES)
     assert first != WHOLE
     child(monkeypatch)
-    assert probe.check(device, 0, thorough=True) == first
+    assert probe.check(device, 0, kinds=CLASSES) == first
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + probe.RETRY + 1)
-    assert probe.check(device, 0, thorough=True) == WHOLE
+    assert probe.check(device, 0, kinds=CLASSES) == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -219,8 +267,9 @@ def test_answer_belongs_to_processor_and_version(cache, device, monkeypatch, mod
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"{", b"[]", b'{"healthy": true}', b"\xff\xfe", b'{"healthy":0,"reason":1,"time":"x"}',
-        b'{"healthy": true, "reason": "", "defects": [["fill"]], "time": 0}',
+        b"", b"{", b"[]", b'{"healthy": true}', b"\xff\xfe", b'{"healthy":0,"reason":1,"since":"x"}',
+        b'{"healthy": true, "reason": "", "tried": [], "defects": [["fill"]], "since": 0}',
+        b'{"healthy": true, "reason": "", "tried": 1, "defects": [], "since": 0}',
     ],
 )  # fmt: skip
 def test_unreadable_answer_is_ignored(cache, device, monkeypatch, content):
@@ -246,11 +295,12 @@ def test_without_a_place_for_the_answer_only_the_base_is_tried(tmp_path, device,
     blocked.write_text("")
     monkeypatch.setenv("NETCL_CACHE_DIR", str(blocked / "below"))
     tried = []
-    monkeypatch.setattr(probe, "_try", lambda position, cases: tried.append(cases) or probe.Health(True, "works"))
-    known = probe.check(device, 0, thorough=True)
+    monkeypatch.setattr(probe, "_try", lambda position, known, kinds: tried.append(kinds) or WORKS)
+    base = probe.check(device, 0)
+    known = probe.check(device, 0, kinds=CLASSES, known=base)
     assert known.healthy
-    assert known.defects == probe.Defects()  # not None, so that nobody asks again
-    assert tried == [None]
+    assert known.defects == Defects()  # so that nobody asks again
+    assert tried == [frozenset()]
 
 
 def test_many_writers_leave_one_whole_answer(cache, device, monkeypatch):
@@ -266,7 +316,7 @@ def test_processes_that_start_together_try_a_device_once(cache, device, monkeypa
     child(monkeypatch)
     monkeypatch.setattr(probe, "cases", lambda: tried.append("once") or [Case("map", "float32")])
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: probe.check(device, 0, thorough=True), range(4)))
+        found = list(pool.map(lambda _: probe.check(device, 0, kinds=CLASSES), range(4)))
     assert found == [WHOLE] * 4
     assert tried == ["once"]
 
@@ -296,8 +346,6 @@ def test_pocl_without_a_linker_is_reported_and_passed_over(tmp_path):
             netcl.get_backend("opencl:pocl")
         except BackendError as error:
             print("refused:", error)
-        from netcl.backends.opencl.device import probe
-        probe.cases = list  # the default device has its whole trial elsewhere
         print("default:", netcl.get_backend().device.platform)
     """
     done = run_python(code, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), POCL_CACHE_DIR=str(tmp_path / "pocl"))

@@ -17,6 +17,8 @@ from netcl import random as netcl_random
 from netcl.errors import StateError
 from netcl.random import Generator
 
+pytestmark = pytest.mark.every_runtime
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -15,6 +15,8 @@ from netcl.child_process import run_python
 from tests import test_saved_runs
 from tests.test_saved_runs import KINDS, Run
 
+pytestmark = pytest.mark.every_runtime
+
 NAMES = [kind.__name__ for kind in KINDS]
 SHORT = ["AdamW", "SGD", "LAMB", "Adafactor"]
 """Those that further runtimes run."""

@@ -8,6 +8,8 @@ import pytest
 
 from netcl.child_process import run_python
 
+pytestmark = pytest.mark.every_runtime
+
 SMOKE = Path(__file__).with_name("warm_run.py")
 
 

@@ -86,6 +86,11 @@ def shortened(config: Any) -> dict[str, tuple[str, ...]]:
     return {first: ("compiled",), **dict.fromkeys(further, ("compiled", "short"))}
 
 
+def marks_of(config: Any, row: Any) -> tuple[str, ...]:
+    """The marks by which the backend of a test's parameters leaves out rows."""
+    return shortened(config).get(str(row.get("backend", row.get("opencl"))), ())
+
+
 def in_short(config: Any, backend: Any) -> bool:
     """Whether a backend is one of those that run the short table."""
     return "short" in shortened(config).get(str(backend.device), ())
@@ -102,11 +107,10 @@ def deselect_rows(config: Any, items: list[Any]) -> None:
 
     A mark gives values of a parameter, or as ``rows`` a function that says of all parameters whether they are run.
     """
-    marks_of = shortened(config)
 
     def runs(item: Any) -> bool:
         row = item.callspec.params if hasattr(item, "callspec") else {}
-        kinds = marks_of.get(str(row.get("backend", row.get("opencl"))), ())
+        kinds = marks_of(config, row)
         named = [pair for kind in kinds for mark in item.iter_markers(kind) for pair in mark.kwargs.items()]
         return all(rows(row) if name == "rows" else row[name] in rows for name, rows in named)
 

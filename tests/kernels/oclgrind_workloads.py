@@ -1,12 +1,14 @@
-"""A small run of every kernel, for Oclgrind to watch: ``python oclgrind_workloads.py NAME cpu|gpu``.
+"""A small run of every kernel, for Oclgrind to watch: ``python oclgrind_workloads.py cpu|gpu NAME...``.
 
 Add a kernel by adding a function that calls it; ``test_oclgrind.py`` finds it and fails on whatever Oclgrind reports.
-Sizes are odd and small: the simulator does some 0.3 million work-items per second.
+Sizes are odd and small: the simulator does some 0.3 million work-items per second. After each name stands on a line of
+its own how many launches it took and how long Oclgrind's log has become.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 
 import numpy as np
@@ -269,7 +271,7 @@ def sort(backend):
         x, out = view(backend, values, dtype), view(backend, np.zeros((2, 75)), dtype)
         places = view(backend, np.zeros((2, 75)), dtypes.int64)
         kernel(x, 1, out, places, descending=False)
-        kernel(x, 0, None, places, descending=True)
+        kernel(turned(x), 0, None, turned(places), descending=True)
         kernel(x, 1, x, None, descending=False)
     x = view(backend, np.arange(301) % 97, dtypes.int16)
     kernel(x, 0, view(backend, np.zeros(301), dtypes.int16), None, descending=True)
@@ -367,7 +369,7 @@ def other_knobs(backend):
             kernel(backend)
 
 
-def main(name: str, form: str) -> None:
+def main(form: str, *names: str) -> None:
     backend = get_backend("opencl:oclgrind")
     if form == "gpu":
         backend = own_backend(backend)
@@ -376,13 +378,16 @@ def main(name: str, form: str) -> None:
     kept, pool = [], backend.queue.pool
     alloc = pool.alloc
     pool.alloc = lambda n, dtype: kept.append(alloc(n, dtype)) or kept[-1]
-    launches = backend.launches
-    WORKLOADS[name](backend)
-    try:
-        backend.synchronize()
-    except IndexError as error:
-        print(f"reported: {error}")
-    print(f"{backend.launches - launches} launches on {backend.device.platform}")
+    log = os.environ["OCLGRIND_LOG"]
+    for name in names:
+        launches = backend.launches
+        WORKLOADS[name](backend)
+        try:
+            backend.synchronize()
+        except IndexError as error:
+            print(f"reported: {error}")
+        reported = os.path.getsize(log) if os.path.exists(log) else 0
+        print("watched", name, backend.launches - launches, reported, backend.device.platform, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from netcl.backends.opencl.device import binary_cache, icd, program
+from tests.children import take_over_probes
 
 cl = pytest.importorskip("pyopencl")  # after netcl, which lets it see all runtimes
 
@@ -159,7 +160,13 @@ def test_a_disk_that_takes_nothing_costs_a_build_and_one_warning(call, fault, op
     assert [path for path in folder.parent.rglob("*") if path.is_file()] == []
 
 
-def test_processes_that_build_at_once_leave_whole_files(opencl, folder):
+@pytest.fixture
+def answers(tmp_path):
+    """What is known of the devices, in the folder that ``folder`` lets processes use."""
+    return take_over_probes(tmp_path / "cache")
+
+
+def test_processes_that_build_at_once_leave_whole_files(opencl, answers, folder):
     code = (
         "import netcl\n"
         f"with netcl.use_backend({str(opencl.device)!r}):\n"

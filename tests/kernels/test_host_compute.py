@@ -41,6 +41,7 @@ def regular(opencl, n=3):
     return netcl.asarray(np.eye(n, dtype=np.float32) * 2 + 1, device=opencl.device)
 
 
+@pytest.mark.short(name=())  # what waits is netcl's own code
 @pytest.mark.parametrize("name", NAMES)
 def test_a_function_blocks_if_its_documentation_says_so(name, opencl):
     with netcl.use_backend(opencl):

@@ -298,7 +298,7 @@ def begin(backend, n):
     return x, y
 
 first = get_backend(sys.argv[1])
-for i in range(40):
+for i in range(16):
     backend = own_backend(first)
     held = [begin(backend, n) for n in (10, 5000, 300_000)]
     if i % 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from inspect import ismethod
 from typing import Any, final
 
@@ -133,5 +134,6 @@ def open_backend(device: Device) -> OpenCLBackend:
         backend = _opened.get((index, part))
         if backend is None:
             found = selection.part_of(index, part) if part else selection.list_devices()[index]
-            backend = _opened[index, part] = OpenCLBackend(Queue(found, index, part, defects))
+            try_on = partial(selection.defects_on, index)
+            backend = _opened[index, part] = OpenCLBackend(Queue(found, index, part, defects, try_on))
         return backend

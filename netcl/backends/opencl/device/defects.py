@@ -58,9 +58,18 @@ class Defect:
 
 @dataclass(frozen=True, slots=True)
 class Defects:
-    """The defects of one runtime on one processor, by family and class of dtypes."""
+    """The defects of one runtime on one processor.
+
+    Attributes
+    ----------
+    found : Mapping
+        By family and class of dtypes.
+    tried : frozenset of str
+        The classes of dtypes that were tried; all, where nothing can be.
+    """
 
     found: Mapping[tuple[str, str], Defect] = field(default_factory=dict)
+    tried: frozenset[str] = frozenset(CLASSES)
 
     def __bool__(self) -> bool:
         return bool(self.found)

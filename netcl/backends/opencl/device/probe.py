@@ -1,9 +1,9 @@
 """What a device gets right, found out in child processes: a broken runtime may abort or hang the process it runs in.
 
 Everything is tried twice: with empty kernel caches, and then with what the first time has left in them, for a runtime
-may spoil what it reads back. Two kernels are tried before a device is listed, and every kernel family on every class of
-dtypes before it is opened. The answer is kept on disk for each driver, processor and version of netcl, so a device is
-tried once, not once per program.
+may spoil what it reads back. Two kernels are tried before a device is listed, and every kernel family on a class of
+dtypes before the first kernel for such dtypes is built: a program waits for what it needs. The answer is kept on disk
+for each driver, processor and version of netcl, so a device is tried once, not once per program.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyopencl as cl
 
 from netcl.backends.opencl.device import processor, program, tuning_table
-from netcl.backends.opencl.device.defects import Defect, Defects, dtype_class
+from netcl.backends.opencl.device.defects import CLASSES, Defect, Defects, dtype_class
 from netcl.backends.opencl.device.icd import (
     CACHE_VARIABLE,
     POCL_VARIABLE,
@@ -53,6 +53,9 @@ LARGEST = 1 << 20
 WORKERS = min(4, os.cpu_count() or 1)
 """Children at a time."""
 
+UNTRIED = Defects(tried=frozenset())
+EVERY_CLASS = frozenset(CLASSES)
+
 # The child lists the devices as the parent did and takes the one at a position, for pointers mean nothing to it.
 _CHILD = "from netcl.backends.opencl.probe_child import main; main(sys.argv[1])"
 
@@ -67,21 +70,31 @@ class Health:
         Whether it is right about the two kernels that everything stands on.
     reason : str
         How that is known, or why it does not work.
-    defects : Defects or None
-        What else it gets wrong; None if that was not tried.
+    defects : Defects
+        What else it gets wrong, as far as that was tried.
+    since : float
+        When the oldest of it was found out, in seconds since 1970.
     """
 
     healthy: bool
     reason: str
-    defects: Defects | None = None
+    defects: Defects = UNTRIED
+    since: float = field(default_factory=lambda: time.time(), compare=False)
 
 
 class NotTriedError(Exception):
     """No child process could be started."""
 
 
-def check(cl_device: cl.Device, position: int, *, fresh: bool = False, thorough: bool = False) -> Health:
-    """The health of a device. **Blocks** the first time, a thorough trial for some seconds; later it reads a file.
+def check(
+    cl_device: cl.Device,
+    position: int,
+    *,
+    fresh: bool = False,
+    kinds: Collection[str] = (),
+    known: Health | None = None,
+) -> Health:
+    """The health of a device. **Blocks** the first time, for some seconds if classes are named; later it reads a file.
 
     Parameters
     ----------
@@ -89,28 +102,46 @@ def check(cl_device: cl.Device, position: int, *, fresh: bool = False, thorough:
     position : int
         Where it stands in ``selection.list_devices()``, which the child processes list again.
     fresh : bool, default False
-        Try it, thoroughly, even if the answer is known.
-    thorough : bool, default False
-        Try every kernel family, if the device works at all and there is a place to keep the answer.
+        Try it, on every class, even if the answer is known.
+    kinds : collection of str, optional
+        Classes of dtypes on which every kernel family is tried, if the device works at all and there is a place to keep
+        the answer.
+    known : Health, optional
+        What this process knows of it.
     """
     file = f"{_key(cl_device)}.json"
-    thorough = (thorough or fresh) and "oclgrind" not in cl_device.platform.name.lower()  # a simulator is too slow
-    if thorough and not fresh and not _can_keep():
-        # Every process would have to wait for all the trials, so only what everything stands on is tried.
-        base = check(cl_device, position)
-        return base if base.defects is not None else replace(base, defects=Defects())
-    known = None if fresh else _read(file, thorough)
-    if known is not None:
-        return known
-    with _one_at_a_time() if thorough else contextlib.nullcontext():
-        known = None if fresh else _read(file, thorough)
-        if known is None:
-            try:
-                known = _try(position, cases() if thorough else None)
-            except NotTriedError as error:
-                return Health(True, f"not tried: {error}", Defects())
-            _write(file, known)
-    return known
+    wanted = EVERY_CLASS if fresh else frozenset(kinds)
+    # A simulator is too slow, and without a place for the answer every process would have to wait for all the trials:
+    # there only what everything stands on is tried.
+    if _is_simulator(cl_device) or (wanted and not fresh and not _can_keep()):
+        base = _check(file, position, known, frozenset(), fresh=fresh)
+        return replace(base, defects=replace(base.defects, tried=EVERY_CLASS)) if wanted else base
+    return _check(file, position, known, wanted, fresh=fresh)
+
+
+def _check(file: str, position: int, known: Health | None, wanted: frozenset[str], *, fresh: bool) -> Health:
+    def look() -> Health | None:
+        return None if fresh else _read(file) or known
+
+    def suffices(found: Health | None) -> bool:
+        return found is not None and (not found.healthy or wanted <= found.defects.tried)
+
+    found = look()
+    if not suffices(found):
+        with _one_at_a_time() if wanted else contextlib.nullcontext():
+            found = look()
+            if not suffices(found):
+                try:
+                    found = _try(position, found, wanted)
+                except NotTriedError as error:
+                    return Health(True, f"not tried: {error}", Defects())
+                _write(file, found)
+    assert found is not None
+    return found
+
+
+def _is_simulator(cl_device: cl.Device) -> bool:
+    return "oclgrind" in cl_device.platform.name.lower()
 
 
 def _can_keep() -> bool:
@@ -134,31 +165,37 @@ def _one_at_a_time() -> Iterator[None]:
         yield
 
 
-def _try(position: int, wanted: Sequence[Case] | None) -> Health:
+def _try(position: int, known: Health | None, wanted: frozenset[str]) -> Health:
+    """What is ``known`` of a device, if anything, and what it does on further classes of dtypes."""
     environment = os.environ | {tuning_table.VARIABLE: "none"}  # a mistake in the user's table is none of the device
     with scratch_folder() as folder:
         if folder is not None:
             # Empty kernel caches, for a kernel that is found there does not show that one can be built.
             environment |= {POCL_VARIABLE: str(folder / "pocl"), CACHE_VARIABLE: str(folder)}
         trials = _Trials(position, environment)
-        failed = trials.attempt(BASE) or (trials.attempt(BASE) if wanted is None else trials.twice((*BASE, *wanted)))
-        for case in BASE:
-            if case in failed:
-                return Health(False, f"a trial kernel {failed[case]}")
-        if wanted is None:
-            return Health(True, "trial kernels gave the right results")
+        if known is None:
+            failed = trials.attempt(BASE) or trials.attempt(BASE)
+            for case in BASE:
+                if case in failed:
+                    return Health(False, f"a trial kernel {failed[case]}")
+            known = Health(True, "trial kernels gave the right results")
+        wanted -= known.defects.tried
+        if not wanted:
+            return known
+        failed = trials.twice([case for case in cases() if dtype_class(BY_NAME[case.dtype]) in wanted])
         plain = [case._replace(plain=True) for case in failed if case.family in PLAIN]
         still_failed = trials.twice(plain)
-    found: dict[tuple[str, str], Defect] = {}
+    found = dict(known.defects.found)
     for case, reason in failed.items():
         key = (case.family, dtype_class(BY_NAME[case.dtype]))
         other = case._replace(plain=True)
         works = other in plain and other not in still_failed
         if key not in found or not works:
             found[key] = Defect(reason, works)
-    defects = Defects(found)
+    defects = Defects(found, known.defects.tried | wanted)
+    on = "" if defects.tried == EVERY_CLASS else f" on {', '.join(kind for kind in CLASSES if kind in defects.tried)}"
     but = f", but {defects}" if defects else ""
-    return Health(True, f"trial kernels of every family gave the right results{but}", defects)
+    return Health(True, f"trial kernels of every family gave the right results{on}{but}", defects, known.since)
 
 
 class _Trials:
@@ -239,16 +276,14 @@ def _key(cl_device: cl.Device) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _read(name: str, thorough: bool) -> Health | None:
-    """The answer on disk, if it is as thorough as asked for."""
+def _read(name: str) -> Health | None:
+    """The answer on disk."""
     try:
         entry = parse_json(read_regular(cache_subfolder(FOLDER) / name, LARGEST, private=True))
-        listed = entry["defects"]
-        found = {(str(f), str(k)): Defect(str(reason), bool(plain)) for f, k, plain, reason in listed or ()}
-        health = Health(bool(entry["healthy"]), str(entry["reason"]), None if listed is None else Defects(found))
-        if thorough and health.healthy and listed is None:
-            return None
-        if (health.healthy and not found) or 0 <= time.time() - float(entry["time"]) < RETRY:
+        found = {(str(f), str(k)): Defect(str(reason), bool(plain)) for f, k, plain, reason in entry["defects"]}
+        defects = Defects(found, EVERY_CLASS.intersection(map(str, entry["tried"])))
+        health = Health(bool(entry["healthy"]), str(entry["reason"]), defects, float(entry["since"]))
+        if (health.healthy and not found) or 0 <= time.time() - health.since < RETRY:
             return health
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -256,11 +291,10 @@ def _read(name: str, thorough: bool) -> Health | None:
 
 
 def _write(name: str, health: Health) -> None:
-    found = health.defects
-    defects = None if found is None else [[*key, d.plain, d.reason] for key, d in found.found.items()]
-    entry: dict[str, Any] = {"healthy": health.healthy, "reason": health.reason, "defects": defects}
-    text = json.dumps(entry | {"time": time.time()})
+    found, tried = health.defects.found, sorted(health.defects.tried)
+    entry: dict[str, Any] = {"healthy": health.healthy, "reason": health.reason, "tried": tried, "since": health.since}
+    entry["defects"] = [[*key, defect.plain, defect.reason] for key, defect in found.items()]
     try:
-        write_private(cache_subfolder(FOLDER) / name, text.encode())
+        write_private(cache_subfolder(FOLDER) / name, json.dumps(entry).encode())
     except OSError as error:
         report_cache(error)

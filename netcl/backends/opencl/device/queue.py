@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, final
 
@@ -12,7 +13,7 @@ import pyopencl as cl
 from netcl.backends.base import Device, HostArray, Span
 from netcl.backends.opencl.codegen.storage import lanes
 from netcl.backends.opencl.device import forking, tuning_table
-from netcl.backends.opencl.device.defects import Defects
+from netcl.backends.opencl.device.defects import Defects, dtype_class
 from netcl.backends.opencl.device.faults import Faults
 from netcl.backends.opencl.device.kernels import Kernel, Kernels
 from netcl.backends.opencl.device.memory import CLBuffer, Pool, Staging, cl_buffer
@@ -115,7 +116,14 @@ class Queue:
         Kernels enqueued and transfers waited for, since the start.
     """
 
-    def __init__(self, cl_device: cl.Device, index: int = 0, part: str = "", defects: Defects | None = None) -> None:
+    def __init__(
+        self,
+        cl_device: cl.Device,
+        index: int = 0,
+        part: str = "",
+        defects: Defects | None = None,
+        try_on: Callable[[Collection[str]], Defects] | None = None,
+    ) -> None:
         self.cl_device = cl_device
         self.device = replace(describe(cl_device, index), part=part)
         self.is_cpu = self.device.kind == "cpu"
@@ -125,7 +133,9 @@ class Queue:
         self._knobs = {kind: tuning_table.choose(self.target, kind, tables) for kind in tuning_table.KINDS}
         self.context = cl.Context([cl_device])
         self.cl_queue = cl.CommandQueue(self.context, cl_device)
-        self.defects = defects or Defects()
+        self.defects = Defects() if defects is None else defects
+        self._try_on = try_on
+        self._tried: set[DType] = set()
         self.launches = 0
         self.blocking = 0
         self.lock = threading.RLock()
@@ -185,11 +195,18 @@ class Queue:
     def needs_plain(self, family: str, *dtypes: DType) -> bool:
         """Whether a kernel for operands of ``dtypes`` works on this device only in its plain form.
 
+        **Blocks** when such dtypes are used for the first time ever, while every kernel family is tried on them.
+
         Raises
         ------
         BackendError
             If it works in none.
         """
+        if not self._tried.issuperset(dtypes):
+            kinds = set(map(dtype_class, dtypes)) - self.defects.tried
+            if kinds and self._try_on is not None:
+                self.defects = self._try_on(kinds)
+            self._tried.update(dtypes)
         return bool(self.defects) and self.defects.needs_plain(family, dtypes, f"{self.device} ({self.device.name})")
 
     def lanes(self, family: str, *dtypes: DType, most: int = 8) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -56,21 +57,21 @@ def device_infos() -> tuple[Device, ...]:
     return tuple(describe(device, index) for index, device in enumerate(list_devices()))
 
 
-def health(index: int, *, fresh: bool = False, thorough: bool = False) -> Health:
-    """Whether the device at ``index`` works. **Blocks** while it is tried for the first time.
+def health(index: int, *, fresh: bool = False, kinds: Collection[str] = ()) -> Health:
+    """Whether the device at ``index`` works. **Blocks** while it, or a class of dtypes, is tried for the first time.
 
-    ``thorough`` is for those who open it: it asks for every kernel family.
+    ``kinds`` are the classes of dtypes on which every kernel family is wanted.
     """
     with _locks.setdefault(index, threading.Lock()):
         known = _health.get(index)
-        if known is None or fresh or (thorough and known.healthy and known.defects is None):
-            known = probe.check(list_devices()[index], index, fresh=fresh, thorough=thorough)
+        if known is None or fresh or (known.healthy and not known.defects.tried.issuperset(kinds)):
+            known = probe.check(list_devices()[index], index, fresh=fresh, kinds=kinds, known=known)
             _health[index] = known
         return known
 
 
-def require_healthy(index: int) -> Defects | None:
-    """What the device at ``index`` gets wrong. **Blocks** while every kernel family is tried on it for the first time.
+def require_healthy(index: int) -> Defects:
+    """What is known of what the device at ``index`` gets wrong. **Blocks** while it is tried for the first time.
 
     Raises
     ------
@@ -78,7 +79,7 @@ def require_healthy(index: int) -> Defects | None:
         If it does not work, or this is a forked child of a process that used OpenCL.
     """
     forking.refuse_inherited()
-    found = health(index, thorough=True)
+    found = health(index)
     if not found.healthy:
         device = device_infos()[index]
         raise BackendError(
@@ -86,6 +87,11 @@ def require_healthy(index: int) -> Defects | None:
             f"--probe, or choose another; or {INSTALL}"
         )
     return found.defects
+
+
+def defects_on(index: int, kinds: Collection[str]) -> Defects:
+    """The same, once every kernel family was tried on classes of dtypes. **Blocks** while that is done."""
+    return health(index, kinds=kinds).defects
 
 
 def part_of(index: int, part: str) -> cl.Device:
