@@ -44,7 +44,11 @@ CODES: Mapping[str, DType] = {
     "BOOL": dtypes.bool_,
     "C64": dtypes.complex64,
 }
-"""The format's name of each dtype; complex128 has none."""
+"""The format's name of each dtype; complex128 has none, and is stored as :data:`PAIRS` says."""
+
+PAIRS = "netcl.complex128"
+"""The entry of the metadata that lists, in JSON, which tensors are of complex128: to the format they are of F64, with a
+last axis of real and imaginary part."""
 
 _NAMES = {dtype: code for code, dtype in CODES.items()}
 _LONGEST_HEADER = 100_000_000
@@ -83,22 +87,21 @@ def header(
     Raises
     ------
     StateError
-        If the format has no name for a dtype, or a tensor has the name of the metadata.
+        If a tensor has the name of the metadata.
     """
-    for name, (dtype, _) in tensors.items():
-        if dtype not in _NAMES:
-            raise StateError(
-                f"{name!r} is {dtype}, which safetensors files cannot hold; save its real and imaginary parts"
-            )
-        if name == _METADATA:
-            raise StateError(f"a tensor cannot be called {name!r}, the name of a file's metadata; rename it")
+    if _METADATA in tensors:
+        raise StateError(f"a tensor cannot be called {_METADATA!r}, the name of a file's metadata; rename it")
+    pairs = sorted(name for name, (dtype, _) in tensors.items() if dtype is dtypes.complex128)
+    if pairs:
+        metadata = {**metadata, PAIRS: json.dumps(pairs)}
     order = sorted(tensors, key=lambda name: (-tensors[name][0].itemsize, name))
     entries: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
     start = 0
     for name in order:
         dtype, shape = tensors[name]
         end = start + math.prod(shape) * dtype.itemsize
-        entries[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        code, stored = ("F64", [*shape, 2]) if dtype is dtypes.complex128 else (_NAMES[dtype], [*shape])
+        entries[name] = {"dtype": code, "shape": stored, "data_offsets": [start, end]}
         start = end
     text = json.dumps(entries, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -220,7 +223,23 @@ class Reader:
             at = place.end
         if at != data:
             raise self._refused(f"its tensors take {at} bytes and it has {data}; it is not whole, or has a tail")
-        return metadata, tensors
+        return metadata, tensors | self._pairs(metadata.pop(PAIRS, "[]"), tensors)
+
+    def _pairs(self, listed: str, tensors: Mapping[str, Place]) -> dict[str, Place]:
+        """The tensors whose pairs of 64-bit floats are complex numbers."""
+        try:
+            names = parse_json(listed)
+        except ValueError as error:
+            raise self._refused(f"the {PAIRS} of its metadata is not JSON: {error}") from None
+        found = {}
+        for name in names if isinstance(names, list) else [names]:
+            place = tensors.get(name) if isinstance(name, str) else None
+            if place is None or place.dtype is not dtypes.float64 or place.shape[-1:] != (2,):
+                raise self._refused(
+                    f"the {PAIRS} of its metadata must list tensors of F64 with a last axis of 2, got {shown(name)}"
+                )
+            found[name] = Place(dtypes.complex128, place.shape[:-1], place.start, place.end)
+        return found
 
     def _place(self, name: str, entry: Any) -> Place:
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
