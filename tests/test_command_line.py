@@ -129,8 +129,13 @@ def test_doctor_survives_a_runtime_that_kills_its_process(tmp_path):
 
 
 def test_doctor_passes_on_what_a_child_refuses(tmp_path):
-    cache = take_over_probes(tmp_path / "cache")
-    variables = {"NETCL_TUNING": str(tmp_path / "missing.json"), "NETCL_CACHE_DIR": str(cache)}
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'netcl.cli.trial' in sys.orig_argv:\n"
+        "    from netcl.backends.opencl.device import probe\n    probe.cases = list  # nothing to do with it\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    variables = {"NETCL_TUNING": str(tmp_path / "missing.json"), "PYTHONPATH": path}
+    variables["NETCL_CACHE_DIR"] = str(take_over_probes(tmp_path / "cache"))
     done = call("doctor", "--json", **variables, **one_runtime())
     (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "devices"]
     assert "missing.json, which does not exist" in check["found"]

@@ -61,7 +61,7 @@ def main(device):
         for dtype in ("int64", "uint64", "float64"):
             np.testing.assert_array_equal(netcl.full((n,), 5, dtype=dtype).numpy(), np.full(n, 5, dtype))
     for dtype in ("float32", "float64"):
-        for name in OPTIMIZERS:
+        for name in OPTIMIZERS if dtype == "float32" else ("AdamW", "Momentum"):
             print(name, dtype, train(name, dtype))
         for shape in ((3, 5), (4, 8), (7, 33), (1, 1)):
             x = np.random.default_rng(1).standard_normal(shape)
@@ -72,7 +72,7 @@ def main(device):
         got = (netcl.asarray(a, dtype=dtype) @ netcl.asarray(b, dtype=dtype)).numpy()
         np.testing.assert_allclose(got, a @ b, rtol=1e-4, atol=1e-4)
         print("functions", dtype, netcl.sum(netcl.exp(netcl.tanh(netcl.asarray(a, dtype=dtype)))).item())
-    for dtype in ("int8", "uint8", "int32", "int64", "uint64", "float16", "bfloat16", "float64"):
+    for dtype in ("uint8", "int64", "float16", "float64"):
         print("arithmetic", dtype, arithmetic(getattr(netcl, dtype)))
 
 
