@@ -39,6 +39,15 @@ def one_runtime():
     return {"OCL_ICD_VENDORS": listed[0].read_text(encoding="utf-8").strip()} if listed else {}
 
 
+def trials_of_the_base(folder):
+    """A folder for PYTHONPATH that keeps the child of netcl doctor from trying every kernel family."""
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nif 'netcl.cli.trial' in sys.orig_argv:\n"
+        "    from netcl.backends.opencl.device import probe\n    probe.cases = list\n"
+    )
+    return str(folder)
+
+
 def run_python(code, **environment):
     """Run ``code``, with warnings as errors."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

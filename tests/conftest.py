@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("backend", list(names.values()), ids=list(names), indirect=True, scope="session")
 
 
+def row_of(item):
+    """The parameters of a test."""
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
 LONGEST = (
     "test_surroundings.py", "test_command_line.py", "test_warm_caches.py", "test_oclgrind.py", "test_functional.py",
     "test_singular_gradients.py", "test_map.py", "test_ordering.py", "test_array_api.py", "test_consumers.py",
@@ -41,22 +47,40 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-def deselect_further_runtimes(config, items):
-    """Leave to the first OpenCL runtime what stands above the backend protocol, and the kernels' forms for GPUs.
+LONG = 8
+"""Rows of a table above the backend protocol beyond which OpenCL runs every third, unless a mark names them."""
 
-    Every runtime behind it runs the conformance suite, the kernels in the form that its devices use, and the tests
-    marked ``every_runtime``: processes, caches, steps. ``--netcl-full`` gives the rest to it too.
+
+def deselect_further_runtimes(config, items):
+    """Leave to NumPy and the first OpenCL runtime what stands above the backend protocol, and the forms for GPUs.
+
+    Of a long table there OpenCL runs every third row. Every runtime behind the first runs the conformance suite, the
+    kernels in the form that its devices use, and the tests marked ``every_runtime``: processes, caches, steps.
+    ``--netcl-full`` gives everything to all of them.
     """
+    tables = Counter()
+
+    def table(item):
+        return item.path, item.originalname, item.callspec.params["backend"]
+
+    def is_long(item):
+        return item.path.parent == HERE and not item.get_closest_marker("compiled")
+
+    sizes = Counter(table(item) for item in items if "backend" in row_of(item) and is_long(item))
 
     def is_left_out(item):
-        row = item.callspec.params if hasattr(item, "callspec") else {}
-        if "short" not in selection.marks_of(config, row):
-            return False
-        if item.path.parent == HERE:
-            return not item.get_closest_marker("every_runtime")
-        return "gpu" in (row.get("runtime"), row.get("sort")) or row.get("cpu") is False
+        row = row_of(item)
+        kinds = selection.marks_of(config, row)
+        if "short" in kinds and item.path.parent == HERE and not item.get_closest_marker("every_runtime"):
+            return True
+        if "short" in kinds and ("gpu" in (row.get("runtime"), row.get("sort")) or row.get("cpu") is False):
+            return True
+        if kinds and "backend" in row and is_long(item) and sizes[table(item)] > LONG:
+            tables[table(item)] += 1
+            return tables[table(item)] % 3 != 1
+        return False
 
-    left_out = set(filter(is_left_out, items))
+    left_out = {item for item in items if is_left_out(item)}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
@@ -65,7 +89,7 @@ def deselect_further_runtimes(config, items):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     """Fewer examples where each is a kernel to build: a third on the OpenCL runtimes behind the first."""
-    row = item.callspec.params if hasattr(item, "callspec") else {}
+    row = row_of(item)
     chosen = getattr(item.obj, "_hypothesis_internal_use_settings", None)
     if chosen is None or "short" not in selection.marks_of(item.config, row):
         return (yield)

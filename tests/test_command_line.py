@@ -20,7 +20,7 @@ from netcl.cli.bench import ROOFLINE
 from netcl.cli.devices import report
 from netcl.cli.hardware import findings
 from netcl.cli.table import show
-from tests.children import one_runtime, take_over_probes
+from tests.children import one_runtime, take_over_probes, trials_of_the_base
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["--size", "20000", "--seconds", "0"]
@@ -129,11 +129,7 @@ def test_doctor_survives_a_runtime_that_kills_its_process(tmp_path):
 
 
 def test_doctor_passes_on_what_a_child_refuses(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif 'netcl.cli.trial' in sys.orig_argv:\n"
-        "    from netcl.backends.opencl.device import probe\n    probe.cases = list  # nothing to do with it\n"
-    )
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    path = os.pathsep.join([trials_of_the_base(tmp_path), str(ROOT)])
     variables = {"NETCL_TUNING": str(tmp_path / "missing.json"), "PYTHONPATH": path}
     variables["NETCL_CACHE_DIR"] = str(take_over_probes(tmp_path / "cache"))
     done = call("doctor", "--json", **variables, **one_runtime())

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from netcl.backends import devices
-from tests.children import one_runtime, take_over_probes
+from tests.children import one_runtime, take_over_probes, trials_of_the_base
 from tests.hostile import NAMES, marks, plant
 
 pytest.importorskip("pyopencl")
@@ -146,7 +146,9 @@ def test_a_command_runs_nothing_from_the_working_directory(command, hostile, cac
     before = sorted(os.listdir(folder))
     netcl = [SCRIPT] if SCRIPT.exists() else [sys.executable, "-P", "-m", "netcl"]
     arguments = [part.format(output=tmp_path / "written") for part in COMMANDS[command]]
-    variables = {"NETCL_CACHE_DIR": cache, "MPLCONFIGDIR": tmp_path, **(one_runtime() if command == "doctor" else {})}
+    variables = {"NETCL_CACHE_DIR": cache, "MPLCONFIGDIR": tmp_path}
+    if command == "doctor":
+        variables |= {**one_runtime(), "PYTHONPATH": os.pathsep.join([trials_of_the_base(tmp_path), str(ROOT)])}
     done = run(*netcl, *arguments, folder=folder, **variables)
     assert done.returncode == (2 if command == "nothing" else 0), done.stderr
     assert "Traceback" not in done.stderr

@@ -11,6 +11,8 @@ from netcl import nn
 from netcl.optim import SGD, AdamW, WarmupCosine, clip_grad_norm_device
 from tests.optimizers import EVERY, SHORT
 
+pytestmark = pytest.mark.short(opencl=())  # what the host does, for which one runtime is enough
+
 STEPS = 20
 
 

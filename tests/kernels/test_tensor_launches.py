@@ -8,6 +8,8 @@ import pytest
 import netcl
 from netcl.optim import LAMB, LARS, Adafactor, Muon
 
+pytestmark = pytest.mark.short(opencl=())  # what the host does, for which one runtime is enough
+
 EXPECTED = {LAMB: 2, LARS: 2, Muon: 2 + 4 + 5 * 5, Adafactor: 6 + 7}
 
 

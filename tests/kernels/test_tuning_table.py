@@ -24,6 +24,8 @@ from netcl.errors import TuningError
 from tests.kernels.forms import own_backend
 from tests.kernels.steps import Block, Model, adam_rule
 
+pytestmark = pytest.mark.short(opencl=())  # what the host does, for which one runtime is enough
+
 GPU = Target("Radeon 9", "gfx1100", "AMD", 1024)
 ADAM = {"WIDTH": 4, "RUN": 1, "WORK_GROUP_SIZE": 256, "INTERLEAVED": 1}
 SMALL = search.SearchBudget(traffic=1 << 16, rounds=3, candidates=2, neighbours=True)
