@@ -52,6 +52,39 @@ def test_a_reduction_survives_the_next_step():
         assert optimizer.lr == pytest.approx(cosine(step) * 0.5 ** (step - 1), rel=1e-12)
 
 
+@pytest.mark.parametrize("hyper", ["weight_decay", "beta2"])
+def test_a_plateau_reduces_another_hyper_parameter(hyper):
+    """Together with a schedule of the same, and as its state says in another optimizer."""
+
+    def run():
+        optimizer = AdamW([weight()], lr=0.5, weight_decay=0.5, betas=(0.9, 0.5))
+        return (
+            optimizer,
+            ExponentialLR(optimizer, 0.5, hyper=hyper),
+            ReduceLROnPlateau(optimizer, patience=0, hyper=hyper),
+        )
+
+    (optimizer, schedule, plateau), (other, second, resumed) = run(), run()
+    plateau.step(1.0)
+    plateau.step(1.0)
+    schedule.step()
+    assert read(optimizer.param_groups[0], hyper) == plateau.get_last_lr()[0] == 0.125
+    assert optimizer.lr == 0.5
+    other.load_state_dict(optimizer.state_dict())
+    second.load_state_dict(schedule.state_dict())
+    resumed.load_state_dict(plateau.state_dict())
+    for one, watched in ((schedule, plateau), (second, resumed)):
+        one.step()
+        watched.step(1.0)
+    assert read(other.param_groups[0], hyper) == read(optimizer.param_groups[0], hyper) == 0.5 * 0.5**4
+    of_rates = ReduceLROnPlateau(run()[0])
+    for taker, state in ((of_rates, plateau.state_dict()), (plateau, of_rates.state_dict())):
+        with pytest.raises(StateError, match="build it with hyper="):
+            taker.load_state_dict(state)
+    plateau.detach()
+    assert read(optimizer.param_groups[0], hyper) == 0.125
+
+
 @pytest.mark.parametrize("hyper", ["lr", "weight_decay", "beta2"])
 def test_an_assigned_value_rescales_the_base(hyper):
     optimizer = AdamW([weight()], lr=0.5, weight_decay=0.5, betas=(0.9, 0.5))

@@ -8,13 +8,14 @@ from typing import Any, ClassVar, SupportsFloat
 
 from netcl.errors import ArgumentError, HyperParameterError, StateError
 from netcl.optim import validation
-from netcl.optim.engine.group import base_name
+from netcl.optim.engine.group import base_name, read
 from netcl.optim.optimizer import Optimizer
 from netcl.optim.schedules import composition
 from netcl.optim.schedules.composition import Scaling
 from netcl.optim.schedules.settings import (
     Check,
     at_least,
+    check_hyper,
     checked_settings,
     choice,
     fitting,
@@ -65,11 +66,13 @@ class ReduceLROnPlateau(Scaling):
         Lowest learning rate that a reduction leads to; a list has one for each parameter group.
     eps : float, default 1e-8
         A reduction smaller than this is left out.
+    hyper : str, default "lr"
+        The hyper-parameter, if not the learning rate.
 
     Raises
     ------
     HyperParameterError
-        If a value is out of range.
+        If a value is out of range, or the groups have no such hyper-parameter.
 
     Examples
     --------
@@ -110,6 +113,8 @@ class ReduceLROnPlateau(Scaling):
         cooldown: int = 0,
         min_lr: float | list[float] = 0.0,
         eps: float = 1e-8,
+        *,
+        hyper: str = "lr",
     ) -> None:
         self.mode: str
         self.factor: float
@@ -122,8 +127,8 @@ class ReduceLROnPlateau(Scaling):
         given = {"mode": mode, "factor": factor, "patience": patience, "threshold": threshold}
         given |= {"threshold_mode": threshold_mode, "cooldown": cooldown, "min_lr": min_lr, "eps": eps}
         self.__dict__.update(checked_settings(type(self), given))
-        self.hyper = "lr"
-        self.optimizer = scheduled(optimizer)
+        self.hyper = validation.text("hyper", hyper)
+        self.optimizer = scheduled(optimizer, self.hyper)
         fitting(self.optimizer, {"min_lr": self.min_lr})
         self.place = composition.next_place(optimizer)
         self.best = math.inf if mode == "min" else -math.inf
@@ -164,7 +169,7 @@ class ReduceLROnPlateau(Scaling):
         self.num_bad_epochs, self.cooldown_counter = bad, cooldown
 
     def get_last_lr(self) -> list[float]:
-        """The learning rate of each parameter group."""
+        """The learning rate, or what else is scheduled, of each parameter group."""
         return self._values()
 
     def detach(self) -> None:
@@ -175,7 +180,7 @@ class ReduceLROnPlateau(Scaling):
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` needs to go on from here."""
-        name, groups = base_name("lr"), list(zip(self.optimizer.param_groups, self._joined(), strict=True))
+        name, groups = base_name(self.hyper), list(zip(self.optimizer.param_groups, self._joined(), strict=True))
         return {
             "schedule": type(self).__name__,
             "best": self.best,
@@ -185,6 +190,7 @@ class ReduceLROnPlateau(Scaling):
             "base_lrs": [group.get(name) if there else None for group, there in groups],
             "factors": [self._scaled(0, number, 1.0, 1.0) for number in range(len(groups))],
             **{name: getattr(self, name) for name in self.SETTINGS},
+            **({} if self.hyper == "lr" else {"hyper": self.hyper}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -193,10 +199,13 @@ class ReduceLROnPlateau(Scaling):
         Raises
         ------
         StateError
-            If it is of another kind of schedule or another number of parameter groups, or an entry is missing, unknown
-            or out of range; nothing is changed then.
+            If it is of another kind of schedule, another hyper-parameter or another number of parameter groups, or an
+            entry is missing, unknown or out of range; nothing is changed then.
         """
-        settings, whole = loaded_settings(self, state, _NAMES, ("base_lrs", "factors"))
+        later = ("base_lrs", "factors", *(() if self.hyper == "lr" else ("hyper",)))
+        if isinstance(state, Mapping) and state.get("schedule") == type(self).__name__:
+            check_hyper(self.hyper, state.get("hyper", "lr"))
+        settings, whole = loaded_settings(self, state, _NAMES, later)
         best = real("best of the schedule's state", state["best"], finite=False, error=StateError)
         bad, cooldown = (loaded_count(name, state[name]) for name in ("num_bad_epochs", "cooldown_counter"))
         groups = self.optimizer.param_groups
@@ -222,7 +231,7 @@ class ReduceLROnPlateau(Scaling):
         """What makes this rate of what the other schedules make."""
         group = self.optimizer.param_groups[number]
         others = [each for each in group.schedules if each is not self]
-        value = composition.made(others, "lr", number, composition.base(group, "lr"))
+        value = composition.made(others, self.hyper, number, composition.base(group, self.hyper))
         return rate / value if value else 1.0
 
     def _improves(self, value: float) -> bool:
@@ -234,7 +243,7 @@ class ReduceLROnPlateau(Scaling):
     def _reduce(self) -> None:
         factors, reached = [], []
         for number, group in enumerate(self.optimizer.param_groups):
-            rate = group["lr"]
+            rate = read(group, self.hyper)
             lower = max(rate * self.factor, of_group("min_lr", self.min_lr, number))
             reduces = rate - lower > self.eps
             reached.append(lower if reduces else rate)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Unpack
 
 from netcl.amp.scaler import GradScaler
-from netcl.errors import ArgumentError, HyperParameterError, StateError
+from netcl.errors import ArgumentError, HyperParameterError
 from netcl.optim.engine.group import base_name
 from netcl.optim.optimizer import Optimizer
 from netcl.optim.schedules import composition
@@ -15,6 +15,7 @@ from netcl.optim.schedules.composition import Scaling
 from netcl.optim.schedules.settings import (
     Check,
     ScheduleOptions,
+    check_hyper,
     checked_kind,
     checked_names,
     declare,
@@ -235,11 +236,7 @@ class Schedule(Scaling):
         if whole:
             saved = loaded_rates("lrs", state["lrs"], groups)
             skipped = loaded_count("steps_skipped", state["steps_skipped"])
-            if state["hyper"] != self.hyper:
-                raise StateError(
-                    f"the state schedules the hyper-parameter {shown(state['hyper'])}, and this schedule {self.hyper}; "
-                    "build it with hyper= of the one that it was saved from"
-                )
+            check_hyper(self.hyper, state["hyper"])
         changes.append((self, {"last_step": step, "_unread": 0, "_skipped": skipped}))
         try:
             bases = [rate if there else None for rate, there in zip(rates, joined, strict=True)]

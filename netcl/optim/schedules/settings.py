@@ -256,6 +256,20 @@ def loaded_settings(
     return read_settings(kind, state), not is_older
 
 
+def check_hyper(own: str, loaded: Any) -> None:
+    """Refuse the state of a schedule of another hyper-parameter.
+
+    Raises
+    ------
+    StateError
+    """
+    if loaded != own:
+        raise StateError(
+            f"the state schedules the hyper-parameter {shown(loaded)}, and this schedule {own}; build it with hyper= "
+            "of the one that it was saved from"
+        )
+
+
 def read_settings(kind: Any, state: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a state, each checked."""
     try:
