@@ -1,14 +1,15 @@
-"""The first OpenCL device that works as one without 64-bit floats, which many GPUs are: ``NETCL_BACKEND=single``."""
+"""The first OpenCL device that works as one without 64-bit floats, as many GPUs are: ``NETCL_BACKEND=single``.
+
+With this folder in PYTHONPATH: ``python -m pytest --pyargs netcl.testing.conformance --netcl-backend=single``.
+"""
 
 from dataclasses import replace
 from functools import cache
 
 from netcl.backends import get_backend
-from netcl.backends.base import NAMED_ONLY, OPENCL_DEVICE, Device
+from netcl.backends.base import NAMED_ONLY, OPENCL_DEVICE
 from netcl.backends.opencl.backend import OpenCLBackend
 from netcl.backends.opencl.device.queue import Queue
-
-DEVICE = Device("single", name="an OpenCL device without float64", platform="toys")
 
 
 @cache
@@ -25,7 +26,7 @@ class SingleProvider:
     label = "single precision"
 
     def devices(self):
-        return [replace(DEVICE, kind=get_backend("opencl").device.kind)]
+        return [opened().device]
 
     def open(self, device):
         return opened()
