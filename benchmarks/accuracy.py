@@ -51,8 +51,8 @@ def accuracy(way: str, seed: int, epochs: int, train: Any, test: Any) -> float:
     x = standardised(train.images, mean, deviation, dtype)
     held_out = standardised(test.images, mean, deviation, dtype)
     y = netcl.asarray(train.labels.astype(np.int64))
-    for batch in range(epochs):
-        order = np.random.default_rng((seed, batch)).permutation(len(train.labels))
+    for epoch in range(epochs):
+        order = np.random.default_rng((seed, epoch)).permutation(len(train.labels))
         for start in range(0, len(order) - 127, 128):
             chosen = netcl.asarray(order[start : start + 128])
             with ag.Tape() as tape:

@@ -16,8 +16,6 @@ from netcl.dtypes import bool_, complex64, complex128, float32, float64, int64
 from netcl.errors import DTypeError
 from tests.kernels.strided import plain
 
-pytestmark = pytest.mark.short(opencl=())  # what the host does, for which one runtime is enough
-
 UNDEFINED = ("less", "maximum", "floor", "atan2", "hypot", "copysign", "remainder", "erf", "signbit", "logaddexp")
 
 

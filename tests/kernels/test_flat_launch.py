@@ -21,8 +21,6 @@ from tests.kernels.flat import (
     to_storage,
 )
 
-pytestmark = pytest.mark.short(opencl=())  # what the host does, for which one runtime is enough
-
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_factor_on_the_device(opencl, dtype):

@@ -12,8 +12,6 @@ from netcl.backends.base import CHUNK, Span
 from netcl.backends.opencl.device.bound_launch import KEPT_LAUNCHES
 from tests.kernels.steps import Block, Model, Values, adam_oracle, adam_rule, check
 
-pytestmark = pytest.mark.short(opencl=())  # what the host does, for which one runtime is enough
-
 
 @settings(max_examples=10)
 @given(n=st.integers(1, 5 * CHUNK), seed=st.integers(0, 99), amsgrad=st.booleans())

@@ -13,7 +13,6 @@ pytestmark = pytest.mark.short(opencl=())  # what the host does, for which one r
 EXPECTED = {LAMB: 2, LARS: 2, Muon: 2 + 4 + 5 * 5, Adafactor: 6 + 7}
 
 
-@pytest.mark.short(cls=[LAMB])
 @pytest.mark.parametrize("cls", EXPECTED)
 def test_launches_do_not_grow_with_tensors_or_groups(cls, opencl):
     for count, groups in ((1, 1), (1000, 1), (1000, 10)):

@@ -53,8 +53,10 @@ LARGEST = 1 << 20
 WORKERS = min(4, os.cpu_count() or 1)
 """Children at a time."""
 
-UNTRIED = Defects(tried=frozenset())
 EVERY_CLASS = frozenset(CLASSES)
+
+UNTRIED = Defects(tried=frozenset())
+"""What is known of a device before any class of dtypes was tried."""
 
 # The child lists the devices as the parent did and takes the one at a position, for pointers mean nothing to it.
 _CHILD = "from netcl.backends.opencl.probe_child import main; main(sys.argv[1])"

@@ -90,7 +90,10 @@ def require_healthy(index: int) -> Defects:
 
 
 def defects_on(index: int, kinds: Collection[str]) -> Defects:
-    """The same, once every kernel family was tried on classes of dtypes. **Blocks** while that is done."""
+    """What the device at ``index`` gets wrong, as far as known, and on classes of dtypes in any case.
+
+    **Blocks** while every kernel family is tried on a class for the first time.
+    """
     return health(index, kinds=kinds).defects
 
 
