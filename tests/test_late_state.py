@@ -213,18 +213,18 @@ def test_a_name_that_a_group_does_not_have_is_refused(cls, name, backend):
 
 
 @pytest.mark.parametrize(("cls", "name"), [(Adam, "amsgrad"), (AdamW, "amsgrad"), (RMSProp, "centered")])
-def test_another_kind_of_average_starts_when_it_is_assigned(cls, name, backend):
-    """With state that starts at zero, as all others do."""
+def test_another_kind_of_average_is_chosen_with_its_group(cls, name, backend):
+    """One that began in the middle of a run would be of neither algorithm; a group added later has its own."""
     optimizer = cls([variable([1.0, 2.0], backend)], lr=0.1)
-    (parameter,) = optimizer.param_groups[0]["params"]
-    for value in (False, True):
-        optimizer.param_groups[0][name] = value
-        parameter.grad = variable([0.5, -0.5], backend)
-        optimizer.step()
-    assert f"{name}=True" in repr(optimizer)
-    added = {"amsgrad": ("max_exp_avg_sq", "exp_avg_sq"), "centered": ("grad_avg", None)}[name]
-    state = optimizer.state[parameter]
-    expected = [0.005, -0.005] if added[1] is None else state[added[1]].numpy()
-    np.testing.assert_allclose(state[added[0]].numpy(), expected, rtol=1e-6)
+    group = optimizer.param_groups[0]
+    for assign in (lambda: group.__setitem__(name, True), lambda: group.update({"lr": 0.2, name: True})):
+        with pytest.raises(HyperParameterError, match=f"{name} .*chosen when it is made.*True.*add_param_group"):
+            assign()
+    assert (group["lr"], group[name]) == (0.1, False)
+    group[name] = False
+    optimizer.add_param_group({"params": [variable([1.0], backend)], name: True})
+    with pytest.raises(HyperParameterError, match=f"{name} .*chosen when it is made"):
+        optimizer.param_groups[1][name] = False
+    assert [group[name] for group in optimizer.param_groups] == [False, True]
     with pytest.raises(HyperParameterError, match=f"{name} must be True or False"):
         optimizer.add_param_group({"params": [variable([1.0], backend)], name: "yes"})

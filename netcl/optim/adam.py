@@ -78,7 +78,8 @@ class Adam(Optimizer):
     weight_decay : float, default 0.0
         L2 penalty, added to the gradient.
     amsgrad : bool, default False
-        Divide by the largest second moment so far (Reddi et al., 2018). Each group may say for itself.
+        Divide by the largest second moment so far (Reddi et al., 2018). Each group may choose when
+        it is made.
     **common
 
     Raises
@@ -105,6 +106,8 @@ class Adam(Optimizer):
     As ``torch.optim.Adam``. The bias correction is ``-expm1(t·log β)``, which stays exact where ``1 - β^t`` in float32
     is off by 1e-5. Source: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2014.
     """
+
+    _fixed = ("amsgrad",)
 
     def __init__(
         self,
@@ -159,6 +162,8 @@ class AdamW(Optimizer):
     -----
     As ``torch.optim.AdamW``. Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2017.
     """
+
+    _fixed = ("amsgrad",)
 
     def __init__(
         self,

@@ -85,7 +85,8 @@ class RMSProp(Optimizer):
     momentum : float, default 0.0
         Share of the velocity that is kept, at least 0.
     centered : bool, default False
-        Divide by an estimate of the standard deviation instead of the root mean square. Each group may say for itself.
+        Divide by an estimate of the standard deviation instead of the root mean square. Each group may choose
+        when it is made.
     **common
 
     Raises
@@ -107,6 +108,8 @@ class RMSProp(Optimizer):
     The centered variance is clamped at zero, where torch makes NaN. Source: T. Tieleman and G. Hinton, 2012; centered:
     A. Graves, "Generating Sequences With Recurrent Neural Networks", 2013.
     """
+
+    _fixed = ("centered",)
 
     def __init__(
         self,

@@ -337,7 +337,8 @@ class _Run:
             if self._senseless(changed) or name in ("amsgrad", "centered", "momentum", "master_weights"):
                 return
             raise Disagreement("refused", f"{name} = {value}: {error}") from error
-        if self._senseless(changed):
+        fixed = name in ("amsgrad", "centered") and value != self.hyper[number][name]
+        if fixed or self._senseless(changed):
             raise Disagreement("accepted", f"{name} = {value} beside {changed}")
         if name == "lr" and self.rates is not None:
             self.rates.assigned(number, value)
