@@ -14,15 +14,22 @@
 //   BLOCKS(FIELD)           FIELD(bits, name) for each state field in blocks
 //   SIGNED_<name>           1 if the numbers of the field may be negative
 //   DYNAMIC_<name>          1 if its codes are those of decades, and then also
-//   SHARE_LINES_<name>(LINE)  LINE(slope, value at 0) for the shares of each decade, as functions of the code
-//   CODE_LINES_<name>(LINE)   the same of the code, as functions of the share
+//   UPPER_SHARE_LINES_<name>(LINE)  LINE(slope, value at 0) for the shares of the uppermost decades, as functions of
+//                           the code
+//   LOWER_SHARE_LINES_<name>(LINE)  the same for the other decades, which codes below LEAST_UPPER_CODE_<name> need
+//   UPPER_CODE_LINES_<name>(LINE), LOWER_CODE_LINES_<name>(LINE), LEAST_UPPER_SHARE_<name>
+//                           the same of the code, as functions of the share; less a half
 //   TOP_<name>, TOP_EDGE_<name>  the code that is worth the whole scale, and from which share on
 #define STATE(FIELD)
 #define BLOCKS(FIELD) FIELD(8, m)
 #define SIGNED_m 0
 #define DYNAMIC_m 1
-#define SHARE_LINES_m(LINE) LINE(1.0f / 255, 0.0f)
-#define CODE_LINES_m(LINE) LINE(255.0f, 0.5f)
+#define UPPER_SHARE_LINES_m(LINE) LINE(1.0f / 255, 0.0f)
+#define LOWER_SHARE_LINES_m(LINE)
+#define LEAST_UPPER_CODE_m 0
+#define UPPER_CODE_LINES_m(LINE) LINE(255.0f, 0.0f)
+#define LOWER_CODE_LINES_m(LINE)
+#define LEAST_UPPER_SHARE_m 0.0f
 #define TOP_m 255
 #define TOP_EDGE_m 0.998f
 #define COLUMN_VALUES(VALUE) VALUE(lr, 2)
@@ -98,36 +105,72 @@ static inline void store_codes4(const int_vector codes, __global uchar *p, const
 #define AS_REAL4 as_float4
 #define AS_REAL8 as_float8
 
+#if WIDTH == 1
+#define ANY(condition) (condition)
+#elif defined(POCL_DEVICE_ADDRESS_BITS)
+// PoCL's any() is a chain of branches.
+static inline bool any_lane(const int_vector mask) {
+#if WIDTH == 8
+    const int4 four = mask.lo | mask.hi;
+#elif WIDTH == 4
+    const int4 four = mask;
+#endif
+#if WIDTH > 2
+    const int2 two = four.lo | four.hi;
+#else
+    const int2 two = mask;
+#endif
+    return (two.s0 | two.s1) != 0;
+}
+#define ANY(condition) any_lane(condition)
+#else
+#define ANY(condition) any(condition)
+#endif
+#define REAL_ONE 0x3f800000
+
+// A literal as if it had been read from memory, for `hidden` is 0 and no compiler knows it. CPU compilers keep such
+// values in a work-item's memory, as vectors; literals they broadcast anew in each turn of a loop, and Intel's loads
+// the address of each before. GPUs have literals in their instructions.
+#if WORK_GROUP_SIZE == 1
+#define CONSTANT(literal) as_float(as_int(literal) ^ hidden)
+#else
+#define CONSTANT(literal) (literal)
+#endif
+
 // Shares of a scale and codes, whose sign is the bit above TOP. The shares of a decade lie on a line, which is above
-// the other decades' lines there and nowhere else; so do the codes, below.
-#define SHARE_LINE(slope, shift)                                                                                       \
-    line = m * slope + shift;                                                                                          \
-    size = line > size ? line : size;
-#define CODE_LINE(slope, shift)                                                                                        \
-    line = size * slope + shift;                                                                                       \
-    least = line < least ? line : least;
+// the other decades' lines there and nowhere else; so do the codes, below. No share that is kept is negative, nor a
+// code, so they are compared as the integers that their bits are, for which processors have more units. Decades below
+// the uppermost three are gone through where a lane needs them, which in most blocks none does.
+#define SHARE_LINE(slope, shift) size = max(size, AS_INT(m * slope + shift));
+#define CODE_LINE(slope, shift) least = min(least, AS_INT(size * slope + shift));
+#define UPPER_SHARE_LINE(slope, shift) SHARE_LINE(CONSTANT(slope), CONSTANT(shift))
+#define UPPER_CODE_LINE(slope, shift) CODE_LINE(CONSTANT(slope), CONSTANT(shift))
 #define DEFINE_DYNAMIC(name)                                                                                           \
-    static inline real_vector shares_##name(const int_vector codes) {                                                  \
+    static inline real_vector shares_##name(const int_vector codes, const int hidden) {                                \
         const int_vector whole = SIGNED_##name ? codes & TOP_##name : codes;                                           \
         const real_vector m = CONVERT_VECTOR(float32, whole);                                                          \
-        real_vector size = 0, line;                                                                                    \
-        SHARE_LINES_##name(SHARE_LINE) size = whole >= TOP_##name ? (real_vector)(1.0f) : size;                        \
-        return SIGNED_##name ? AS_REAL(AS_INT(size) | (codes - whole) * (int)(0x80000000u / (TOP_##name + 1))) : size; \
+        int_vector size = 0;                                                                                           \
+        UPPER_SHARE_LINES_##name(UPPER_SHARE_LINE) if (ANY(whole < LEAST_UPPER_CODE_##name)){                          \
+            LOWER_SHARE_LINES_##name(SHARE_LINE)} size = whole >= TOP_##name ? (int_vector)(REAL_ONE) : size;          \
+        return AS_REAL(SIGNED_##name ? size | (codes - whole) * (int)(0x80000000u / (TOP_##name + 1)) : size);         \
     }                                                                                                                  \
-    static inline int_vector codes_##name(const real_vector share) {                                                   \
+    static inline int_vector codes_##name(const real_vector share, const int hidden) {                                 \
         const real_vector size = SIGNED_##name ? fabs(share) : share;                                                  \
-        real_vector least = TOP_##name - 1, line;                                                                      \
-        CODE_LINES_##name(CODE_LINE) int_vector codes = CONVERT_VECTOR(int32, least);                                  \
-        codes = size >= TOP_EDGE_##name ? (int_vector)(TOP_##name) : codes;                                            \
-        if (SIGNED_##name)                                                                                             \
-            return codes | (AS_INT(share) < 0 ? (int_vector)(TOP_##name + 1) : (int_vector)(0));                       \
-        return size > 0 && codes == 0 ? (int_vector)(1) : codes;                                                       \
+        int_vector least = AS_INT((real_vector)(TOP_##name - 1));                                                      \
+        UPPER_CODE_LINES_##name(UPPER_CODE_LINE) if (ANY(size < CONSTANT(LEAST_UPPER_SHARE_##name))){                  \
+            LOWER_CODE_LINES_##name(CODE_LINE)} least =                                                                \
+            size >= CONSTANT(TOP_EDGE_##name) ? AS_INT((real_vector)(TOP_##name)) : least;                             \
+        if (!SIGNED_##name)                                                                                            \
+            least = max(least, size > 0 ? (int_vector)(REAL_ONE) : (int_vector)(0));                                   \
+        /* to the nearest whole number, which the last bits of a sum of such an exponent are */                        \
+        const int_vector codes = AS_INT(AS_REAL(least) + CONSTANT(0x1p23f)) & TOP_##name;                              \
+        return SIGNED_##name ? codes | (AS_INT(share) < 0 ? (int_vector)(TOP_##name + 1) : (int_vector)(0)) : codes;   \
     }
 #define DEFINE_LINEAR(name)                                                                                            \
-    static inline real_vector shares_##name(const int_vector codes) {                                                  \
+    static inline real_vector shares_##name(const int_vector codes, const int hidden) {                                \
         return (CONVERT_VECTOR(float32, codes) + 1.0f) * 0.0625f;                                                      \
     }                                                                                                                  \
-    static inline int_vector codes_##name(const real_vector share) {                                                   \
+    static inline int_vector codes_##name(const real_vector share, const int hidden) {                                 \
         const int_vector codes = CONVERT_VECTOR(int32, share * 16.0f - 0.5f);                                          \
         return clamp(codes, 0, 15);                                                                                    \
     }
@@ -183,10 +226,10 @@ static inline int largest_lane(const int_vector v) {
     const real old_##name = inside ? name##_scales[start / BLOCK] : 0;                                                 \
     int_vector most_##name = 0;                                                                                        \
     real_vector fresh_##name[VECTORS];
-#define READ_CODES(BITS, name) x.name = shares_##name(load_codes##BITS(name##_codes, at)) * old_##name;
+#define READ_CODES(BITS, name) x.name = shares_##name(load_codes##BITS(name##_codes, at), hidden) * old_##name;
 #define KEEP(BITS, name)                                                                                               \
     fresh_##name[v] = x.name;                                                                                          \
-    most_##name = max(AS_INT(fabs(x.name)), most_##name);
+    most_##name = max(AS_INT(SIGNED_##name ? fabs(x.name) : x.name), most_##name);
 #define END_BLOCK(BITS, name)                                                                                          \
     int size_##name = largest_lane(most_##name);                                                                       \
     TREE(group_values, size_##name, LARGER)                                                                            \
@@ -194,7 +237,8 @@ static inline int largest_lane(const int_vector v) {
     if (inside && get_local_id(0) == 0)                                                                                \
         name##_scales[start / BLOCK] = scale_##name;                                                                   \
     const real reciprocal_##name = scale_##name >= 0x1p-126f ? 1 / scale_##name : 0;
-#define WRITE_CODES(BITS, name) store_codes##BITS(codes_##name(fresh_##name[v] * reciprocal_##name), name##_codes, at);
+#define WRITE_CODES(BITS, name)                                                                                        \
+    store_codes##BITS(codes_##name(fresh_##name[v] * reciprocal_##name, hidden), name##_codes, at);
 
 __kernel __attribute__((reqd_work_group_size(WORK_GROUP_SIZE, 1, 1))) void
 block_update(const __global real *restrict header, const ulong header_offset, const __global real *restrict hyper,
@@ -206,6 +250,7 @@ block_update(const __global real *restrict header, const ulong header_offset, co
 #if WORK_GROUP_SIZE > 1
     __local int group_values[WORK_GROUP_SIZE];
 #endif
+    const int hidden = (int)(n >> 63);
     header += header_offset;
     hyper += hyper_offset;
     now += now_offset;
@@ -243,14 +288,14 @@ block_update(const __global real *restrict header, const ulong header_offset, co
                 READ_VECTOR(P, p)
                 READ_VECTOR(G, g)
                 STATE(READ_VECTOR)
-                update(c, &x);
+                update(&c, &x);
                 WRITE_VECTOR(P, p)
                 STATE(WRITE_VECTOR)
             } else {
                 READ_SOME(P, p)
                 READ_SOME(G, g)
                 STATE(READ_SOME)
-                update(c, &x);
+                update(&c, &x);
                 WRITE_SOME(P, p)
                 STATE(WRITE_SOME)
             }

@@ -26,5 +26,5 @@
 
 #define KERNEL fused_update
 
-#define WHOLE_VECTORS(EACH) EACH(update(c, &x))
+#define WHOLE_VECTORS(EACH) EACH(update(&c, &x))
 #include "fused.clh"

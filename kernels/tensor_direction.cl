@@ -35,7 +35,8 @@
 
 #define TO_NORM(number, name) x->name = measured_##name;
 
-static inline void update(const struct coefficients h, struct element *x) {
+static inline void update(const struct coefficients *c, struct element *x) {
+    const struct coefficients h = *c;
     READ(FROM_ELEMENT)
     RULE MEASURE_NEXT WRITTEN(TO_ELEMENT) NORMS(TO_NORM)
 }
@@ -180,7 +181,7 @@ tensor_direction(const __global real *restrict header, const ulong header_offset
         const struct coefficients c = read_coefficients(header, hyper + row * COLUMNS, now + row * COUNTER_COUNT);
         struct element x;
         NORMS(NO_TOTALS)
-        EACH_CHUNK(stop, READ, update(c, &x), WRITTEN)
+        EACH_CHUNK(stop, READ, update(&c, &x), WRITTEN)
 #if NORM_COUNT > 0
         NORMS(ACROSS_VECTOR)
         ACROSS_LANES(LANES / 2)

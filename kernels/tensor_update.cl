@@ -38,7 +38,8 @@ static inline real tensor_ratio(const struct coefficients h, const real size NOR
     RATIO return ratio;
 }
 
-static inline void update(const struct coefficients h, const real ratio, struct element *x) {
+static inline void update(const struct coefficients *c, const real ratio, struct element *x) {
+    const struct coefficients h = *c;
     READ(FROM_ELEMENT) RULE WRITTEN(TO_ELEMENT)
 }
 
@@ -160,7 +161,7 @@ tensor_update(const __global real *restrict header, const ulong header_offset, c
         if (hyper[row * COLUMNS + ACTIVE] != 0) {
             const real ratio = tensor_ratio(c, sizes[tensor] NORMS(NORM_ARGUMENT));
             struct element x;
-            EACH_VECTOR(start, stop, READ, update(c, ratio, &x), WRITTEN, , )
+            EACH_VECTOR(start, stop, READ, update(&c, ratio, &x), WRITTEN, , )
         }
     }
 }

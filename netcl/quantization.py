@@ -24,6 +24,9 @@ from netcl.backends.base import BlockFormat, BlockSpan, Scalar, Span, View
 from netcl.dtypes import float32, int32, uint8
 from netcl.expression import Expression, Node, apply, cast, maximum, minimum, trace, where
 
+UPPER = 3
+"""Decades in which most numbers of a block lie: for others, kernels take longer."""
+
 _LEAST = 2.0**-126
 """Scales below the least normal number count as zero, for their reciprocal may be infinite."""
 
@@ -70,7 +73,7 @@ def code_of(share: Node, format: BlockFormat) -> Node:
     m = size * slope + shift
     for slope, shift in others:
         m = minimum(m, size * slope + shift)
-    m = where(size >= top_edge(format), top, minimum(apply("floor", m), top - 1.0))
+    m = apply("round", where(size >= top_edge(format), top, minimum(m, top - 1.0)))
     if format.signed:
         return where(share < 0.0, m + (top + 1.0), m)
     # What something is divided by the root of must not become zero.
@@ -97,13 +100,22 @@ def share_lines(format: BlockFormat) -> tuple[tuple[float, float], ...]:
 
 @cache
 def code_lines(format: BlockFormat) -> tuple[tuple[float, float], ...]:
-    """Slope and value at 0 of m in each decade, as functions of the share, before m is cut to a whole number."""
+    """Slope and value at 0 of m in each decade, as functions of the share, before m is rounded to a whole number."""
     digits = format.bits - format.signed
-    lines = [(2.0**e / 0.9 * 10.0 ** (digits - 1 - e), 2.0**e * (1.0 - 0.1 / 0.9)) for e in range(1, digits)]
+    lines = [(2.0**e / 0.9 * 10.0 ** (digits - 1 - e), 2.0**e * (1.0 - 0.1 / 0.9) - 0.5) for e in range(1, digits)]
     # There is one share in the first decade; below half of it the nearest is 0.
     size = 10.0 ** (1 - digits)
     slope = 1.0 / (size - 0.55 * size / 2.0)
-    return ((slope, 1.0 - slope * 0.55 * size / 2.0), *lines)
+    return ((slope, 0.5 - slope * 0.55 * size / 2.0), *lines)
+
+
+def upper_edges(format: BlockFormat) -> tuple[float, float]:
+    """The least m, and a share, from which on the lines of the uppermost :data:`UPPER` decades are enough."""
+    decades = format.bits - format.signed
+    if decades <= UPPER:
+        return 0.0, 0.0
+    # Where lines meet they are equal but for rounding, so a share a little above.
+    return 2.0 ** (decades - UPPER), 1.01 * 10.0**-UPPER
 
 
 def top_edge(format: BlockFormat) -> float:

@@ -10,7 +10,7 @@ from netcl.backends.opencl.codegen.writer import statements
 from netcl.dtypes import bfloat16, int32
 from netcl.errors import DTypeError, HyperParameterError, ShapeError
 from netcl.expression import Expression, Node, constant
-from netcl.quantization import code_lines, is_dynamic, share_lines, top_code, top_edge
+from netcl.quantization import UPPER, code_lines, is_dynamic, share_lines, top_code, top_edge, upper_edges
 
 
 def is_numbered(rule: Expression) -> bool:
@@ -128,7 +128,10 @@ def _codes_text(field: int, format: BlockFormat) -> list[str]:
     made = [f"#define SIGNED_s{field} {int(format.signed)}", f"#define DYNAMIC_s{field} {int(is_dynamic(format))}"]
     if is_dynamic(format):
         for macro, lines in (("SHARE_LINES", share_lines(format)), ("CODE_LINES", code_lines(format))):
-            text = " ".join(f"LINE({slope!r}f, {shift!r}f)" for slope, shift in lines)
-            made.append(f"#define {macro}_s{field}(LINE) {text}")
+            for part, some in (("UPPER", lines[-UPPER:]), ("LOWER", lines[:-UPPER])):
+                text = " ".join(f"LINE({slope!r}f, {shift!r}f)" for slope, shift in some)
+                made.append(f"#define {part}_{macro}_s{field}(LINE) {text}")
+        code, share = upper_edges(format)
+        made += [f"#define LEAST_UPPER_CODE_s{field} {code:.0f}", f"#define LEAST_UPPER_SHARE_s{field} {share!r}f"]
         made += [f"#define TOP_s{field} {top_code(format):.0f}", f"#define TOP_EDGE_s{field} {top_edge(format)!r}f"]
     return made
