@@ -1,4 +1,7 @@
-"""Every public name of torch's optimizers, schedules, averages and scaler has a row in docs/from_torch_reference.md."""
+"""Every public name of torch's optimizers, schedules, averages and scaler has a row in docs/from_torch_reference.md.
+
+So have the optimizers and schedules of optax and MLX.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import inspect
 import re
 from collections import defaultdict
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import netcl.optim
 from netcl.amp import GradScaler
+from tests.children import run_python
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "from_torch_reference.md").read_text(encoding="utf-8")
 VERDICTS = ("same", "better", "different", "absent")
@@ -69,6 +74,44 @@ def test_every_name_of_the_scaler_has_a_row():
     torch = pytest.importorskip("torch")
     _, parts = told("torch.amp.GradScaler")
     assert (arguments(torch.amp.GradScaler) | methods(torch.amp.GradScaler)) - parts["GradScaler"] == set()
+
+
+PEERS = {
+    "optax": ("optax", """
+        import functools, inspect, optax
+        from optax import contrib, schedules
+
+        def functions(module):
+            found = {name: getattr(module, name) for name in dir(module) if name[0] != "_"}
+            return {n: f for n, f in found.items() if inspect.isfunction(f) or isinstance(f, functools.partial)}
+
+        def optimizers(module):
+            return [
+                name for name, f in functions(module).items()
+                if "learning_rate" in str(inspect.signature(f)) and not name.startswith("scale_by_")
+            ]
+
+        print(*optimizers(optax), *("contrib." + name for name in optimizers(contrib)), *functions(schedules))
+        """),
+    "MLX": ("mlx", """
+        import inspect, mlx.optimizers as optimizers
+        members = inspect.getmembers(optimizers, lambda x: inspect.isclass(x) or inspect.isfunction(x))
+        print(*(name for name, x in members if name[0] != "_" and x.__module__.startswith("mlx.optimizers")))
+        """),
+}  # fmt: skip
+"""Of each section the library, and what prints its names: in a child, for JAX forbids its process to fork."""
+
+
+@pytest.mark.parametrize("heading", PEERS)
+def test_every_optimizer_and_schedule_of_a_peer_has_a_row(heading):
+    library, code = PEERS[heading]
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed; pip install -e '.[peers]'")
+    child = run_python(code)
+    assert child.returncode == 0, child.stderr
+    names = set(child.stdout.split())
+    assert {"optax": "lamb", "MLX": "AdamW"}[heading] in names
+    assert names - {name for first, *_ in rows(heading) for name in re.findall(r"`([\w.]+)`", first)} == set()
 
 
 @pytest.mark.parametrize("heading", [*MODULES, "torch.amp.GradScaler", "torch.nn.utils", "optax", "MLX"])

@@ -11,7 +11,7 @@ import netcl
 from netcl.amp import GradScaler
 from netcl.errors import ArgumentError, HyperParameterError, StateError, TraceError
 from netcl.expression import sqrt
-from netcl.optim import LAMB, LARS, SGD, Adafactor, Muon, Optimizer, PerTensor, Rule
+from netcl.optim import LAMB, LARS, SGD, Adafactor, AveragedParameters, Muon, Optimizer, PerTensor, Rule
 from tests.tensor_rules import CASES, Case
 
 ONE_EACH = [Case(LAMB, {"weight_decay": 0.1}), Case(LARS, {"nesterov": True}), Case(Muon), Case(Adafactor)]
@@ -118,6 +118,8 @@ def test_a_skipped_step_changes_nothing_and_the_next_goes_on(case, backend):
     start = drawn(case.shapes, 0)
     parameters, plain = tensors(start, backend), tensors(start, backend)
     optimizer, other = case.optimizer(parameters, **case.options), case.optimizer(plain, **case.options)
+    for each in (optimizer, other):
+        AveragedParameters(each)
     scaler = GradScaler(init_scale=4.0, growth_interval=1000)
     for step in range(3):
         gradients = drawn(case.shapes, step + 1)
@@ -139,6 +141,7 @@ def test_a_skipped_step_changes_nothing_and_the_next_goes_on(case, backend):
         scaler.update()
     for p, q in zip(parameters, plain, strict=True):
         np.testing.assert_array_equal(p.numpy(), q.numpy())
+    assert_same(state_of(optimizer), state_of(other))
 
 
 @pytest.mark.short(case=[ONE_EACH[0], ONE_EACH[2]])
@@ -147,11 +150,14 @@ def test_forty_steps_are_twenty_and_twenty(case, backend):
     start = drawn(case.shapes, 0)
     straight, first = tensors(start, backend), tensors(start, backend)
     one, two = case.optimizer(straight, **case.options), case.optimizer(first, **case.options)
+    for each in (one, two):
+        AveragedParameters(each)
     for step in range(40):
         if step == 20:
             saved = pickle.loads(pickle.dumps(two.state_dict()))
             first = tensors([p.numpy() for p in first], backend)
             two = case.optimizer(first, **case.options)
+            AveragedParameters(two)
             two.load_state_dict(saved)
         for parameters, optimizer in ((straight, one), (first, two)):
             give(parameters, drawn(case.shapes, step + 1))
@@ -208,6 +214,8 @@ def test_sixteen_bit_parameters_follow_their_master_weights(case, dtype, backend
     narrow, wide = tensors(rounded, backend, dtype), tensors(rounded, backend)
     options = {**case.options, **({"eps": (1e-7, 1e-3)} if case.optimizer is Adafactor else {})}
     one, two = case.optimizer(narrow, **options), case.optimizer(wide, **options)
+    for each in (one, two):
+        AveragedParameters(each)
     for step in range(3):
         gradients = [np.round(g * 8) / 8 for g in drawn(shapes, step + 1)]
         for parameters, optimizer in ((narrow, one), (wide, two)):
@@ -215,6 +223,7 @@ def test_sixteen_bit_parameters_follow_their_master_weights(case, dtype, backend
             optimizer.step()
     for i, q in enumerate(wide):
         np.testing.assert_allclose(state_of(one)[i, "master"], q.numpy(), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(state_of(one)[i, "swa"], state_of(two)[i, "swa"], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.short(case=[ONE_EACH[0], ONE_EACH[2]])

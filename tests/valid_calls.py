@@ -46,6 +46,7 @@ NOT_CALLED_BY_USERS = {
     "netcl.optim.LBFGS.add_param_group": "refuses every group",
     "netcl.optim.LBFGS.scaled_step": "refuses every scaler",
     "netcl.optim.LBFGS.release_gradients": "refuses every call",
+    "netcl.optim.LBFGS.extend": "refuses every extension",
     "netcl.optim.Rule.second_expression": "what an optimizer calls, with its groups",
     "netcl.optim.Rule.tensor_rule": "what an optimizer calls, with its groups",
     "netcl.optim.Rule.shapes": "what an optimizer calls, with its groups",

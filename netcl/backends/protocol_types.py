@@ -240,7 +240,7 @@ class TensorRule:
     ratio : Expression
         ``(*norms, number of elements)`` to one number for each tensor; ``hyper`` leaves as in a rule.
     update : Expression
-        ``(p, u, *fields)`` to ``(p, *fields)``; the ratio is its ``hyper`` leaf ``"ratio"``.
+        ``(p, u, *fields)`` to ``(p, *fields)``; ``hyper`` leaves as in a rule, and ``"ratio"`` for the ratio.
     key : str
         Rules with the same key compute the same thing.
     """

@@ -1,4 +1,4 @@
-"""Averages of the parameters, Lookahead, and gradients without NaN: in the launch of the optimizer's own step."""
+"""Averages of the parameters, Lookahead, and gradients without NaN: in the launches of the optimizer's own step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ O = TypeVar("O", bound=Optimizer)  # noqa: E741
 
 @final
 class AveragedParameters:
-    """An average of the parameters that each step of the optimizer updates in its own launch.
+    """An average of the parameters that each step of the optimizer updates in its own launches.
 
     With a decay it is an exponential moving average (EMA), without one the mean (stochastic weight averaging, SWA).
     With θ the parameter after step t, u = t - start, n = u / every::
@@ -53,7 +53,8 @@ class AveragedParameters:
     Raises
     ------
     HyperParameterError
-        If a value is out of range, the name is taken, or the optimizer updates arrays of another library.
+        If a value is out of range, the name is taken, or the optimizer is an LBFGS or updates arrays of another
+        library.
 
     Examples
     --------
@@ -77,8 +78,8 @@ class AveragedParameters:
     of them, and a step that a GradScaler skips does not count. For 16-bit parameters the average is of their master
     weights, in float32.
 
-    It costs one read and one write of the average in the pass that updates the parameters. The backend's hand-written
-    Adam gives way to the traced rule, which computes the same.
+    It costs one read and one write of the average in the pass that updates the parameters: of LAMB, LARS, Adafactor and
+    Muon the last. The backend's hand-written Adam gives way to the traced rule, which computes the same.
 
     As ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn`` or ``get_swa_avg_fn``, which take a pass
     and launches of their own. Sources: B. T. Polyak and A. B. Juditsky, 1992; P. Izmailov et al., "Averaging Weights
@@ -209,12 +210,13 @@ def Lookahead(optimizer: O, k: int = 5, alpha: float = 0.5) -> O:  # a class els
     Returns
     -------
     Optimizer
-        The one that was given. A step is one launch, as before. Does not block.
+        The one that was given. A step takes as many launches as before. Does not block.
 
     Raises
     ------
     HyperParameterError
-        If a value is out of range, the optimizer has slow weights already, or it updates arrays of another library.
+        If a value is out of range, the optimizer has slow weights already, or it is an LBFGS or updates arrays of
+        another library.
 
     Examples
     --------
@@ -239,7 +241,7 @@ def Lookahead(optimizer: O, k: int = 5, alpha: float = 0.5) -> O:  # a class els
 
 
 def zero_nans(optimizer: O) -> O:
-    """Let elements of gradients that are NaN count as zero in each step, in its own launch. Returns the optimizer.
+    """Let elements of gradients that are NaN count as zero in each step, in its own launches. Returns the optimizer.
 
     Parameters
     ----------
@@ -248,7 +250,7 @@ def zero_nans(optimizer: O) -> O:
     Raises
     ------
     HyperParameterError
-        If it is no optimizer.
+        If it is no optimizer, or an LBFGS.
 
     Examples
     --------

@@ -1,8 +1,9 @@
-"""Extensions of an optimizer's rule: what is done to the gradient before it and to the parameter after it, in one pass.
+"""Extensions of an optimizer's rule: what is done to the gradient before it and to the parameter after it, in its pass.
 
 An extension brings settings, which become hyper-parameters of the groups, and state fields, which start as copies of
-the parameters. It is traced into the rule's own expression, so that a step stays one launch. The backend's hand-written
-``fused_adam`` knows none, and gives way to the traced rule.
+the parameters. It is traced into the rule's own expressions, so that a step takes no launch more: of a rule of two
+passes, what precedes it into the first and what follows into the second. The backend's hand-written ``fused_adam``
+knows none, and gives way to the traced rule.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Protocol, final
 
 from netcl.expression import Node, apply, maximum, where
 from netcl.optim import validation
+from netcl.optim.engine.master_weights import as_tuple
 from netcl.optim.rule import Rule, RuleChoice
 
 Check = Callable[[str, Any], Any]
@@ -68,12 +70,18 @@ class ExtensibleChoice:
 @lru_cache(maxsize=256)
 def extended(rule: Rule, extensions: tuple[Extension, ...]) -> Rule:
     """``rule`` between what its extensions do."""
+    fields = [name for extension in extensions for name in extension.fields()]
 
-    def update(p: Node, g: Node, s: Any, h: Any) -> tuple[Any, ...]:
+    def direction(p: Node, g: Node, s: Any, h: Any) -> tuple[Any, ...]:
+        assert rule.per_tensor is not None
         for extension in extensions:
             g = extension.before(g, h)
-        returned = rule.update(p, g, s, h)
-        new, *state = returned if isinstance(returned, tuple | list) else (returned,)
+        return (*as_tuple(rule.per_tensor.direction(p, g, s, h)), *(getattr(s, name) for name in fields))
+
+    def update(p: Node, g: Node, s: Any, h: Any) -> tuple[Any, ...]:
+        for extension in extensions if rule.per_tensor is None else ():
+            g = extension.before(g, h)
+        new, *state = as_tuple(rule.update(p, g, s, h))
         for extension in extensions:
             new, *more = extension.after(new, s, h)
             state += more
@@ -87,9 +95,13 @@ def extended(rule: Rule, extensions: tuple[Extension, ...]) -> Rule:
 
     update.__qualname__ = f"{rule.update.__qualname__}_extended"
     update.__wrapped__ = rule.update  # type: ignore[attr-defined]  # whose lines an error names
-    fields = (name for extension in extensions for name in extension.fields())
+    per_tensor = rule.per_tensor
+    if per_tensor is not None:
+        direction.__qualname__ = f"{per_tensor.direction.__qualname__}_extended"
+        direction.__wrapped__ = per_tensor.direction  # type: ignore[attr-defined]
+        per_tensor = replace(per_tensor, direction=direction)
     state = {**rule.started(), **dict.fromkeys(fields, 0.0)}
-    return replace(rule, update=update, hyper=hyper, state=state, starts=(), fused_adam=False)
+    return replace(rule, update=update, hyper=hyper, state=state, starts=(), per_tensor=per_tensor, fused_adam=False)
 
 
 @final

@@ -13,6 +13,7 @@ from netcl.optim import validation
 from netcl.optim.engine import checkpoint
 from netcl.optim.engine.flat_vectors import FlatVectors
 from netcl.optim.engine.strong_wolfe import Point, search
+from netcl.optim.extensions import Extension
 from netcl.optim.optimizer import Optimizer, Parameters
 from netcl.optim.rule import Rule
 from netcl.validation import shown
@@ -199,6 +200,19 @@ class LBFGS(Optimizer):
             Always.
         """
         _refuse_groups(len(self.param_groups) + 1)
+
+    def extend(self, extension: Extension) -> None:
+        """Refused: a step is several moves along a line, not one pass that an extension could join.
+
+        Raises
+        ------
+        HyperParameterError
+            Always.
+        """
+        raise HyperParameterError(
+            f"LBFGS moves along lines of its own and runs no rule that could be extended, got "
+            f"{type(extension).__name__}; use another optimizer, or average copies of the parameters after each step"
+        )
 
     def release_gradients(self, max_norm: float | None = None) -> None:
         """Refused: a step looks at all gradients, several times.

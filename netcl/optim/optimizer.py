@@ -194,7 +194,7 @@ class Optimizer(Hookable, Releasing, ABC):
             start_fields(self.partitions, self._rule.fields(), self.param_groups[-1]["params"])
 
     def extend(self, extension: Extension) -> None:
-        """Do more in each step's launch: what precedes and follows the rule. Does not block.
+        """Do more in each step's launches: what precedes and follows the rule. Does not block.
 
         :class:`~netcl.optim.AveragedParameters`, :func:`~netcl.optim.Lookahead` and :func:`~netcl.optim.zero_nans` call
         this. The settings of the extension become hyper-parameters of every group, its fields state of every parameter.

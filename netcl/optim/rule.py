@@ -45,7 +45,8 @@ class PerTensor:
     """What a rule takes over each whole tensor, between two passes over its elements.
 
     The first pass makes a direction ``u`` and moves the state on; then come the norms of each tensor; the second pass
-    is the rule's ``update``, which gets ``u`` in place of the gradient and the factor of its tensor as ``h.ratio``.
+    is the rule's ``update``, which gets ``u`` in place of the gradient, and the factor of its tensor as ``h.ratio``
+    beside the rest of ``h``.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ class Rule:
         The backend's own ``fused_adam`` runs this update; ``update`` then only states what it computes.
     per_tensor : PerTensor, optional
         What is taken over whole tensors before the update. Then ``update(p, u, s, h)`` gets the direction in place of
-        the gradient; ``h`` has ``ratio``, and neither the step nor the bias corrections.
+        the gradient, and ``h`` has ``ratio`` besides; neither pass has what random numbers take.
 
     signed, unsigned : tuple of str, default ()
         The state fields that ``state_dtype`` may keep in fewer bits, for they are averages of what they get: those of
@@ -217,9 +218,7 @@ class Rule:
 
     def second_expression(self, parameter: DType, columns: tuple[str, ...]) -> Expression:
         """The traced update of a rule with ``per_tensor``: its inputs are ``(p, u, *state)``."""
-        traced = _trace(self.update, tuple(self.state), parameter, parameter.compute, (*columns, RATIO))
-        kept = [Node("input", (), dtype.compute, i) for i, dtype in enumerate(traced.inputs) if i != 1]
-        return _keeping_zeros(traced, self.starts, kept)
+        return _trace_second(self.update, tuple(self.state), self.starts, parameter, columns)
 
     def tensor_rule(self, parameter: DType, gradient: DType, columns: tuple[str, ...]) -> TensorRule:
         """Both passes of a rule with ``per_tensor``, and what comes between.
@@ -364,6 +363,18 @@ def _trace_direction(
     traced = build(outputs, inputs, stored=(parameter, *inputs[2:]), name=direction.__qualname__)
     kept = [Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs[:-1]) if i != 1]
     return _keeping_zeros(traced, starts, [*kept, constant(0.0, compute)])
+
+
+@lru_cache(maxsize=256)
+def _trace_second(
+    update: Update, state: tuple[str, ...], starts: tuple[float, ...], parameter: DType, columns: tuple[str, ...]
+) -> Expression:
+    """The second pass of a rule with per-tensor values: its inputs are ``(p, u, *state)``."""
+    names = (*columns, *COUNTERS[:3], RATIO)
+    outputs, inputs = _traced(update, state, parameter, parameter.compute, names, "p")
+    traced = build(outputs, inputs, stored=(parameter, *inputs[2:]), name=update.__qualname__)
+    kept = [Node("input", (), dtype.compute, i) for i, dtype in enumerate(inputs) if i != 1]
+    return _keeping_zeros(traced, starts, kept)
 
 
 def _keeping_zeros(traced: Expression, starts: Sequence[float], kept: Sequence[Node]) -> Expression:

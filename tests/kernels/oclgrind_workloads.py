@@ -180,7 +180,7 @@ def tensor_update(backend, chunks=17):
         ex.trace(direction, (F32, *state), stored=state),
         (ex.trace(lambda p, v, u: p, state), ex.trace(lambda p, v, u: u, state)),
         ex.trace(lambda of_p, of_u, size: hyper["lr"] * of_p / (of_u + size), state),
-        ex.trace(lambda p, u, v: (p - hyper["ratio"] * u, v), state, stored=state[:2]),
+        ex.trace(lambda p, u, v: (p - hyper["ratio"] / hyper["step"] * u, v), state, stored=state[:2]),
     )
     alone = TensorRule(rule.direction, (), ex.trace(lambda size: size, (F32,)), rule.update)
 

@@ -32,11 +32,11 @@ def with_master_weights(rule: Rule, dtype: DType) -> Rule:
     def direction(p: Node, g: Node, s: Any, h: Any) -> tuple[Any, ...]:
         assert rule.per_tensor is not None
         held = current(p, s, h)
-        u, *state = _as_tuple(rule.per_tensor.direction(held, g, s, h))
+        u, *state = as_tuple(rule.per_tensor.direction(held, g, s, h))
         return u, *state, where(h.master_weights != 0.0, held, 0.0)
 
     def update(p: Node, g: Node, s: Any, h: Any) -> tuple[Any, ...]:
-        updated, *state = _as_tuple(rule.update(current(p, s, h), g, s, h))
+        updated, *state = as_tuple(rule.update(current(p, s, h), g, s, h))
         return updated, *state, where(h.master_weights != 0.0, updated, 0.0)
 
     def hyper(group: Mapping[str, Any]) -> dict[str, float]:
@@ -53,5 +53,6 @@ def with_master_weights(rule: Rule, dtype: DType) -> Rule:
     return replace(rule, update=update, hyper=hyper, state=state, starts=(), per_tensor=per_tensor, fused_adam=False)
 
 
-def _as_tuple(returned: Any) -> tuple[Any, ...]:
+def as_tuple(returned: Any) -> tuple[Any, ...]:
+    """What an update returned, which may be the parameter alone."""
     return tuple(returned) if isinstance(returned, tuple | list) else (returned,)

@@ -18,7 +18,7 @@ from netcl.dtypes import DType, bfloat16, float16, float32
 from netcl.errors import HyperParameterError
 from netcl.expression import Node, rounded, where
 from netcl.optim.engine.checkpoint import COMPENSATION
-from netcl.optim.engine.master_weights import keeps_master_weights, with_master_weights
+from netcl.optim.engine.master_weights import as_tuple, keeps_master_weights, with_master_weights
 from netcl.optim.rule import Rule
 from netcl.stochastic import random_bits, stochastically_rounded
 
@@ -148,8 +148,3 @@ def seed_columns(group: Mapping[str, Any]) -> dict[str, float]:
     """The seed of a group in two numbers that float32 holds exactly."""
     seed = group["rounding_seed"]
     return {"seed_low": float(seed & 0xFFFF), "seed_high": float(seed >> 16)}
-
-
-def as_tuple(returned: Any) -> tuple[Any, ...]:
-    """What an update returned, which may be the parameter alone."""
-    return tuple(returned) if isinstance(returned, tuple | list) else (returned,)

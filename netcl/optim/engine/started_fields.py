@@ -23,11 +23,6 @@ def check_extension(kind: str, extension: Any, rule: Rule, host: Any) -> None:
         raise HyperParameterError(
             f"extend() takes an extension, which has the methods {', '.join(methods)}, got {shown(extension)}"
         )
-    if rule.per_tensor is not None:
-        raise HyperParameterError(
-            f"{kind} takes norms between two passes over its parameters, which has no place for an extension; average "
-            "the parameters of an optimizer whose step is one pass"
-        )
     fields = extension.fields()
     if taken := [name for name in fields if name in rule.state or name == "master"]:
         raise HyperParameterError(

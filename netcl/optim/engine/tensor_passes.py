@@ -133,7 +133,8 @@ class TensorPasses:
         Raises
         ------
         HyperParameterError
-            If there are more tensors than a map can name.
+            If there are more tensors than a map can name, or what runs between the passes has a field of the same name
+            as the rule.
         """
         assert rule.per_tensor is not None
         if len(layout.segments) > MOST_TENSORS:
@@ -147,6 +148,12 @@ class TensorPasses:
         if rule.per_tensor.between is not None:
             made.table = TensorTable(layout, group_of, groups, columns)
             made._between = rule.per_tensor.between(made.table)
+            for each in made.stored:
+                if each.name in rule.state:
+                    raise HyperParameterError(
+                        f"{each.name!r} names two state fields, one of them of whole tensors; give the other another "
+                        "name"
+                    )
         return made
 
     def prepare(self) -> None:

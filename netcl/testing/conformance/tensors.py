@@ -17,7 +17,8 @@ from netcl.testing.conformance.operands import Operand
 def tensor_rule(dtype, norms=("p", "u")):
     """Momentum along ``u = v / (1 + |p|)``, at a rate that depends on the norms, the size, the row and its counters.
 
-    The second state field is moved by the second pass alone, the first by the first.
+    The second state field is moved by the second pass alone, the first by the first. Both passes read the row, and the
+    second the step's number too.
     """
     real = dtype.compute
     state = (real, real, real)
@@ -35,7 +36,7 @@ def tensor_rule(dtype, norms=("p", "u")):
 
     def update(p, u, v, w):
         w = w + ratio * u
-        return p - w, v, w
+        return p - w / (step + beta), v, w
 
     places = {"p": 0, "u": 3}
     inputs = (dtype, *state)
@@ -60,7 +61,7 @@ def oracle(row, multiplier, p, g, v, w, u, norms=("p", "u")):
     above, below = (norm(x) if name in norms else 1.0 for name, x in (("p", p), ("u", u)))
     with np.errstate(invalid="ignore"):
         w = w + row["lr"] * above / (below + row["eps"]) * (row["step"] / (row["step"] + p.size)) * u
-        return [p - w, v, w, u]
+        return [p - w / (row["step"] + row["beta1"]), v, w, u]
 
 
 class Tensors:
