@@ -363,6 +363,15 @@ def test_a_part_that_does_not_fit_leaves_all_as_it_was(broken, tmp_path):
         assert repr(other.everything()) == repr(everything)
 
 
+def test_the_state_dict_of_an_optimizer_is_saved_as_the_optimizer(tmp_path):
+    with netcl.use_backend("numpy"):
+        run = Run("AdamW")
+        run.go(0, 3)
+        netcl.save(tmp_path / "one", optimizer=run.parts["optimizer"])
+        netcl.save(tmp_path / "other", optimizer=run.parts["optimizer"].state_dict())
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
 def test_a_part_that_the_file_lacks_is_named(tmp_path):
     with netcl.use_backend("numpy"):
         run = Run("SGD")

@@ -94,6 +94,7 @@ def save(
     model : Module, or mapping of str to Module or array, optional
         With a mapping, weights are called ``key.name``.
     optimizer, schedule, scaler, loader : object with state_dict(), or list, tuple or dict of such, optional
+        For an optimizer also what its ``state_dict()`` or :func:`netcl.distributed.gather_state` returned.
     extra : optional
         Plain data of your own: None, bools, numbers, strings, lists, tuples, dicts, NumPy arrays and Tensors.
     wait : bool, default True
@@ -114,7 +115,7 @@ def save(
     Notes
     -----
     **Blocks**: what is on a device is read. With several processes, each saves to a file of its own, or one of them
-    saves what all have alike.
+    saves what all have alike, or what :func:`netcl.distributed.gather_state` brought together.
 
     Examples
     --------
@@ -287,6 +288,8 @@ def _each(where: str, part: Any, call: Callable[[str, Any], Any]) -> Any:
     """What ``call`` returns for an object, or for each object of a list, tuple or dict of such."""
     if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
         return call(where, part)
+    if isinstance(part, Mapping) and {"state", "param_groups"} <= set(part):  # what an optimizer's state_dict() gave
+        return part
     if isinstance(part, Mapping):
         return {key: _each(f"{where}[{key!r}]", one, call) for key, one in part.items()}
     if isinstance(part, list | tuple):
