@@ -16,12 +16,13 @@ import pytest
 
 import netcl
 import netcl.autograd as ag
-from netcl import distributed, nn
+from netcl import distributed, nn, optim
 from netcl.distributed.buckets import even_shares
 from netcl.distributed.placement import place
 from netcl.distributed.wire_format import WireFormat
-from netcl.errors import BackendError, DTypeError
+from netcl.errors import BackendError, DTypeError, StateError
 from netcl.optim import AdamW
+from tests.snapshots import frozen, snapshot
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ROOT / "tests" / "distributed"
@@ -176,6 +177,144 @@ def test_one_process_trains_its_shard_of_everything(backend):
         shards.gather()
     for a, b in zip(plain, sharded, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@needs_mpi
+def test_a_sharded_run_goes_on_with_any_number_of_ranks(backend, tmp_path):
+    """Saved whole by two ranks and taken up by one or three, and the other way round; within the order of summation."""
+
+    def run(ranks, kind, load, begin, end):
+        file = str(tmp_path / f"{ranks}-{kind}-{begin}-{end}-{Path(load).name}")
+        command = [str(PROGRAMS / "whole_state.py"), str(backend.device), kind, load, file, str(begin), str(end)]
+        result = launch(ranks, "-W", "error", *command)
+        assert result.returncode == 0, result.stderr
+        return file
+
+    def numbers(file):
+        parts = netcl.load(file)
+        state = parts["optimizer"]["state"]
+        fields = [state[i][name] for i in range(4) for name in ("exp_avg", "exp_avg_sq")]
+        return np.concatenate([x.ravel() for x in (*parts["model"].values(), *fields)])
+
+    straight = numbers(run(0, "plain", "-", 0, 12))
+    one, two = run(0, "plain", "-", 0, 6), run(2, "sharded", "-", 0, 6)
+    described = [netcl.load(file)["optimizer"]["param_groups"] for file in (one, two)]
+    assert described[0] == described[1]
+    assert described[0][0]["param_names"] == ["0.weight", "0.bias", "2.weight"]
+    for ranks, kind, load in ((0, "plain", two), (2, "sharded", one), (3, "sharded", two), (0, "sharded", two)):
+        found = numbers(run(ranks, kind, load, 6, 12))
+        assert np.linalg.norm(found - straight) < 2e-6 * np.linalg.norm(straight), (ranks, kind)
+    # Dealt out and gathered again, everything is as it was, bit for bit.
+    np.testing.assert_array_equal(numbers(run(3, "sharded", two, 6, 6)), numbers(two))
+
+
+SHARDED = {
+    "AdamW": lambda p: AdamW(p, lr=0.1, amsgrad=True),
+    "SGD": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
+    "Adagrad": lambda p: optim.Adagrad(p, lr=0.1, initial_accumulator_value=0.5),
+    "Rprop": optim.Rprop,
+    "ScheduleFreeAdamW": optim.ScheduleFreeAdamW,
+    "8bit": lambda p: AdamW(p, lr=0.1, state_dtype="8bit"),
+    "bfloat16 state": lambda p: optim.Lion(p, lr=0.1, state_dtype="bfloat16"),
+}
+
+
+@pytest.mark.parametrize("names", [True, False])
+@pytest.mark.parametrize("kind", SHARDED)
+def test_whole_state_is_that_of_an_optimizer_without_shards(kind, names, backend, tmp_path):
+    """Of several dtypes, whose views are apart; also as a file, and back."""
+    random = np.random.default_rng(0)
+    shapes = {"a": ((30, 50), "float32"), "b": ((7,), "bfloat16"), "c": ((3, 1), "float32")}
+    values = {name: random.standard_normal(shape).astype("f4") for name, (shape, _) in shapes.items()}
+
+    def tensors():
+        made = []
+        for name, (_, dtype) in shapes.items():
+            p = netcl.astype(netcl.asarray(values[name], device=backend.device, copy=True), dtype)
+            p.requires_grad = True
+            made.append((name, p) if names else p)
+        return made
+
+    def go(given, optimizer, begin, end):
+        for step in range(begin, end):
+            with ag.Tape() as tape:
+                found = [p for _, p in given] if names else given
+                terms = [netcl.sum(netcl.astype(p, "float32") ** 2) for p in found]
+                loss = (terms[0] + terms[1] + terms[2]) * (step + 1.0)
+            tape.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    plain, sharded, again = tensors(), tensors(), tensors()
+    first, second = distributed.shard(sharded), distributed.shard(again)
+    optimizers = [SHARDED[kind](x) for x in (plain, first, second)]
+    go(plain, optimizers[0], 0, 3)
+    go(sharded, optimizers[1], 0, 3)
+    whole = distributed.gather_state(optimizers[1], first)
+    if "bit" not in kind and "state" not in kind:  # blocks and random bits are those of the place in the arena
+        assert frozen(whole) == frozen(optimizers[0].state_dict())
+    netcl.save(tmp_path / "run", optimizer=whole)
+    netcl.load(tmp_path / "run", optimizer=optimizers[0])
+    distributed.scatter_state(optimizers[2], second, netcl.load(tmp_path / "run")["optimizer"])
+    assert frozen(distributed.gather_state(optimizers[2], second)) == frozen(whole)
+    assert [group["lr"] for group in optimizers[2].param_groups] == [group["lr"] for group in whole["param_groups"]]
+
+
+def one_step_less(state):
+    state["state"][1]["step"] = 2
+    state["state"][0]["step"] = 3
+
+
+def of_another_shape(state):
+    state["state"][1]["exp_avg"] = np.ones(3, "f4")
+
+
+def of_another_name(state):
+    state["param_groups"][0]["param_names"] = ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (one_step_less, "a has taken 3 steps in the checkpoint and b 2"),
+        (of_another_shape, "'b' has exp_avg of shape (3,) in the checkpoint and shape (2,)"),
+        (of_another_name, "the checkpoint has no parameter 'b' in group 0"),
+        (lambda state: state.pop("state"), "lacks 'state'"),
+        (lambda state: state.update(optimizer="SGD"), "cannot be loaded into AdamW"),
+    ],
+)
+def test_whole_state_that_does_not_fit_changes_nothing(spoil, told):
+    named = [("a", netcl.ones(3, requires_grad=True)), ("b", netcl.ones(2, requires_grad=True))]
+    shards = distributed.shard(named)
+    optimizer = AdamW(shards)
+    state = distributed.gather_state(optimizer, shards)
+    spoil(state)
+    before = snapshot(optimizer)
+    with pytest.raises(StateError, match=re.escape(told)):
+        distributed.scatter_state(optimizer, shards, state)
+    assert snapshot(optimizer) == before
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "told"),
+    [
+        (lambda _: AdamW([netcl.ones(3)]), "parameter 0 of group 0, of shape (3,), is no view of these shards"),
+        (optim.Adafactor, "Adafactor takes values of whole tensors or of all of them"),
+        (optim.LBFGS, "LBFGS takes values of whole tensors or of all of them"),
+        (lambda shards: shards, "optimizer must be one of netcl.optim"),
+    ],
+)
+def test_optimizers_whose_state_cannot_be_gathered(optimizer, told):
+    shards = distributed.shard([netcl.ones(3)])
+    for call in (distributed.gather_state, distributed.scatter_state):
+        with pytest.raises(netcl.errors.NetclError) as refusal:
+            call(optimizer(shards), shards)
+        assert told in str(refusal.value)
+
+
+def test_names_of_shards_are_their_own():
+    with pytest.raises(netcl.errors.DistributedError, match="two parameters called 'a'"):
+        distributed.shard([("a", netcl.ones(3)), ("a", netcl.ones(2))])
 
 
 def test_a_world_of_one_leaves_everything_as_it_is():

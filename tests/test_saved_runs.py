@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import struct
@@ -362,6 +363,15 @@ def test_a_part_that_does_not_fit_leaves_all_as_it_was(broken, tmp_path):
         assert repr(other.everything()) == repr(everything)
 
 
+def test_the_state_dict_of_an_optimizer_is_saved_as_the_optimizer(tmp_path):
+    with netcl.use_backend("numpy"):
+        run = Run("AdamW")
+        run.go(0, 3)
+        netcl.save(tmp_path / "one", optimizer=run.parts["optimizer"])
+        netcl.save(tmp_path / "other", optimizer=run.parts["optimizer"].state_dict())
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
 def test_a_part_that_the_file_lacks_is_named(tmp_path):
     with netcl.use_backend("numpy"):
         run = Run("SGD")
@@ -508,6 +518,24 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
 
 
+def blocks(tensors=None, data=bytes(260), **changes):
+    """A file with three numbers in 8 bits, and what is to be otherwise; what is None is left out."""
+    held = {"bits": 8, "signed": True, "shape": [3], "codes": {"$tensor": "c"}, "scales": {"$tensor": "s"}} | changes
+    held = {name: value for name, value in held.items() if value is not None}
+    run = {"layout": 2, "weights": None, "parts": {"optimizer": {"$blocks": held}}}
+    stored = {"s": entry("F32", (1,), (0, 4)), "c": entry("U8", (1, 256), (4, 260))} | (tensors or {})
+    stored = {name: each for name, each in stored.items() if each is not None}
+    return whole(stored, data, netcl=json.dumps(run))
+
+
+ALONE = {"s": None, "c": entry("U8", (1, 256), (0, 256))}
+"""Codes without scales."""
+
+
+def scale(value):
+    return struct.pack("<f", value) + bytes(256)
+
+
 HOSTILE = {
     "empty": b"",
     "seven bytes": b"\0" * 7,
@@ -540,6 +568,8 @@ HOSTILE = {
     "huge extents": whole(
         {"a": entry(shape=(1 << 62, 1 << 62, 0), offsets=(0, 0))} | {"b": entry(shape=(1 << 80,))}, bytes(8)
     ),
+    "a thousand extents": whole({"a": entry(shape=(1,) * 1000, offsets=(0, 4))}, bytes(4)),
+    "a huge nothing": whole({"a": entry(shape=(0, 1 << 62), offsets=(0, 0))}, b""),
     "a million extents": whole({"a": entry(shape=(1,) * 1_000_000)}, bytes(8)),
     "unknown dtype": whole({"a": entry(dtype="F8_E4M3", shape=(8,))}, bytes(8)),
     "dtype is a number": whole({"a": entry(dtype=7)}, bytes(8)),
@@ -550,7 +580,7 @@ HOSTILE = {
     "a bool of 2": whole({"a": entry(dtype="BOOL", shape=(1,), offsets=(0, 1))}, b"\2"),
     "description of nothing": whole({}, b"", netcl="{}"),
     "description is no JSON": whole({}, b"", netcl="{"),
-    "another layout": whole({}, b"", netcl='{"layout": 2, "parts": {}, "weights": null}'),
+    "another layout": whole({}, b"", netcl='{"layout": 3, "parts": {}, "weights": null}'),
     "description of missing weights": whole({}, b"", netcl='{"layout": 1, "parts": {}, "weights": ["a"]}'),
     "description of a missing tensor": whole(
         {}, b"", netcl='{"layout":1,"weights":null,"parts":{"extra":{"$tensor":"a"}}}'
@@ -565,6 +595,37 @@ HOSTILE = {
     "pairs of three": whole({"a": entry("F64", (3,), (0, 24))}, bytes(24), **{PAIRS: '["a"]'}),
     "pairs without axes": whole({"a": entry("F64", (), (0, 8))}, bytes(8), **{PAIRS: '["a"]'}),
     "pairs of lists": whole({"a": entry("F64", (2,), (0, 16))}, bytes(16), **{PAIRS: '[["a"]]'}),
+    "a tensor named twice": whole(
+        {"a": entry()}, bytes(8), netcl='{"layout":1,"weights":["a"],"parts":{"extra":{"$tensor":"a"}}}'
+    ),
+    "blocks of a tensor named twice": blocks(ALONE, bytes(256), scales={"$tensor": "c"}),
+    "blocks that are no dict": whole({}, b"", netcl='{"layout":2,"weights":null,"parts":{"extra":{"$blocks":[]}}}'),
+    "blocks without scales": blocks(ALONE, bytes(256)),
+    "blocks that name no scales": blocks(ALONE, bytes(256), scales=None),
+    "blocks with more": blocks(zero=0),
+    "blocks without bits": blocks(bits=None),
+    "blocks of 2 bits": blocks(bits=2),
+    "blocks of True bits": blocks(bits=True),
+    "blocks of 8.0 bits": blocks(bits=8.0),
+    "blocks of 4 bits": blocks(bits=4),
+    "blocks with a number as sign": blocks(signed=1),
+    "blocks of no shape": blocks(shape=None),
+    "blocks of a negative shape": blocks(shape=[-3]),
+    "blocks of a shape in fractions": blocks(shape=[3.0]),
+    "blocks of all memory": blocks(shape=[1 << 60, 1 << 60]),
+    "blocks of a huge nothing": blocks(shape=[0, 1 << 62]),
+    "blocks of a thousand axes": blocks(shape=[1] * 1000),
+    "blocks of one number more": blocks(shape=[257]),
+    "blocks of nothing": blocks(shape=[0]),
+    "codes in a row": blocks({"c": entry("U8", (256,), (4, 260))}),
+    "codes of 255": blocks({"c": entry("U8", (1, 255), (4, 259))}, bytes(259)),
+    "codes of I8": blocks({"c": entry("I8", (1, 256), (4, 260))}),
+    "scales of F16": blocks({"s": entry("F16", (1,), (0, 2)), "c": entry("U8", (1, 256), (2, 258))}, bytes(258)),
+    "scales of two": blocks({"s": entry("F32", (2,), (0, 8)), "c": entry("U8", (1, 256), (8, 264))}, bytes(264)),
+    "scales that are a number": blocks({"s": entry("F32", (), (0, 4))}),
+    "a scale of NaN": blocks(data=scale(math.nan)),
+    "an infinite scale": blocks(data=scale(math.inf)),
+    "a negative scale": blocks(data=scale(-1.0)),
     "a deep description": whole(
         {}, b"", netcl='{"layout":1,"weights":null,"parts":{"extra":' + "[" * 900 + "]" * 900 + "}}"
     ),
@@ -577,6 +638,11 @@ def test_a_file_that_is_not_sound_is_refused(name, tmp_path):
     file.write_bytes(HOSTILE[name])
     with pytest.raises(StateError, match=re.escape(str(file)) + "|description"):
         netcl.load(file)
+
+
+def test_blocks_of_which_nothing_was_spoiled_are_sound(tmp_path):
+    (tmp_path / "file").write_bytes(blocks())
+    assert netcl.load(tmp_path / "file")["optimizer"].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_what_is_no_file_is_refused(tmp_path):

@@ -448,6 +448,11 @@ def _shards() -> distributed.Shards:
     return distributed.shard([leaf(3)])
 
 
+def _over_shards() -> tuple[optim.Optimizer, distributed.Shards]:
+    shards = _shards()
+    return optim.SGD(shards, momentum=0.9), shards
+
+
 def _parallel() -> distributed.DataParallel:
     return distributed.DataParallel(*_model_and_optimizer())
 
@@ -652,5 +657,6 @@ _add(
     broadcast_parameters=lambda: ([leaf(3)],), clip_grad_norm=lambda: (_shards(), 1.5), gather=lambda: (_shards(),),
     init=lambda: (netcl.get_backend(), {"timeout": 5.0}), local_rank=lambda: (), rank=lambda: (),
     world_size=lambda: (), rank_zero_only=lambda: (lambda: None,), reduce_metric=lambda: (0.5, "sum"),
-    shard=lambda: ([leaf(3)], dict(_SENT)),
+    shard=lambda: ([leaf(3)], dict(_SENT)), gather_state=lambda: _over_shards(),
+    scatter_state=lambda: (*_over_shards(), distributed.gather_state(*_over_shards()), {}),
 )  # fmt: skip

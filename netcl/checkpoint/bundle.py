@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -17,6 +18,7 @@ from netcl.checkpoint.safetensors import Elements, Reader, header, read_all, wri
 from netcl.errors import ArgumentError, NetclError, StateError
 from netcl.files import parse_json
 from netcl.functional.host import to_host
+from netcl.host_blocks import asking_for_blocks
 from netcl.host_dtypes import values_of
 from netcl.nn.module import Module
 from netcl.validation import flag, shown
@@ -29,6 +31,8 @@ STATEFUL = ("optimizer", "schedule", "scaler", "loader")
 
 _DESCRIPTION = "netcl"
 _LAYOUT = 1
+_WITH_BLOCKS = 2
+"""The layout of files with state in few bits, which earlier versions of netcl do not read."""
 
 
 @final
@@ -80,7 +84,8 @@ def save(
     The file takes its name in one step after the disk has all of it: whenever the process is killed, there is the old
     file or the new one. The weights stand under their own names, so that every reader of safetensors finds them; all
     else is in tensors with a ``/`` in their names, and in the file's metadata as JSON. The random state of
-    :mod:`netcl.random`, which dropout draws from, is always part of it. Nothing is pickled.
+    :mod:`netcl.random`, which dropout draws from, is always part of it. State of an optimizer in 8 or 4 bits stays so:
+    a tensor of codes and one of scales. Nothing is pickled.
 
     Parameters
     ----------
@@ -89,6 +94,7 @@ def save(
     model : Module, or mapping of str to Module or array, optional
         With a mapping, weights are called ``key.name``.
     optimizer, schedule, scaler, loader : object with state_dict(), or list, tuple or dict of such, optional
+        For an optimizer also what its ``state_dict()`` or :func:`netcl.distributed.gather_state` returned.
     extra : optional
         Plain data of your own: None, bools, numbers, strings, lists, tuples, dicts, NumPy arrays and Tensors.
     wait : bool, default True
@@ -109,7 +115,7 @@ def save(
     Notes
     -----
     **Blocks**: what is on a device is read. With several processes, each saves to a file of its own, or one of them
-    saves what all have alike.
+    saves what all have alike, or what :func:`netcl.distributed.gather_state` brought together.
 
     Examples
     --------
@@ -130,11 +136,13 @@ def save(
     parts: dict[str, Any] = {}
     for name, part in zip(STATEFUL, (optimizer, schedule, scaler, loader), strict=True):
         if part is not None:
-            parts[name] = encode(name, _each(name, part, lambda where, one: one.state_dict()), tensors)
+            with asking_for_blocks():
+                states = _each(name, part, lambda where, one: one.state_dict())
+            parts[name] = encode(name, states, tensors)
     parts["random"] = encode("random", random.get_state(), tensors)
     parts["extra"] = encode("extra", extra, tensors)
     run = {
-        "layout": _LAYOUT,
+        "layout": _WITH_BLOCKS if "$blocks" in _marks(parts) else _LAYOUT,
         "netcl": __version__,
         "weights": weights if model is not None else None,
         "device": _device(model),
@@ -162,6 +170,7 @@ def load(
 
     Everything is checked before anything is changed. Parts of the file that are not asked for are passed over; what is
     asked for must be there. With ``optimizer`` the random state comes back too, so that the run goes on bit for bit.
+    State in 8 or 4 bits is taken up as it is where the group has that ``state_dtype``, and by its numbers elsewhere.
 
     Parameters
     ----------
@@ -181,7 +190,7 @@ def load(
     object
         With parts to restore: the ``extra`` of the file. Without: a dict of ``"model"``, ``"optimizer"``,
         ``"schedule"``, ``"scaler"``, ``"loader"``, ``"random"`` and ``"extra"``, as far as the file has them, as plain
-        data with NumPy arrays (bfloat16 as float32 of the same values).
+        data with NumPy arrays (bfloat16, and state in few bits, as float32 of the same values).
 
     Raises
     ------
@@ -279,6 +288,8 @@ def _each(where: str, part: Any, call: Callable[[str, Any], Any]) -> Any:
     """What ``call`` returns for an object, or for each object of a list, tuple or dict of such."""
     if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
         return call(where, part)
+    if isinstance(part, Mapping) and {"state", "param_groups"} <= set(part):  # what an optimizer's state_dict() gave
+        return part
     if isinstance(part, Mapping):
         return {key: _each(f"{where}[{key!r}]", one, call) for key, one in part.items()}
     if isinstance(part, list | tuple):
@@ -359,7 +370,10 @@ def _read(source: Path, wanted: Mapping[str, Any]) -> tuple[dict[str, Elements] 
         if names is not None and (not wanted or "model" in wanted):
             weights = read_all(reader, names)
         chosen = {n: p for n, p in run["parts"].items() if not wanted or n in wanted or n in ("random", "extra")}
-        return weights, {name: decode(part, reader.read) for name, part in chosen.items()}
+        try:
+            return weights, {n: decode(part, reader.read, in_blocks=n in wanted) for n, part in chosen.items()}
+        except RecursionError:
+            raise StateError(f"{source} has a description that is nested too deeply; save it again") from None
 
 
 def described(source: Path, reader: Reader) -> dict[str, Any] | None:
@@ -376,17 +390,20 @@ def described(source: Path, reader: Reader) -> dict[str, Any] | None:
     try:
         run = parse_json(text)
         layout, parts, names = run["layout"], run["parts"], run["weights"]
-        if layout != _LAYOUT:
+        if layout not in (_LAYOUT, _WITH_BLOCKS):
             raise StateError(
                 f"{source} has layout {shown(layout)}, written by netcl {shown(run.get('netcl'))}, and this version "
-                f"reads {_LAYOUT}; install that version"
+                f"reads {_LAYOUT} and {_WITH_BLOCKS}; install that version"
             )
         if (
             not isinstance(parts, dict)
             or not _are_names(names, reader)
-            or not _tensors_of(parts) <= set(reader.tensors)
+            or not set(_tensors_of(parts)) <= set(reader.tensors)
         ):
             raise ValueError("it names tensors that the file does not have")
+        # A small file could take much memory by naming one tensor many times.
+        if (counts := Counter([*(names or ()), *_tensors_of(parts)])) and max(counts.values()) > 1:
+            raise ValueError(f"it names the tensor {max(counts, key=counts.__getitem__)!r} twice")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, StateError):
             raise
@@ -400,14 +417,26 @@ def _are_names(names: Any, reader: Reader) -> bool:
     return names is None or (isinstance(names, list) and all(isinstance(n, str) and n in reader.tensors for n in names))
 
 
-def _tensors_of(value: Any) -> set[str]:
+def _tensors_of(value: Any) -> list[str]:
     """The names of all tensors that a description refers to."""
+    return [held for mark, held in _marked(value) if mark == "$tensor" and isinstance(held, str)]
+
+
+def _marks(value: Any) -> set[str]:
+    """All marks of a description."""
+    return {mark for mark, _ in _marked(value)}
+
+
+def _marked(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of a description that begins with a dollar, and what it has."""
     if isinstance(value, list):
-        return {name for each in value for name in _tensors_of(each)}
-    if isinstance(value, dict):
-        own = {value["$tensor"]} if isinstance(value.get("$tensor"), str) else set()
-        return own | {name for each in value.values() for name in _tensors_of(each)}
-    return set()
+        for each in value:
+            yield from _marked(each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            if key.startswith("$"):
+                yield key, each
+            yield from _marked(each)
 
 
 def _device(model: Any) -> str | None:

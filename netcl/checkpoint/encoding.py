@@ -2,8 +2,9 @@
 
 None, bools, integers, floats, strings, lists, tuples and mappings go into the JSON text, arrays into tensors of their
 own, named after the way to them. What JSON lacks is written as an object with one key that begins with ``$``:
-``$tensor``, ``$float`` (NaN and infinities), ``$tuple``, and ``$items`` (a mapping whose keys are not all plain
-strings). Nothing is ever executed by reading it, as a pickle would be.
+``$tensor``, ``$float`` (NaN and infinities), ``$tuple``, ``$items`` (a mapping whose keys are not all plain strings),
+and ``$blocks`` (numbers in few bits: their shape and format, and the tensors of codes and scales). Nothing is ever
+executed by reading it, as a pickle would be.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import numpy as np
 
 from netcl import dtypes
 from netcl.array import Array
+from netcl.checkpoint.blocks import decode_blocks
 from netcl.checkpoint.safetensors import Elements
 from netcl.errors import StateError
 from netcl.functional.host import host_dtype, to_host
+from netcl.host_blocks import blocks_of
 from netcl.host_dtypes import values_of
 from netcl.validation import shown
 
@@ -76,6 +79,14 @@ def encode(where: str, value: Any, tensors: dict[str, Elements], depth: int = 0)
     if isinstance(value, list | tuple):
         items = [encode(f"{where}/{i}", each, tensors, depth + 1) for i, each in enumerate(value)]
         return items if isinstance(value, list) else {"$tuple": items}
+    blocks = blocks_of(value)
+    # What a blow-up left is kept in full, so that scales which are not finite say that a file is damaged.
+    if blocks is not None and bool(np.isfinite(blocks.scales).all()):
+        codes, scales = (
+            encode(f"{where}/{name}", part, tensors, depth + 1)
+            for name, part in (("codes", blocks.codes), ("scales", blocks.scales))
+        )
+        return {"$blocks": {**blocks.format._asdict(), "shape": [*value.shape], "codes": codes, "scales": scales}}
     elements = elements_of(where, value)
     if elements is None:
         raise StateError(
@@ -88,8 +99,10 @@ def encode(where: str, value: Any, tensors: dict[str, Elements], depth: int = 0)
     return {"$tensor": where}
 
 
-def decode(value: Any, tensor: Callable[[str], Elements]) -> Any:
+def decode(value: Any, tensor: Callable[[str], Elements], *, in_blocks: bool = False) -> Any:
     """What :func:`encode` made its result from; ``tensor`` gives an array by its name. Bfloat16 becomes float32.
+
+    Numbers in few bits become float32, with their blocks beside them if ``in_blocks``.
 
     Raises
     ------
@@ -97,12 +110,12 @@ def decode(value: Any, tensor: Callable[[str], Elements]) -> Any:
         If it is not what :func:`encode` makes.
     """
     if isinstance(value, list):
-        return [decode(each, tensor) for each in value]
+        return [decode(each, tensor, in_blocks=in_blocks) for each in value]
     if not isinstance(value, dict):
         return value
     marked = [key for key in value if key.startswith("$")]
     if not marked:
-        return {key: decode(each, tensor) for key, each in value.items()}
+        return {key: decode(each, tensor, in_blocks=in_blocks) for key, each in value.items()}
     ((mark, held),) = value.items() if len(value) == 1 else ((marked[0], None),)
     if mark == "$tensor" and isinstance(held, str):
         dtype, stored = tensor(held)
@@ -110,10 +123,13 @@ def decode(value: Any, tensor: Callable[[str], Elements]) -> Any:
     if mark == "$float" and held in ("nan", "inf", "-inf"):
         return float(held)
     if mark == "$tuple" and isinstance(held, list):
-        return tuple(decode(each, tensor) for each in held)
+        return tuple(decode(each, tensor, in_blocks=in_blocks) for each in held)
+    if mark == "$blocks":
+        values = decode_blocks(held, tensor)
+        return values if in_blocks else np.array(values)
     if mark == "$items" and isinstance(held, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in held):
         try:
-            return {decode(key, tensor): decode(each, tensor) for key, each in held}
+            return {decode(key, tensor): decode(each, tensor, in_blocks=in_blocks) for key, each in held}
         except TypeError:  # a key that cannot be one
             pass
     raise StateError(

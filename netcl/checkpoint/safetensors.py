@@ -176,7 +176,7 @@ class Reader:
         Raises
         ------
         StateError
-            If the file ends too early, or a bool is neither 0 nor 1.
+            If the file ends too early, a bool is neither 0 nor 1, or no array has such a shape.
         """
         place = self.tensors[name]
         self._file.seek(self._begin + place.start)
@@ -187,7 +187,10 @@ class Reader:
             raise self._refused(f"{name!r} is of bools and has a byte {raw.max()}")
         storage = STORAGE[place.dtype]
         array = raw.view(storage.newbyteorder("<")).astype(storage, copy=False)
-        return Elements(place.dtype, array.reshape(place.shape))
+        try:
+            return Elements(place.dtype, array.reshape(place.shape))
+        except ValueError as error:  # NumPy's own limits
+            raise self._refused(f"{name!r} has a shape that no array can have ({error})") from None
 
     def _header(self, size: int) -> bytes:
         if size < 8:
@@ -247,7 +250,7 @@ class Reader:
         code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(code, str) or code not in CODES:
             raise self._refused(f"{name!r} has dtype {shown(code)}; the dtypes are {', '.join(CODES)}")
-        if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
+        if not are_counts(shape) or not are_counts(offsets) or len(offsets) != 2:
             raise self._refused(
                 f"{name!r} must have a shape and two offsets of integers of at least 0, got {shown(shape)} and "
                 f"{shown(offsets)}"
@@ -266,7 +269,8 @@ class Reader:
         )
 
 
-def _are_counts(values: Any) -> bool:
+def are_counts(values: Any) -> bool:
+    """Whether this is a list of integers of at least 0, as a shape and offsets are."""
     # Extents of more than 64 bits would only serve to make the arithmetic slow.
     return isinstance(values, list) and len(values) <= 1024 and all(type(v) is int and 0 <= v < 1 << 63 for v in values)
 

@@ -67,6 +67,10 @@ def _settings(where: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _settings(f"{where}/{key}", each)
     elif isinstance(value, dict) and "$tensor" in value:
         return
+    elif isinstance(value, dict) and isinstance(value.get("$blocks"), dict):
+        blocks = value["$blocks"]
+        sign = "signed" if blocks.get("signed") else "unsigned"
+        yield where, f"shape {blocks.get('shape')} in {blocks.get('bits')} bits, {sign}"
     elif isinstance(value, dict) and not any(key.startswith("$") for key in value):
         for key, each in value.items():
             yield from _settings(f"{where}/{key}", each)

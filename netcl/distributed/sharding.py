@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import overload
+from typing import Any, TypeAlias, overload
 
 from netcl.array import Array, Storage
 from netcl.backends.base import CHUNK, View
@@ -26,27 +26,44 @@ _UNIT = 16
 """Shares start at multiples of so many elements, so that kernels read them aligned."""
 
 
-class _Flat:
-    """The parameters of one device and dtype in one buffer; this rank owns one stretch of it."""
+Named: TypeAlias = list[tuple[str | None, Tensor]]
+"""Parameters, each with its name if they have such."""
+
+
+class Flat:
+    """The parameters of one device and dtype in one buffer; this rank owns one stretch of it.
+
+    Attributes
+    ----------
+    view : Tensor
+        What this rank owns.
+    parameters : list of Tensor
+    offsets : list of int
+        Where each of them begins.
+    size : int
+        Elements of the buffer.
+    shares : list of (int, int)
+        Start and size of each rank's stretch.
+    """
 
     def __init__(
         self, parameters: list[Tensor], channel: Channel, bucket_bytes: int, communication_dtype: DType | str | None
     ):
         self._channel = channel
-        self._parameters = parameters
+        self.parameters = parameters
         backend, dtype = parameters[0].backend, parameters[0].dtype
         offsets, total = chunked(parameters)
         total = max(total, -(-_UNIT * channel.size // CHUNK) * CHUNK)
-        self._offsets = offsets
+        self.offsets, self.size = offsets, total
         self._storage = Storage.empty(backend, total, dtype)
         backend.fill(self._storage.span(), 0)
-        self._shares = [(_UNIT * start, _UNIT * size) for start, size in even_shares(total // _UNIT, channel.size)]
-        self._start, self._size = self._shares[channel.rank]
+        self.shares = [(_UNIT * start, _UNIT * size) for start, size in even_shares(total // _UNIT, channel.size)]
+        self._start, self._size = self.shares[channel.rank]
         self.view = type(parameters[0])(self._storage, (self._size,), (1,), self._start)
         self.view.requires_grad = True
         layout = flat_layout(parameters, total)
         self._gradients = layout.gradients
-        owned = [(start, start + size) for start, size in self._shares]
+        owned = [(start, start + size) for start, size in self.shares]
         self.synchronizer = Synchronizer(
             channel, [layout], {}, self._finished, bucket_bytes, communication_dtype, owned
         )
@@ -54,7 +71,7 @@ class _Flat:
 
     def adopt(self) -> None:
         """Move the parameters in. Until then nothing outside has changed; takes no memory."""
-        for p, offset in zip(self._parameters, self._offsets, strict=True):
+        for p, offset in zip(self.parameters, self.offsets, strict=True):
             target = View(self._storage.buffer, offset, p.shape, Array(self._storage, p.shape).strides)
             p.backend.map(conversion(p.dtype, p.dtype), (p.view(),), (target,))
             p.relocate(self._storage)
@@ -65,7 +82,7 @@ class _Flat:
 
     def _finished(self, any_gradient: bool) -> None:
         """Make the mean the gradient of the view, and make non-finite values visible to all ranks."""
-        for p in self._parameters:
+        for p in self.parameters:
             p.gradient = None
         if not any_gradient:
             return
@@ -96,7 +113,7 @@ class _Flat:
         own = whole[self._start : self._start + self._size]
         requests = []
         for rank in channel.peers:
-            start, size = self._shares[rank]
+            start, size = self.shares[rank]
             requests.append((rank, channel.receive(whole[start : start + size], rank, 0)))
             requests.append((rank, channel.send(own, rank, 0)))
         channel.finish(requests, "gather()")
@@ -107,8 +124,9 @@ class _Flat:
 class Shards(Sequence[Tensor]):
     """What :func:`shard` returns: this rank's views, one for each device and dtype, to be given to an optimizer."""
 
-    def __init__(self, flats: list[_Flat]) -> None:
+    def __init__(self, flats: list[Flat], named: Named) -> None:
         self._flats = flats
+        self._named = named
 
     @overload
     def __getitem__(self, index: int) -> Tensor: ...
@@ -149,7 +167,10 @@ class Shards(Sequence[Tensor]):
 
 
 def shard(
-    parameters: Iterable[Tensor], *, bucket_bytes: int = BUCKET_BYTES, communication_dtype: DType | str | None = None
+    parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]],
+    *,
+    bucket_bytes: int = BUCKET_BYTES,
+    communication_dtype: DType | str | None = None,
 ) -> Shards:
     """Lay parameters out in one flat buffer, and give each rank a view of its share, to be optimized there. **Blocks**.
 
@@ -159,8 +180,9 @@ def shard(
 
     Parameters
     ----------
-    parameters : iterable of Tensor
-        The same on every rank; rank 0's values are broadcast. They become views of the flat buffer.
+    parameters : iterable of Tensor, or of (name, Tensor)
+        The same on every rank; rank 0's values are broadcast. They become views of the flat buffer. The names are those
+        that :func:`gather_state` gives their state.
     bucket_bytes, communication_dtype
         As for :class:`~netcl.distributed.DataParallel`.
 
@@ -195,23 +217,45 @@ def shard(
     [(3072,)]
     """
     bucket_bytes, communication_dtype = check_transfer(bucket_bytes, communication_dtype)
-    given = listed_parameters("shard", parameters)
+    named = _named(parameters)
+    given: list[Tensor] = [p for _, p in named]
     if not given:
         raise DistributedError("shard() got no parameters; pass model.parameters() of a model that has some")
-    check_consistent(current_world().channel, [describe(x, {}) for x in given])
+    names = {id(p): name for name, p in named if name is not None}
+    check_consistent(current_world().channel, [describe(x, names) for x in given])
     groups: dict[tuple[str, str], list[Tensor]] = {}
     for p in given:
         groups.setdefault((str(p.device), p.dtype.name), []).append(p)
     channel = current_world().channel
     # What takes memory, and may find none, comes before any parameter is changed.
-    flats = [_Flat(group, channel.duplicate(), bucket_bytes, communication_dtype) for group in groups.values()]
+    flats = [Flat(group, channel.duplicate(), bucket_bytes, communication_dtype) for group in groups.values()]
     broadcast_parameters(given)
     for flat in flats:
         flat.adopt()
-    return Shards(flats)
+    return Shards(flats, named)
 
 
-def _check_shards(shards: object) -> None:
+def _named(parameters: Iterable[Any]) -> Named:
+    """The Tensors of an iterable, each with its name if all of them have one."""
+    if hasattr(parameters, "shape") or not isinstance(parameters, Iterable):
+        return [(None, p) for p in listed_parameters("shard", parameters)]  # which refuses them
+    items: list[Any] = list(parameters)
+    if not items or not all(isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) for x in items):
+        return [(None, p) for p in listed_parameters("shard", items)]
+    names = [name for name, _ in items]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DistributedError(f"shard() got two parameters called {twice!r}; give each a name of its own")
+    return list(zip(names, listed_parameters("shard", [p for _, p in items]), strict=True))
+
+
+def contents(shards: Shards) -> tuple[list[Flat], Named]:
+    """The buffers of shards, and the parameters in the order in which :func:`shard` got them, with their names."""
+    return shards._flats, shards._named
+
+
+def check_shards(shards: object) -> None:
+    """Refuse what :func:`shard` did not return."""
     if not isinstance(shards, Shards):
         raise ArgumentError(f"shards must be what shard() returned, got {shown(shards)}")
 
@@ -230,7 +274,7 @@ def gather(shards: Shards) -> None:
     >>> from netcl import distributed
     >>> distributed.gather(distributed.shard([netcl.ones(3, requires_grad=True)]))
     """
-    _check_shards(shards)
+    check_shards(shards)
     shards.gather()
 
 
@@ -265,7 +309,7 @@ def clip_grad_norm(shards: Shards, max_norm: float) -> float:
     >>> distributed.clip_grad_norm(shards, max_norm=1.0)
     32.0
     """
-    _check_shards(shards)
+    check_shards(shards)
     limit = real("max_norm", max_norm, least=0.0, finite=False, error=HyperParameterError)
     with_gradients = [view for view in shards if view.grad is not None]
     own = [measured_norm([view]) for view in with_gradients]

@@ -376,6 +376,8 @@ class Optimizer(Hookable, Releasing, ABC):
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit, as NumPy arrays in the layout of ``torch.optim``. **Blocks**.
 
+        State in few bits is decoded to float32; :func:`netcl.save` keeps its codes.
+
         Examples
         --------
         >>> import netcl

@@ -18,7 +18,7 @@ from netcl.backends import get_backend
 from netcl.data import DataLoader
 from netcl.distributed import DataParallel, DistributedSampler
 from netcl.distributed.world import current_world
-from netcl.errors import DistributedError
+from netcl.errors import DistributedError, StateError
 from netcl.optim import SGD, AdamW, Optimizer, Rule, clip_grad_norm
 
 SIZES = (12, 40, 33, 5)
@@ -407,6 +407,45 @@ def check_models_that_differ_are_refused_on_every_rank():
     model = nn.Linear(2, 2)
     with pytest.raises(DistributedError, match="bucket_bytes=2048"):
         DataParallel(model, SGD(model.parameters()), bucket_bytes=2048 if odd else 1024)
+
+
+def check_whole_state_is_refused_on_every_rank():
+    """Before anything is changed, and with one message, whichever rank has the fault."""
+    rank, last = distributed.rank(), distributed.world_size() - 1
+    model = nn.Linear(40, 70)
+    shards = distributed.shard(model.named_parameters())
+    opt = AdamW(shards, lr=1e-3)
+    shards[0].grad = netcl.ones_like(shards[0])
+    opt.step()
+    state = distributed.gather_state(opt, shards)
+    assert (state is None) == (rank > 0)
+    before = opt.state_dict()
+
+    def refused(kind, told, call):
+        with pytest.raises(kind) as refusal:
+            call()
+        messages = everywhere(str(refusal.value))
+        assert len(set(messages)) == 1
+        assert told in messages[0], messages[0]
+        after = opt.state_dict()["state"][0]
+        assert all(np.array_equal(after[name], values) for name, values in before["state"][0].items())
+
+    if state is not None:
+        state["state"][1]["exp_avg"] = np.ones(3, np.float32)
+    refused(StateError, "'bias' has exp_avg of shape (3,)", lambda: distributed.scatter_state(opt, shards, state))
+    refused(StateError, "a checkpoint is what", lambda: distributed.scatter_state(opt, shards))
+    odd = AdamW([netcl.ones(3, requires_grad=True)]) if rank == last else opt
+    refused(DistributedError, f"rank {last}: parameter 0 of group 0", lambda: distributed.gather_state(odd, shards))
+    refused(
+        DistributedError, f"rank {last}: parameter 0 of group 0", lambda: distributed.scatter_state(odd, shards, state)
+    )
+    momentum = SGD(shards, lr=1.0) if rank == last else opt
+    refused(DistributedError, f"'SGD' on rank {last}", lambda: distributed.gather_state(momentum, shards))
+    if rank == last:
+        shards[0].grad = netcl.ones_like(shards[0])
+        opt.step()
+        before = opt.state_dict()
+    refused(DistributedError, f"[1] on rank 0 and [2] on rank {last}", lambda: distributed.gather_state(opt, shards))
 
 
 CHECKS = [function for name, function in list(globals().items()) if name.startswith("check_")]

@@ -18,6 +18,7 @@ import numpy as np
 from netcl.array import Array
 from netcl.dtypes import DType
 from netcl.errors import HyperParameterError, NetclError, StateError
+from netcl.host_blocks import blocks_of
 from netcl.host_dtypes import STORAGE
 from netcl.optim.engine.group import ParameterGroup, is_note
 from netcl.optim.rule import Rule
@@ -457,6 +458,8 @@ def as_host(value: Any, what: str) -> np.ndarray[Any, Any]:
 
 
 def _as_host(value: Any) -> np.ndarray[Any, Any]:
+    if blocks_of(value) is not None:
+        return value  # type: ignore[no-any-return]
     for convert in ("detach", "cpu"):
         value = getattr(value, convert, lambda value=value: value)()
     array: np.ndarray[Any, Any] = value.numpy() if hasattr(value, "numpy") else np.asarray(value)

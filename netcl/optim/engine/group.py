@@ -89,6 +89,11 @@ class ParameterGroup(dict[str, Any]):
         self.schedules: list[Any] = []
         super().__init__(check(dict(values), values))
 
+    def over(self, parameters: Sequence[Array], names: Sequence[str | None]) -> ParameterGroup:
+        """A group of other parameters with these hyper-parameters."""
+        values = {**self, "params": list(parameters), "names": list(names)}
+        return ParameterGroup(values, self._check, self._fixed)
+
     def checked(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """What the group would hold after these assignments. Changes nothing.
 

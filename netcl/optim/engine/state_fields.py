@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from netcl.arena import Arena
+from netcl.arena import Arena, Segment
 from netcl.backends.base import CHUNK, Backend, BlockFormat, BlockSpan, Span
 from netcl.dtypes import DType, float32, uint8
 from netcl.expression import conversion
+from netcl.host_blocks import HostBlocks, blocks_are_asked_for, blocks_of, with_blocks
 from netcl.host_dtypes import STORAGE, stored_as, values_of
 from netcl.optim.engine.checkpoint import Entry
 from netcl.quantization import dequantize, quantize
@@ -66,9 +67,7 @@ class StateFields:
             Span(backend.alloc(bytes_, uint8), 0, bytes_), Span(backend.alloc(blocks, float32), 0, blocks), kept_as
         )
         backend.fill(made.scales, abs(start))
-        # The code that is worth the whole scale, with its sign.
-        full = (1 << (kept_as.bits - 1)) - 1 if kept_as.signed and start > 0.0 else (1 << kept_as.bits) - 1
-        backend.fill(made.codes, 0 if start == 0.0 else full if kept_as.bits == 8 else 17 * full)
+        backend.fill(made.codes, _start_byte(kept_as, start))
         return made
 
     def whole(self, name: str) -> Span:
@@ -95,48 +94,63 @@ class StateFields:
                     backend.map(conversion(old.dtype, new.dtype), (old.view(),), (new.view(),))
 
     def read(self) -> dict[int, dict[str, np.ndarray[Any, Any]]]:
-        """The fields of each parameter, by its id, in the compute dtype. **Blocks**."""
-        host = {}
+        """The fields of each parameter, by its id, in the compute dtype. **Blocks**.
+
+        Where blocks are asked for (:mod:`netcl.host_blocks`), those of a field that is kept in such stand beside it.
+        """
+        backend = self._layout.backend
+        found: dict[int, dict[str, np.ndarray[Any, Any]]] = {id(segment.array): {} for segment in self._layout.segments}
         for name, field in self.spans.items():
-            span = dense(self._layout.backend, field)
-            host[name] = values_of(self._layout.backend.download(span), span.dtype)
-        return {
-            id(segment.array): {
-                name: values[segment.offset : segment.offset + segment.size].reshape(segment.array.shape).copy()
-                for name, values in host.items()
-            }
-            for segment in self._layout.segments
-        }
+            span = dense(backend, field)
+            values = values_of(backend.download(span), span.dtype)
+            whole = _downloaded(backend, field) if isinstance(field, BlockSpan) and blocks_are_asked_for() else None
+            for segment in self._layout.segments:
+                own = values[segment.offset : segment.offset + segment.size].reshape(segment.array.shape).copy()
+                if whole is not None:
+                    rows = _rows(segment, whole.format)
+                    blocks = HostBlocks(whole.codes[rows].copy(), whole.scales[rows].copy(), whole.format)
+                    own = with_blocks(own, blocks)
+                found[id(segment.array)][name] = own
+        return found
 
     def prepared(self, entries: Mapping[int, Entry]) -> Callable[[], None]:
         """Lay out the fields of a checkpoint, and return what takes them up. Nothing is changed before that is called.
 
         Enqueues; does not block.
         """
-        backend = self._layout.backend
-        host = {name: np.full(self._layout.size, self.starts[name], STORAGE[self._dtype]) for name in self.spans}
-        for segment in self._layout.segments:
-            for name, values in entries[id(segment.array)].fields.items():
-                if name not in host:  # of a shape of its own, kept elsewhere
-                    continue
-                host[name][segment.offset : segment.offset + segment.size] = values.reshape(-1)
         # All memory is taken before anything is changed.
-        scratch: dict[str, Span] = {}
-        for name, field in self.spans.items():
-            if isinstance(field, BlockSpan):
-                scratch[name] = Span(backend.alloc(field.size, float32), 0, field.size)
-                backend.upload(host[name], scratch[name])
-            else:
-                host[name] = stored_as(host[name], field.dtype)
+        take_up = [self._prepared(name, field, entries) for name, field in self.spans.items()]
 
-        def take_up() -> None:
-            for name, field in self.spans.items():
-                if isinstance(field, BlockSpan):
-                    quantize(backend, scratch[name], field)
-                else:
-                    backend.upload(host[name], field)
+        def take_up_all() -> None:
+            for each in take_up:
+                each()
 
-        return take_up
+        return take_up_all
+
+    def _prepared(self, name: str, field: Field, entries: Mapping[int, Entry]) -> Callable[[], None]:
+        """As :meth:`prepared`, of one field."""
+        backend = self._layout.backend
+        given = [(segment, entries[id(segment.array)].fields.get(name)) for segment in self._layout.segments]
+        # Fields that no entry names are of a shape of their own, kept elsewhere, or start anew.
+        found = [(segment, values) for segment, values in given if values is not None]
+        if isinstance(field, BlockSpan) and len(found) == len(given):
+            blocks = [(segment, blocks_of(values)) for segment, values in found]
+            if all(own is not None and own.format == field.format for _, own in blocks):
+                whole = _started_blocks(field, self.starts[name])
+                for segment, own in blocks:
+                    assert own is not None
+                    rows = _rows(segment, field.format)
+                    whole.codes[rows], whole.scales[rows] = own.codes, own.scales
+                return lambda: _upload(backend, whole, field)
+        host = np.full(self._layout.size, self.starts[name], STORAGE[self._dtype])
+        for segment, values in found:
+            host[segment.offset : segment.offset + segment.size] = values.reshape(-1)
+        if isinstance(field, Span):
+            stored = stored_as(host, field.dtype)
+            return lambda: backend.upload(stored, field)
+        scratch = Span(backend.alloc(field.size, float32), 0, field.size)
+        backend.upload(host, scratch)
+        return lambda: quantize(backend, scratch, field)
 
 
 def dense(backend: Backend, field: Field) -> Span:
@@ -146,6 +160,38 @@ def dense(backend: Backend, field: Field) -> Span:
     made = Span(backend.alloc(field.size, field.dtype), 0, field.size)
     dequantize(backend, field, made)
     return made
+
+
+def _rows(segment: Segment, format: BlockFormat) -> slice:
+    """The blocks of one array among those of all: it begins with a chunk, which is whole blocks."""
+    first = segment.offset // format.block
+    return slice(first, first - (-segment.size // format.block))
+
+
+def _start_byte(format: BlockFormat, start: float) -> int:
+    """The byte of the codes that are worth the whole scale, with the sign of ``start``."""
+    if start == 0.0:
+        return 0
+    full = (1 << (format.bits - 1)) - 1 if format.signed and start > 0.0 else (1 << format.bits) - 1
+    return full if format.bits == 8 else 17 * full
+
+
+def _started_blocks(field: BlockSpan, start: float) -> HostBlocks:
+    """Blocks for the whole layout on the host, as they start."""
+    shape = (field.scales.size, field.format.block // field.format.per_byte)
+    codes = np.full(shape, _start_byte(field.format, start), np.uint8)
+    return HostBlocks(codes, np.full(shape[0], abs(start), np.float32), field.format)
+
+
+def _downloaded(backend: Backend, field: BlockSpan) -> HostBlocks:
+    """The blocks of the whole layout. **Blocks**."""
+    codes, scales = backend.download(field.codes), backend.download(field.scales)
+    return HostBlocks(codes.reshape(field.scales.size, -1), scales, field.format)
+
+
+def _upload(backend: Backend, blocks: HostBlocks, field: BlockSpan) -> None:
+    backend.upload(blocks.codes.reshape(-1), field.codes)
+    backend.upload(blocks.scales, field.scales)
 
 
 def _memory(field: Field) -> tuple[Span, ...]:
