@@ -146,7 +146,7 @@ static inline bool any_lane(const int_vector mask) {
 #define UPPER_SHARE_LINE(slope, shift) SHARE_LINE(CONSTANT(slope), CONSTANT(shift))
 #define UPPER_CODE_LINE(slope, shift) CODE_LINE(CONSTANT(slope), CONSTANT(shift))
 #define DEFINE_DYNAMIC(name)                                                                                           \
-    static inline real_vector shares_##name(const int_vector codes, const int hidden) {                                \
+    INLINE real_vector shares_##name(const int_vector codes, const int hidden) {                                       \
         const int_vector whole = SIGNED_##name ? codes & TOP_##name : codes;                                           \
         const real_vector m = CONVERT_VECTOR(float32, whole);                                                          \
         int_vector size = 0;                                                                                           \
@@ -154,7 +154,7 @@ static inline bool any_lane(const int_vector mask) {
             LOWER_SHARE_LINES_##name(SHARE_LINE)} size = whole >= TOP_##name ? (int_vector)(REAL_ONE) : size;          \
         return AS_REAL(SIGNED_##name ? size | (codes - whole) * (int)(0x80000000u / (TOP_##name + 1)) : size);         \
     }                                                                                                                  \
-    static inline int_vector codes_##name(const real_vector share, const int hidden) {                                 \
+    INLINE int_vector codes_##name(const real_vector share, const int hidden) {                                        \
         const real_vector size = SIGNED_##name ? fabs(share) : share;                                                  \
         int_vector least = AS_INT((real_vector)(TOP_##name - 1));                                                      \
         UPPER_CODE_LINES_##name(UPPER_CODE_LINE) if (ANY(size < CONSTANT(LEAST_UPPER_SHARE_##name))){                  \
@@ -167,10 +167,10 @@ static inline bool any_lane(const int_vector mask) {
         return SIGNED_##name ? codes | (AS_INT(share) < 0 ? (int_vector)(TOP_##name + 1) : (int_vector)(0)) : codes;   \
     }
 #define DEFINE_LINEAR(name)                                                                                            \
-    static inline real_vector shares_##name(const int_vector codes, const int hidden) {                                \
+    INLINE real_vector shares_##name(const int_vector codes, const int hidden) {                                       \
         return (CONVERT_VECTOR(float32, codes) + 1.0f) * 0.0625f;                                                      \
     }                                                                                                                  \
-    static inline int_vector codes_##name(const real_vector share, const int hidden) {                                 \
+    INLINE int_vector codes_##name(const real_vector share, const int hidden) {                                        \
         const int_vector codes = CONVERT_VECTOR(int32, share * 16.0f - 0.5f);                                          \
         return clamp(codes, 0, 15);                                                                                    \
     }

@@ -72,8 +72,8 @@ static inline struct coefficients read_coefficients(const __global real *header,
 }
 
 // Without a penalty or a decay the term is left out: 0 * infinity would be NaN.
-static inline void update_with(const struct coefficients *coefficients, struct element *x, const bool penalty,
-                               const bool decay) {
+INLINE void update_with(const struct coefficients *coefficients, struct element *x, const bool penalty,
+                        const bool decay) {
     const struct coefficients c = *coefficients;
     const real_vector p = x->p;
     const real_vector scaled = c.gradient_factor * (c.prescale * x->g);
@@ -89,9 +89,7 @@ static inline void update_with(const struct coefficients *coefficients, struct e
     x->p = p - (decay ? moved + c.decay * p : moved);
 }
 
-static inline void update(const struct coefficients *c, struct element *x) {
-    update_with(c, x, c->l2 != 0, c->decay != 0);
-}
+INLINE void update(const struct coefficients *c, struct element *x) { update_with(c, x, c->l2 != 0, c->decay != 0); }
 
 // Decided once for all vectors: within the loop it would cost a tenth of the time.
 #define WHOLE_VECTORS(EACH)                                                                                            \

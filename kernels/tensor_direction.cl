@@ -35,7 +35,7 @@
 
 #define TO_NORM(number, name) x->name = measured_##name;
 
-static inline void update(const struct coefficients *c, struct element *x) {
+INLINE void update(const struct coefficients *c, struct element *x) {
     const struct coefficients h = *c;
     READ(FROM_ELEMENT)
     RULE MEASURE_NEXT WRITTEN(TO_ELEMENT) NORMS(TO_NORM)

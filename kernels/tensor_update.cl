@@ -38,7 +38,7 @@ static inline real tensor_ratio(const struct coefficients h, const real size NOR
     RATIO return ratio;
 }
 
-static inline void update(const struct coefficients *c, const real ratio, struct element *x) {
+INLINE void update(const struct coefficients *c, const real ratio, struct element *x) {
     const struct coefficients h = *c;
     READ(FROM_ELEMENT) RULE WRITTEN(TO_ELEMENT)
 }
