@@ -1,4 +1,4 @@
-"""State in 8 and 4 bits on disk: kept as it is, taken up bit for bit, and refused by name where a file is damaged."""
+"""State in 16, 8 and 4 bits on disk: kept as it is, taken up bit for bit, refused by name where a file is damaged."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import netcl
 from netcl import optim
 from netcl.backends import get_backend
+from netcl.backends.base import BlockSpan
 from netcl.checkpoint.safetensors import Reader, read_all, write
 from netcl.dtypes import float32, int8
 from netcl.errors import StateError
@@ -54,7 +55,8 @@ def bits(optimizer):
     for name, field in partition.fields.spans.items():
         for segment in partition.arena.layout.segments:
             own = field.part(segment.offset, segment.size)
-            found[name, segment.offset] = [partition.backend.download(x).tobytes() for x in (own.codes, own.scales)]
+            memory = (own.codes, own.scales) if isinstance(own, BlockSpan) else (own,)
+            found[name, segment.offset] = [partition.backend.download(x).tobytes() for x in memory]
     return found
 
 
@@ -67,7 +69,7 @@ def everything(parameters, optimizer):
     return {name: p.numpy().tobytes() for name, p in parameters.items()}, bits(optimizer)
 
 
-@pytest.mark.parametrize("state_dtype", ["8bit", "4bit"])
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "8bit", "4bit"])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_run_goes_on_bit_for_bit(kind, state_dtype, backend, tmp_path):
     straight = made(kind, backend.device, state_dtype=state_dtype)
@@ -83,7 +85,7 @@ def test_a_run_goes_on_bit_for_bit(kind, state_dtype, backend, tmp_path):
     assert everything(*resumed) == everything(*straight)
 
 
-@pytest.mark.parametrize(("state_dtype", "most"), [("8bit", 2.1), ("4bit", 1.1)])
+@pytest.mark.parametrize(("state_dtype", "most"), [("bfloat16", 4.1), ("8bit", 2.1), ("4bit", 1.1)])
 def test_bytes_of_a_file_for_each_element(state_dtype, most, backend, tmp_path):
     p = netcl.ones(1 << 20, device=backend.device, requires_grad=True)
     optimizer = optim.AdamW([p], state_dtype=state_dtype)
@@ -93,7 +95,7 @@ def test_bytes_of_a_file_for_each_element(state_dtype, most, backend, tmp_path):
     assert (tmp_path / "run").stat().st_size <= most * p.size
 
 
-@pytest.mark.parametrize("state_dtype", ["8bit", "4bit"])
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "8bit", "4bit"])
 def test_a_file_alone_gives_plain_numbers(state_dtype, backend, tmp_path):
     parameters, optimizer = made("AdamW", backend.device, state_dtype=state_dtype)
     go(parameters, optimizer, 0, 5)
@@ -106,11 +108,12 @@ def test_a_file_alone_gives_plain_numbers(state_dtype, backend, tmp_path):
             assert state[index][name].flags.writeable
             np.testing.assert_allclose(state[index][name], entry[name], rtol=3e-7)
     held = dtypes(tmp_path / "run")
-    assert {dtype for name, dtype in held.items() if "/exp_avg" in name} == {"uint8", "float32"}
+    expected = {"bfloat16"} if state_dtype == "bfloat16" else {"uint8", "float32"}
+    assert {dtype for name, dtype in held.items() if "/exp_avg" in name} == expected
 
 
 @pytest.mark.parametrize("after", [None, "bfloat16", "8bit", "4bit"])
-@pytest.mark.parametrize("before", [None, "8bit", "4bit"])
+@pytest.mark.parametrize("before", [None, "bfloat16", "8bit", "4bit"])
 def test_a_file_fits_whatever_its_state_was_kept_in(before, after, backend, tmp_path):
     """As state_dict() does, of which it is the numbers."""
     parameters, optimizer = made("AdamW", backend.device, state_dtype=before)
@@ -126,8 +129,8 @@ def test_a_file_fits_whatever_its_state_was_kept_in(before, after, backend, tmp_
     assert by_file.param_groups[0]["state_dtype"] == after
 
 
-@pytest.mark.parametrize("state_dtype", ["8bit", "4bit"])
-def test_codes_and_scales_go_from_one_backend_to_another(state_dtype, backend, tmp_path):
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "8bit", "4bit"])
+def test_what_state_is_kept_in_goes_from_one_backend_to_another(state_dtype, backend, tmp_path):
     parameters, optimizer = made("AdamW", backend.device, state_dtype=state_dtype)
     go(parameters, optimizer, 0, 5)
     netcl.save(tmp_path / "run", optimizer=optimizer)

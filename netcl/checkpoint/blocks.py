@@ -15,12 +15,12 @@ from netcl.backends.base import BlockFormat, BlockSpan, Span
 from netcl.checkpoint.safetensors import Elements, are_counts
 from netcl.dtypes import DType, float32, uint8
 from netcl.errors import StateError
-from netcl.host_blocks import BlockArray, HostBlocks, blocks_of_shape, with_blocks
+from netcl.narrow_arrays import HostBlocks, NarrowArray, blocks_of_shape, narrow_array
 from netcl.quantization import dequantize
 from netcl.validation import shown
 
 
-def decode_blocks(held: Any, tensor: Callable[[str], Elements]) -> BlockArray:
+def decode_blocks(held: Any, tensor: Callable[[str], Elements]) -> NarrowArray:
     """The numbers of an entry ``$blocks``, with the blocks beside them; ``tensor`` gives a tensor by its name.
 
     Raises
@@ -46,7 +46,7 @@ def decode_blocks(held: Any, tensor: Callable[[str], Elements]) -> BlockArray:
     blocks = HostBlocks(codes, scales, format)
     flat = numbers(blocks).reshape(-1)[: math.prod(shape)]
     try:
-        return with_blocks(flat.reshape(shape), blocks)
+        return narrow_array(flat.reshape(shape), blocks)
     except ValueError as error:  # NumPy's own limits
         raise _refused(f"blocks of a shape that no array can have ({error})") from None
 

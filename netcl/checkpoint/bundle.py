@@ -18,8 +18,8 @@ from netcl.checkpoint.safetensors import Elements, Reader, header, read_all, wri
 from netcl.errors import ArgumentError, NetclError, StateError
 from netcl.files import parse_json
 from netcl.functional.host import to_host
-from netcl.host_blocks import asking_for_blocks
 from netcl.host_dtypes import values_of
+from netcl.narrow_arrays import asking_as_kept
 from netcl.nn.module import Module
 from netcl.validation import flag, shown
 from netcl.version import __version__
@@ -136,7 +136,7 @@ def save(
     parts: dict[str, Any] = {}
     for name, part in zip(STATEFUL, (optimizer, schedule, scaler, loader), strict=True):
         if part is not None:
-            with asking_for_blocks():
+            with asking_as_kept():
                 states = _each(name, part, lambda where, one: one.state_dict())
             parts[name] = encode(name, states, tensors)
     parts["random"] = encode("random", random.get_state(), tensors)

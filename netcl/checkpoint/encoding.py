@@ -21,8 +21,8 @@ from netcl.checkpoint.blocks import decode_blocks
 from netcl.checkpoint.safetensors import Elements
 from netcl.errors import StateError
 from netcl.functional.host import host_dtype, to_host
-from netcl.host_blocks import blocks_of
-from netcl.host_dtypes import values_of
+from netcl.host_dtypes import stored_as, values_of
+from netcl.narrow_arrays import blocks_of, narrow_dtype_of
 from netcl.validation import shown
 
 _DEEPEST = 100
@@ -87,7 +87,11 @@ def encode(where: str, value: Any, tensors: dict[str, Elements], depth: int = 0)
             for name, part in (("codes", blocks.codes), ("scales", blocks.scales))
         )
         return {"$blocks": {**blocks.format._asdict(), "shape": [*value.shape], "codes": codes, "scales": scales}}
-    elements = elements_of(where, value)
+    narrow = narrow_dtype_of(value)
+    if narrow is not None:
+        elements: Elements | None = Elements(narrow, stored_as(np.asarray(value), narrow))
+    else:
+        elements = elements_of(where, value)
     if elements is None:
         raise StateError(
             f"{where} is {shown(value)}, a {type(value).__name__}, which a checkpoint cannot hold; it holds None, "

@@ -18,8 +18,8 @@ import numpy as np
 from netcl.array import Array
 from netcl.dtypes import DType
 from netcl.errors import HyperParameterError, NetclError, StateError
-from netcl.host_blocks import blocks_of
 from netcl.host_dtypes import STORAGE
+from netcl.narrow_arrays import blocks_of
 from netcl.optim.engine.group import ParameterGroup, is_note
 from netcl.optim.rule import Rule
 from netcl.validation import shown

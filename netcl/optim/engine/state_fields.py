@@ -11,8 +11,8 @@ from netcl.arena import Arena, Segment
 from netcl.backends.base import CHUNK, Backend, BlockFormat, BlockSpan, Span
 from netcl.dtypes import DType, float32, uint8
 from netcl.expression import conversion
-from netcl.host_blocks import HostBlocks, blocks_are_asked_for, blocks_of, with_blocks
 from netcl.host_dtypes import STORAGE, stored_as, values_of
+from netcl.narrow_arrays import HostBlocks, blocks_of, is_asked_for, narrow_array
 from netcl.optim.engine.checkpoint import Entry
 from netcl.quantization import dequantize, quantize
 
@@ -96,20 +96,24 @@ class StateFields:
     def read(self) -> dict[int, dict[str, np.ndarray[Any, Any]]]:
         """The fields of each parameter, by its id, in the compute dtype. **Blocks**.
 
-        Where blocks are asked for (:mod:`netcl.host_blocks`), those of a field that is kept in such stand beside it.
+        Where that is asked for (:mod:`netcl.narrow_arrays`), what a field is kept in stands beside it: blocks, or a
+        16-bit dtype.
         """
         backend = self._layout.backend
         found: dict[int, dict[str, np.ndarray[Any, Any]]] = {id(segment.array): {} for segment in self._layout.segments}
         for name, field in self.spans.items():
             span = dense(backend, field)
             values = values_of(backend.download(span), span.dtype)
-            whole = _downloaded(backend, field) if isinstance(field, BlockSpan) and blocks_are_asked_for() else None
+            whole = _downloaded(backend, field) if isinstance(field, BlockSpan) and is_asked_for() else None
+            narrow = isinstance(field, Span) and field.dtype.compute is not field.dtype and is_asked_for()
             for segment in self._layout.segments:
                 own = values[segment.offset : segment.offset + segment.size].reshape(segment.array.shape).copy()
                 if whole is not None:
                     rows = _rows(segment, whole.format)
                     blocks = HostBlocks(whole.codes[rows].copy(), whole.scales[rows].copy(), whole.format)
-                    own = with_blocks(own, blocks)
+                    own = narrow_array(own, blocks)
+                elif narrow:
+                    own = narrow_array(own, span.dtype)
                 found[id(segment.array)][name] = own
         return found
 
