@@ -150,16 +150,21 @@ static inline bool any_lane(const int_vector mask) {
         const int_vector whole = SIGNED_##name ? codes & TOP_##name : codes;                                           \
         const real_vector m = CONVERT_VECTOR(float32, whole);                                                          \
         int_vector size = 0;                                                                                           \
-        UPPER_SHARE_LINES_##name(UPPER_SHARE_LINE) if (ANY(whole < LEAST_UPPER_CODE_##name)){                          \
-            LOWER_SHARE_LINES_##name(SHARE_LINE)} size = whole >= TOP_##name ? (int_vector)(REAL_ONE) : size;          \
+        UPPER_SHARE_LINES_##name(UPPER_SHARE_LINE);                                                                    \
+        if (ANY(whole < LEAST_UPPER_CODE_##name)) {                                                                    \
+            LOWER_SHARE_LINES_##name(SHARE_LINE);                                                                      \
+        }                                                                                                              \
+        size = whole >= TOP_##name ? (int_vector)(REAL_ONE) : size;                                                    \
         return AS_REAL(SIGNED_##name ? size | (codes - whole) * (int)(0x80000000u / (TOP_##name + 1)) : size);         \
     }                                                                                                                  \
     INLINE int_vector codes_##name(const real_vector share, const int hidden) {                                        \
         const real_vector size = SIGNED_##name ? fabs(share) : share;                                                  \
         int_vector least = AS_INT((real_vector)(TOP_##name - 1));                                                      \
-        UPPER_CODE_LINES_##name(UPPER_CODE_LINE) if (ANY(size < CONSTANT(LEAST_UPPER_SHARE_##name))){                  \
-            LOWER_CODE_LINES_##name(CODE_LINE)} least =                                                                \
-            size >= CONSTANT(TOP_EDGE_##name) ? AS_INT((real_vector)(TOP_##name)) : least;                             \
+        UPPER_CODE_LINES_##name(UPPER_CODE_LINE);                                                                      \
+        if (ANY(size < CONSTANT(LEAST_UPPER_SHARE_##name))) {                                                          \
+            LOWER_CODE_LINES_##name(CODE_LINE);                                                                        \
+        }                                                                                                              \
+        least = size >= CONSTANT(TOP_EDGE_##name) ? AS_INT((real_vector)(TOP_##name)) : least;                         \
         if (!SIGNED_##name)                                                                                            \
             least = max(least, size > 0 ? (int_vector)(REAL_ONE) : (int_vector)(0));                                   \
         /* to the nearest whole number, which the last bits of a sum of such an exponent are */                        \
@@ -229,7 +234,7 @@ static inline int largest_lane(const int_vector v) {
 #define READ_CODES(BITS, name) x.name = shares_##name(load_codes##BITS(name##_codes, at), hidden) * old_##name;
 #define KEEP(BITS, name)                                                                                               \
     fresh_##name[v] = x.name;                                                                                          \
-    most_##name = max(AS_INT(SIGNED_##name ? fabs(x.name) : x.name), most_##name);
+    most_##name = max(AS_INT(fabs(x.name)), most_##name);
 #define END_BLOCK(BITS, name)                                                                                          \
     int size_##name = largest_lane(most_##name);                                                                       \
     TREE(group_values, size_##name, LARGER)                                                                            \

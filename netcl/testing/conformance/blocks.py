@@ -50,7 +50,8 @@ class Blocks:
 
     def numbers(self):
         codes, scales = self.read()
-        return shares(self.format)[codes] * np.repeat(scales, self.format.block)
+        with np.errstate(invalid="ignore"):  # of a scale that is infinite
+            return shares(self.format)[codes] * np.repeat(scales, self.format.block)
 
 
 def code_of(share, format):

@@ -138,6 +138,23 @@ def test_an_update_of_blocks(backend, n, bits):
     assert block.counters(1)[0]["step"] == 2
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf], ids=["nan", "-nan", "inf", "-inf"])
+def test_what_is_not_finite_stays_so_in_its_block(backend, bad, bits):
+    """A NaN has a sign too, which says nothing."""
+    model = Model(backend, 2 * CHUNK, bits)
+    gradient = np.ones(2 * CHUNK)
+    gradient[700] = bad
+    model.g = Operand(backend, gradient, float32, offset=5)
+    for step in range(2):
+        model.update(Block(backend, rows=[{"lr": 0.1}]), advance=True)
+        for blocks in model.fields:
+            numbers = blocks.numbers().reshape(-1, blocks.format.block)
+            assert not np.isfinite(numbers.reshape(-1)[700]), step
+            assert np.isfinite(np.delete(numbers, 700 // blocks.format.block, axis=0)).all()
+        assert np.isnan(model.p.values[700])
+
+
 @pytest.mark.parametrize("dtype", [float16, bfloat16], ids=str)
 def test_an_update_of_blocks_of_narrow_parameters(backend, dtype):
     if not backend.supports(dtype):
